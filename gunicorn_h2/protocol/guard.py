@@ -1,0 +1,119 @@
+"""The guard: what a peer may make us do, charged before it is done (RFC 9113 section 10.5).
+
+A `Budget` is a token bucket. Each kind of work that a peer gets for free draws on one, and a peer
+that overdraws is told ENHANCE_YOUR_CALM and loses the connection. Frames that open a request or
+carry data are paid by the limits on streams and windows instead.
+"""
+
+from __future__ import annotations
+
+from . import frames
+from .config import ConnectionConfig
+from .errors import ConnectionFailure, ErrorCode
+
+__all__ = ["Budget", "Guard"]
+
+_RESET_REFILL_SECONDS = 30.0
+_CONTROL_REFILL_SECONDS = 10.0
+# Clients answer what they are sent: a WINDOW_UPDATE for a few KiB of data (Go's sends one for each
+# 4 KiB and stream), a PING for a bandwidth estimate. So response data earns control frames.
+_OCTETS_PER_CONTROL_FRAME = 1024
+# Browsers send PRIORITY and WINDOW_UPDATE frames along with each request.
+_CONTROL_FRAMES_PER_REQUEST = 4
+# RFC 7541 section 4.2: a peer signals at most the smallest and the last table size at once.
+_MAX_SIZE_UPDATES = 2
+_MAX_SETTINGS_SIZE = 32 * 6
+_MIN_CONTINUATIONS = 8
+_UNLIMITED_BLOCK_SIZE = 1_048_576
+_BLOCK_OVERHEAD = 16_384
+
+
+class Budget:
+    """A token bucket of `capacity` tokens that fills up again within `seconds`."""
+
+    __slots__ = ("_capacity", "_rate", "_tokens", "_updated")
+
+    def __init__(self, capacity: int, seconds: float, now: float) -> None:
+        self._capacity = self._tokens = float(capacity)
+        self._rate = capacity / seconds
+        self._updated = now
+
+    def spend(self, now: float) -> bool:
+        """Take one token; False where none is left."""
+        self._tokens = min(self._capacity, self._tokens + (now - self._updated) * self._rate)
+        self._updated = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def earn(self, tokens: float) -> None:
+        """Put tokens back, to the capacity at most."""
+        self._tokens = min(self._capacity, self._tokens + tokens)
+
+
+class Guard:
+    """The budgets of one connection. Every method raises ConnectionFailure(ENHANCE_YOUR_CALM)."""
+
+    def __init__(self, config: ConnectionConfig, now: float) -> None:
+        self._resets = Budget(config.reset_budget, _RESET_REFILL_SECONDS, now)
+        self._control = Budget(config.control_budget, _CONTROL_REFILL_SECONDS, now)
+        # Huffman coding and indexing only make a block smaller than the list it stands for; the
+        # rest is for peers that send literals and size updates.
+        self.max_block_size = (config.max_header_list_size or _UNLIMITED_BLOCK_SIZE) + _BLOCK_OVERHEAD
+        self._max_continuations = max(_MIN_CONTINUATIONS, self.max_block_size // 4096)
+
+    def charge_frame(self, kind: int, flags: int, length: int, now: float) -> None:
+        """Charge a frame by its header alone; `length` counts the frame's header too."""
+        if kind == frames.HEADERS or kind == frames.CONTINUATION:
+            return
+        if kind == frames.DATA and (length > frames.FRAME_HEADER_SIZE or flags & frames.END_STREAM):
+            return
+        if kind == frames.RST_STREAM:
+            self.charge_reset(now)
+        elif not self._control.spend(now):
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames")
+
+    def charge_reset(self, now: float) -> None:
+        """Charge a stream reset: the peer's own, or one that it provoked from us."""
+        if not self._resets.spend(now):
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many stream resets")
+
+    def charge_settings(self, octets: int) -> None:
+        """Check a SETTINGS payload: each value may move the window of every stream."""
+        if octets > _MAX_SETTINGS_SIZE:
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many values in a SETTINGS frame")
+
+    def charge_header_block(self, octets: int, continuations: int) -> None:
+        """Check a header block while it is being collected."""
+        if octets > self.max_block_size:
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
+        if continuations > self._max_continuations:
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
+
+    def charge_size_updates(self, block: bytes) -> None:
+        """Count the dynamic table size updates (RFC 7541 section 6.3) that open a block."""
+        position = updates = 0
+        while position < len(block) and block[position] & 0xE0 == 0x20:
+            updates += 1
+            if updates > _MAX_SIZE_UPDATES:
+                raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many table size updates")
+            position = _after_integer(block, position)
+
+    def earn_request(self) -> None:
+        """A request was accepted: the frames that go with one are no flood."""
+        self._control.earn(_CONTROL_FRAMES_PER_REQUEST)
+
+    def earn_data(self, octets: int) -> None:
+        """Response data went out: the peer will answer it with WINDOW_UPDATE frames."""
+        self._control.earn(octets / _OCTETS_PER_CONTROL_FRAME)
+
+
+def _after_integer(block: bytes, position: int) -> int:
+    """The position behind an integer with a prefix of five bits (RFC 7541 section 5.1)."""
+    continued = block[position] & 0x1F == 0x1F
+    position += 1
+    while continued and position < len(block):
+        continued = block[position] >= 0x80
+        position += 1
+    return position

@@ -1,0 +1,170 @@
+"""Header fields (RFC 9113 sections 8.2 and 8.3): requests checked in one pass, responses before they go out.
+
+A request is taken apart and judged field by field, once. Names come from a small set, so the verdict
+on a name is remembered; values are searched for forbidden octets by one expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .errors import InvalidResponse
+
+__all__ = [
+    "Fields",
+    "MalformedRequest",
+    "RequestHead",
+    "check_response",
+    "check_trailers",
+    "list_size",
+    "parse_request",
+]
+
+Fields = list[tuple[bytes, bytes]]
+
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*").fullmatch
+# RFC 3986: path and query are printable ASCII; a fragment never reaches a server.
+_PATH = re.compile(rb"/[!-\"$-~]*").fullmatch
+# RFC 3986 section 3.2 without userinfo, which RFC 9113 section 8.3.1 forbids.
+_AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*").fullmatch
+_CONTENT_LENGTH = re.compile(rb"[0-9]{1,19}").fullmatch
+# RFC 9110 section 5.5: no controls but HTAB; RFC 9113 section 8.2.1: no white space at either end.
+_FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z").search
+_FORBIDDEN_IN_RESPONSE_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+_FORBIDDEN_IN_RESPONSE_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9a-z]").search
+
+# RFC 9113 section 8.2.2.
+CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_FIELD_OVERHEAD = 32
+_PLAIN, _CHECKED, _FORBIDDEN = range(3)
+_MAX_KNOWN_NAMES = 1024
+_CHECKED_NAMES = frozenset((b"content-length", b"te", b"host", b"expect"))
+
+
+class MalformedRequest(Exception):
+    """A request that RFC 9113 section 8.1.1 calls malformed; the text is for the log only."""
+
+
+class RequestHead(NamedTuple):
+    """A request's control data and fields, checked."""
+
+    method: bytes
+    scheme: bytes
+    authority: bytes
+    """`:authority`, else the Host field; empty where the client gave neither."""
+    path: bytes
+    """Path and query as sent; `*` for OPTIONS; empty for CONNECT."""
+    fields: Fields
+    """The regular fields in their order, names in lower case, Host left out."""
+    content_length: int | None
+    expects_continue: bool
+    """Whether the client waits for a 100 before it sends the body (RFC 9110 section 10.1.1)."""
+
+
+_known_names: dict[bytes, int] = {}
+
+
+def list_size(fields: Sequence[tuple[bytes, bytes]]) -> int:
+    """The size of a field section as SETTINGS_MAX_HEADER_LIST_SIZE counts it (section 6.5.2)."""
+    return sum(len(name) + len(value) for name, value in fields) + _FIELD_OVERHEAD * len(fields)
+
+
+def parse_request(section: Sequence[tuple[bytes, bytes]]) -> RequestHead:
+    """Judge a request's field section. Raises MalformedRequest."""
+    pseudo: dict[bytes, bytes] = {}
+    fields: Fields = []
+    checked: dict[bytes, bytes] = {}
+    for name, value in section:
+        if _FORBIDDEN_IN_VALUE(value):
+            raise MalformedRequest(f"the value of {name!r} holds forbidden octets")
+        kind = _known_names.get(name)
+        if kind is None:
+            if name[:1] == b":":
+                if fields or checked or name in pseudo:
+                    raise MalformedRequest(f"{name!r} is repeated or out of place")
+                pseudo[name] = value
+                continue
+            kind = _judge_name(name)
+        if kind == _PLAIN:
+            fields.append((name, value))
+        elif kind == _CHECKED:
+            if name in checked:
+                raise MalformedRequest(f"{name!r} is repeated")
+            checked[name] = value
+            if name != b"host":
+                fields.append((name, value))
+        else:
+            raise MalformedRequest(f"{name!r} is not a name of an HTTP/2 field")
+    return _request_head(pseudo, checked, fields)
+
+
+def _judge_name(name: bytes) -> int:
+    if name in CONNECTION_SPECIFIC or not _NAME(name):
+        return _FORBIDDEN
+    kind = _CHECKED if name in _CHECKED_NAMES else _PLAIN
+    if len(_known_names) < _MAX_KNOWN_NAMES and len(name) <= 64:
+        _known_names[name] = kind
+    return kind
+
+
+def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], fields: Fields) -> RequestHead:
+    method = pseudo.pop(b":method", b"")
+    if not _METHOD(method):
+        raise MalformedRequest(f":method is {method!r}")
+    authority = _authority(pseudo.pop(b":authority", None), checked.get(b"host"))
+    scheme = pseudo.pop(b":scheme", b"")
+    path = pseudo.pop(b":path", b"")
+    if pseudo:
+        raise MalformedRequest(f"{next(iter(pseudo))!r} is no pseudo-header field of a request")
+    if method == b"CONNECT":
+        # RFC 9113 section 8.5.
+        if scheme or path or not authority:
+            raise MalformedRequest("CONNECT takes :authority and nothing else")
+    elif not _SCHEME(scheme):
+        raise MalformedRequest(f":scheme is {scheme!r}")
+    elif not _PATH(path) and not (path == b"*" and method == b"OPTIONS"):
+        raise MalformedRequest(f":path is {path!r}")
+    if checked.get(b"te", b"trailers").lower() != b"trailers":
+        raise MalformedRequest("TE other than trailers")
+    length = checked.get(b"content-length")
+    if length is not None and not _CONTENT_LENGTH(length):
+        raise MalformedRequest(f"content-length is {length!r}")
+    expects_continue = checked.get(b"expect", b"").lower() == b"100-continue"
+    return RequestHead(
+        method, scheme, authority, path, fields, None if length is None else int(length), expects_continue
+    )
+
+
+def _authority(authority: bytes | None, host: bytes | None) -> bytes:
+    """RFC 9113 section 8.3.1: one authority, without userinfo, and a Host field that agrees."""
+    if authority is not None and host is not None and authority.lower() != host.lower():
+        raise MalformedRequest("Host differs from :authority")
+    value = authority if authority is not None else host or b""
+    if not _AUTHORITY(value):
+        raise MalformedRequest(f":authority is {value!r}")
+    return value
+
+
+def check_trailers(section: Sequence[tuple[bytes, bytes]]) -> Fields:
+    """Judge a request's trailer section (RFC 9113 section 8.1). Raises MalformedRequest."""
+    for name, value in section:
+        if _FORBIDDEN_IN_VALUE(value) or name in CONNECTION_SPECIFIC or not _NAME(name):
+            raise MalformedRequest(f"{name!r} in the trailers")
+    return list(section)
+
+
+def check_response(fields: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuse response fields that could split a response downstream. Raises InvalidResponse.
+
+    `fields` are without the `:status`, names in lower case.
+    """
+    for name, _ in fields:
+        if not name or _FORBIDDEN_IN_RESPONSE_NAME(name) or name in CONNECTION_SPECIFIC:
+            raise InvalidResponse(f"response field name {name!r}")
+    if _FORBIDDEN_IN_RESPONSE_VALUE(b"".join([value for _, value in fields])):
+        bad = next(name for name, value in fields if _FORBIDDEN_IN_RESPONSE_VALUE(value))
+        raise InvalidResponse(f"the value of response field {bad!r} holds forbidden octets")

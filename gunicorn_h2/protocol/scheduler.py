@@ -1,0 +1,35 @@
+"""Which stream sends the next DATA frame: one frame each, in turn."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .stream import Stream
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """The streams that have something to send and a window to send it in."""
+
+    def __init__(self) -> None:
+        self._turns: deque[Stream] = deque()
+
+    def add(self, stream: Stream) -> None:
+        """Give the stream a turn, behind the others; harmless where it has one."""
+        if not stream.scheduled:
+            stream.scheduled = True
+            self._turns.append(stream)
+
+    def next(self) -> Stream | None:
+        """Take the stream whose turn it is."""
+        while self._turns:
+            stream = self._turns.popleft()
+            stream.scheduled = False
+            if not stream.local_closed:
+                return stream
+        return None
+
+    def waiting(self) -> list[Stream]:
+        """The streams that have a turn to come."""
+        return [stream for stream in self._turns if not stream.local_closed]

@@ -1,0 +1,141 @@
+"""What both directions of a connection share: its streams, its windows, its output, its end."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+
+from . import frames
+from .config import ConnectionConfig
+from .engine import Engine
+from .errors import ErrorCode
+from .events import ConnectionTerminated, Event, StreamReset
+from .guard import Guard
+from .scheduler import Scheduler
+from .stream import ReceiveWindow, Stream
+
+__all__ = ["ConnectionState", "Phase"]
+
+# Frames that were on their way when we reset a stream are ignored for this many streams.
+_REMEMBERED_RESETS = 512
+
+
+class Phase(Enum):
+    """Where a connection stands in its life."""
+
+    SETUP = auto()
+    """The client's preface or its first SETTINGS are still to come."""
+    OPEN = auto()
+    QUIETING = auto()
+    """Shutting down: waiting for a moment without streams before the first GOAWAY."""
+    GOING_AWAY = auto()
+    """The first GOAWAY is out; streams that crossed it on the way are still accepted."""
+    DRAINING = auto()
+    """The final GOAWAY is out; its last stream and those before it may finish."""
+    CLOSED = auto()
+
+
+class ConnectionState:
+    """The state behind a `ServerConnection`."""
+
+    def __init__(self, config: ConnectionConfig, engine: Engine, now: float) -> None:
+        self.config = config
+        self.engine = engine
+        self.phase = Phase.SETUP
+        self.streams: dict[int, Stream] = {}
+        self.last_stream_id = 0
+        """The highest stream the client has opened."""
+        self.running = 0
+        """Requests whose application call has not returned, reset streams' included."""
+        self.send_window = frames.DEFAULT_WINDOW_SIZE
+        self.peer_initial_window_size = frames.DEFAULT_WINDOW_SIZE
+        self.peer_max_frame_size = frames.DEFAULT_MAX_FRAME_SIZE
+        self.initial_window_size = frames.DEFAULT_WINDOW_SIZE
+        """Of a new stream's receive window: ours only when the client has acknowledged it."""
+        self.settings_acknowledged = False
+        self.receive_window = ReceiveWindow(config.connection_window_size, config.connection_window_size)
+        self.scheduler = Scheduler()
+        self.blocked: dict[int, float] = {}
+        """Streams with data to send and no window for it, by the time of their last progress."""
+        self.quiet_since: float | None = now
+        """Since when there has been no open stream."""
+        self.served = False
+        """Whether there ever was one."""
+        self.deadline: float | None = now + config.setup_timeout
+        """Of the setup, and later of the shutdown's current phase."""
+        self.peer_going_away = False
+        self._guard = Guard(config, now)
+        self._output: list[bytes] = []
+        self._output_size = 0
+        self._events: list[Event] = []
+        self._reset_streams: dict[int, None] = {}
+        self._reset_order: deque[int] = deque()
+
+    def events(self) -> list[Event]:
+        """Take what has happened since the last call, oldest first."""
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over; what `data_to_send` still holds may be sent."""
+        return self.phase is Phase.CLOSED
+
+    def _put(self, data: bytes) -> None:
+        if data:
+            self._output.append(data)
+            self._output_size += len(data)
+
+    def _reset(self, stream: Stream, code: ErrorCode) -> None:
+        """Send RST_STREAM and forget the stream."""
+        self._put(self.engine.send_reset(stream.stream_id, code))
+        self._remember_reset(stream.stream_id)
+        self._forget(stream)
+
+    def _reset_and_tell(self, stream: Stream, code: ErrorCode, reason: str) -> None:
+        """Reset a stream whose application does not know yet that it is gone."""
+        self._reset(stream, code)
+        self._events.append(StreamReset(stream, code, reason))
+
+    def _remember_reset(self, stream_id: int) -> None:
+        self._reset_streams[stream_id] = None
+        self._reset_order.append(stream_id)
+        if len(self._reset_order) > _REMEMBERED_RESETS:
+            del self._reset_streams[self._reset_order.popleft()]
+
+    def _forget(self, stream: Stream) -> None:
+        """The stream is closed, in whichever way."""
+        stream.local_closed = stream.remote_closed = True
+        stream.queue.clear()
+        stream.queued = 0
+        self.blocked.pop(stream.stream_id, None)
+        self.streams.pop(stream.stream_id, None)
+
+    def _forget_and_tell(self, stream: Stream, code: int, reason: str) -> None:
+        """The stream ended without its application's doing."""
+        self._forget(stream)
+        self._events.append(StreamReset(stream, code, reason))
+
+    def _close_or_abandon(self, stream: Stream) -> None:
+        """The response is out: close the stream, or tell the client to stop sending the rest of a body.
+
+        RFC 9113 section 8.1: RST_STREAM(NO_ERROR) after a complete response. An application that is
+        still running may still be reading.
+        """
+        if stream.remote_closed:
+            self._forget(stream)
+        elif stream.finished:
+            self._reset(stream, ErrorCode.NO_ERROR)
+
+    def _give_credit(self, window: ReceiveWindow, stream_id: int, octets: int) -> None:
+        increment = window.acknowledge(octets)
+        if increment:
+            self._put(self.engine.send_window_update(stream_id, increment))
+
+    def _terminate(self, code: ErrorCode, reason: str) -> None:
+        """Enter CLOSED: every stream's application is told, and the driver last."""
+        self.phase = Phase.CLOSED
+        self.deadline = self.quiet_since = None
+        for stream in list(self.streams.values()):
+            self._forget_and_tell(stream, code or ErrorCode.CANCEL, reason or "the connection closed")
+        self._events.append(ConnectionTerminated(code, reason))
