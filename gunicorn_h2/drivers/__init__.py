@@ -1,0 +1,1 @@
+"""The drivers: who waits for sockets and who runs requests. The only code that blocks."""

@@ -1,0 +1,105 @@
+"""A non-blocking socket, in the clear or under TLS, with one set of answers for both."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final
+
+__all__ = ["Transport", "WOULD_BLOCK"]
+
+WOULD_BLOCK: Final = None
+_RECORD_SIZE = 16_384
+_RECEIVE_SIZE = 65_536
+_MAX_RECORDS = 4
+
+_BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Transport:
+    """A connected socket. One thread uses it: SSLSocket is not safe for two at a time.
+
+    Any method may raise OSError (ssl.SSLError is one) where the connection is broken.
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext | None = None) -> None:
+        sock.setblocking(False)
+        self.tls = context is not None
+        self.sock: socket.socket = (
+            sock
+            if context is None
+            else context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True)
+        )
+        self.wants_write = False
+        """Whether TLS waits to write before it can go on with the handshake."""
+
+    def fileno(self) -> int:
+        """The socket's file descriptor."""
+        return self.sock.fileno()
+
+    def handshake(self) -> bool:
+        """Go on with the TLS handshake; True once it is complete."""
+        assert isinstance(self.sock, ssl.SSLSocket)
+        self.wants_write = False
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLWantWriteError:
+            self.wants_write = True
+            return False
+        return True
+
+    def selected_protocol(self) -> str | None:
+        """What ALPN chose."""
+        return self.sock.selected_alpn_protocol() if isinstance(self.sock, ssl.SSLSocket) else None
+
+    def receive(self) -> bytes | None:
+        """Return what has arrived, b"" at the end of the connection, or WOULD_BLOCK."""
+        try:
+            data = self.sock.recv(_RECEIVE_SIZE)
+        except _BLOCKED:
+            return WOULD_BLOCK
+        # TLS gives one record at a time; a full one is seldom the last.
+        if len(data) != _RECORD_SIZE or not self.tls:
+            return data
+        return self._receive_more([data])
+
+    def _receive_more(self, records: list[bytes]) -> bytes:
+        while len(records) < _MAX_RECORDS and len(records[-1]) == _RECORD_SIZE:
+            try:
+                records.append(self.sock.recv(_RECEIVE_SIZE))
+            except _BLOCKED:
+                break
+        return b"".join(records)
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what the socket takes of `data`; return how many octets that was."""
+        view = memoryview(data)
+        sent = 0
+        while sent < len(view):
+            try:
+                sent += self.sock.send(view[sent:])
+            except _BLOCKED:
+                break
+        return sent
+
+    def half_close(self) -> None:
+        """Tell the peer that nothing more will come."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            try:
+                self.sock.unwrap()
+            except (OSError, ValueError):
+                # The peer's own close_notify is not waited for.
+                pass
+        try:
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Close the socket."""
+        try:
+            self.sock.close()
+        except OSError:
+            pass
