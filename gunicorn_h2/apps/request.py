@@ -1,0 +1,112 @@
+"""An HTTP/2 request in the shape that Gunicorn's own code takes: its `Request`, filled from a stream.
+
+Which headers are trusted, dropped or refused is Gunicorn's decision and stays in Gunicorn's code:
+a request with any header that its policy looks at goes through its header parser, whichever version
+is installed. Others need no decision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
+from gunicorn.http.message import Request
+from gunicorn.util import split_request_uri
+
+from gunicorn_h2.protocol.headers import Fields, RequestHead
+
+__all__ = ["StreamRequest", "joined_fields", "policy_names"]
+
+_MAX_NAMES = 1024
+_environ_names: dict[bytes, str] = {}
+
+
+def policy_names(cfg: Any) -> frozenset[bytes]:
+    """The names of headers that Gunicorn's policy looks at, besides those with an underscore."""
+    return frozenset((b"expect", *(name.lower().encode("latin-1") for name in cfg.secure_scheme_headers)))
+
+
+class _NoUnreader:
+    """In the place of the HTTP/1 parser's input: there is no text to give back."""
+
+    def unread(self, data: bytes) -> None:
+        """Take nothing back."""
+
+
+def joined_fields(head: RequestHead) -> Fields:
+    """The fields with `host` first and cookie crumbs joined (RFC 9113 sections 8.2.3 and 8.3.1)."""
+    crumbs = [value for name, value in head.fields if name == b"cookie"]
+    fields = [(b"host", head.authority)] if head.authority else []
+    if len(crumbs) < 2:
+        return fields + head.fields
+    fields += [field for field in head.fields if field[0] != b"cookie"]
+    fields.append((b"cookie", b"; ".join(crumbs)))
+    return fields
+
+
+class StreamRequest(Request):  # type: ignore[misc]
+    """Gunicorn's request, made from a stream's head instead of from text."""
+
+    def __init__(self, cfg: Any, head: RequestHead, peer: Any, stream_id: int, decided: frozenset[bytes]) -> None:
+        """`decided` are the `policy_names`. Raises what Gunicorn's own request raises for headers that it refuses."""
+        self._head = head
+        self._decided = decided
+        super().__init__(cfg, _NoUnreader(), peer, stream_id)
+
+    def parse(self, unreader: Any) -> bytes:
+        """Fill in what Gunicorn parses out of text; called by Gunicorn's constructor."""
+        head, cfg = self._head, self.cfg
+        self.version = (2, 0)
+        self.method = head.method.decode("latin-1")
+        if cfg.casefold_http_method:
+            self.method = self.method.upper()
+        self.uri = head.path.decode("latin-1")
+        limit = self.limit_request_line
+        if 0 < limit < len(self.uri):
+            raise LimitRequestLine(len(self.uri), limit)
+        parts = split_request_uri(self.uri)
+        self.path = parts.path or ""
+        self.query = parts.query or ""
+        self.fragment = parts.fragment or ""
+        self.headers = self._apply_policy(joined_fields(head))
+        # The answer to Expect is an interim response on the stream, not text on the socket.
+        self._expected_100_continue = False
+        return b""
+
+    def set_body_reader(self) -> None:
+        """The body is read from the stream: nothing to set up."""
+
+    def should_close(self) -> bool:
+        """A connection is not closed for the sake of one of its streams."""
+        return False
+
+    def _apply_policy(self, fields: Fields) -> list[tuple[str, str]]:
+        if len(fields) > self.limit_request_fields:
+            raise LimitRequestHeaders("limit request headers fields")
+        limit = self.limit_request_field_size
+        plain: list[tuple[str, str]] = []
+        has_type = False
+        for name, value in fields:
+            repeated = has_type and name == b"content-type"
+            if name in self._decided or repeated or b"_" in name:
+                parsed: list[tuple[str, str]] = self.parse_headers(_as_text(fields))
+                return parsed
+            if len(name) + len(value) + 4 > limit > 0:
+                raise LimitRequestHeaders("limit request headers fields size")
+            has_type = has_type or name == b"content-type"
+            plain.append((_environ_name(name), value.decode("latin-1")))
+        return plain
+
+
+def _as_text(fields: Fields) -> bytes:
+    """The fields as HTTP/1 would have sent them; they hold neither CR nor LF."""
+    return b"\r\n".join([b"%s: %s" % field for field in fields])
+
+
+def _environ_name(name: bytes) -> str:
+    known = _environ_names.get(name)
+    if known is None:
+        known = name.decode("latin-1").upper()
+        if len(_environ_names) < _MAX_NAMES and len(name) <= 64:
+            _environ_names[name] = known
+    return known

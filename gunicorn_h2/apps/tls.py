@@ -1,0 +1,66 @@
+"""What an application may want to know of TLS, by the names that Apache's mod_ssl made common."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+
+__all__ = ["tls_environ"]
+
+# The short names of the attribute types that RFC 4514 section 3 lists, and e-mail's usual one.
+_SHORT_NAMES = {
+    "commonName": "CN",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "streetAddress": "STREET",
+    "domainComponent": "DC",
+    "userId": "UID",
+    "emailAddress": "emailAddress",
+}
+_ESCAPES = str.maketrans({character: f"\\{character}" for character in ',+"\\<>;'})
+
+
+def tls_environ(sock: ssl.SSLSocket) -> dict[str, str]:
+    """The TLS part of an environ: HTTPS, SSL_PROTOCOL, SSL_CIPHER, and the client's certificate.
+
+    `SSL_CLIENT_VERIFY` is SUCCESS where the client showed a certificate that was verified, else
+    NONE. Distinguished names are strings as RFC 4514 writes them; times are as in the certificate.
+    """
+    cipher = sock.cipher()
+    environ = {
+        "HTTPS": "on",
+        "SSL_PROTOCOL": sock.version() or "",
+        "SSL_CIPHER": cipher[0] if cipher else "",
+        "SSL_CLIENT_VERIFY": "NONE",
+    }
+    certificate = sock.getpeercert()
+    der = sock.getpeercert(binary_form=True)
+    if certificate and der:
+        environ.update(_client_environ(certificate), SSL_CLIENT_CERT=ssl.DER_cert_to_PEM_cert(der))
+    return environ
+
+
+def _client_environ(certificate: Mapping[str, object]) -> dict[str, str]:
+    return {
+        "SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_CLIENT_M_VERSION": str(certificate.get("version", "")),
+        "SSL_CLIENT_M_SERIAL": str(certificate.get("serialNumber", "")),
+        "SSL_CLIENT_S_DN": _distinguished_name(certificate.get("subject", ())),
+        "SSL_CLIENT_I_DN": _distinguished_name(certificate.get("issuer", ())),
+        "SSL_CLIENT_V_START": str(certificate.get("notBefore", "")),
+        "SSL_CLIENT_V_END": str(certificate.get("notAfter", "")),
+    }
+
+
+def _distinguished_name(name: object) -> str:
+    """RFC 4514: the most specific part first."""
+    assert isinstance(name, tuple)
+    parts = []
+    for relative in reversed(name):
+        parts.append(
+            "+".join(f"{_SHORT_NAMES.get(kind, kind)}={value.translate(_ESCAPES)}" for kind, value in relative)
+        )
+    return ",".join(parts)

@@ -1,0 +1,254 @@
+"""WSGI (PEP 3333) over a stream: environ, input, start_response, and every way it can go wrong.
+
+The environ and the response are Gunicorn's own, by `gunicorn.http.wsgi`: the rules of WSGI have one
+home. What is ours is where the octets come from and where they go.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from gunicorn.http import errors, wsgi
+from gunicorn.util import http_date
+
+from gunicorn_h2.drivers.channel import Channel, StreamAborted
+from gunicorn_h2.drivers.connection import Http2Connection
+from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.headers import CONNECTION_SPECIFIC
+
+from .input import StreamInput
+from .request import StreamRequest, policy_names
+from .tls import tls_environ
+
+__all__ = ["WSGIHandler"]
+
+# What Gunicorn raises for a client's request, and what it answers over HTTP/1.
+_REFUSALS: tuple[tuple[type[Exception], int], ...] = (
+    (errors.LimitRequestLine, 414),
+    (errors.LimitRequestHeaders, 431),
+    (errors.ExpectationFailed, 417),
+    (errors.ForbiddenProxyRequest, 403),
+    (errors.ConfigurationProblem, 500),
+    (errors.ParseException, 400),
+)
+_REASONS = {
+    400: "Bad Request",
+    403: "Forbidden",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+}
+
+
+class StreamResponse(wsgi.Response):  # type: ignore[misc]
+    """Gunicorn's response, framed by HTTP/2. Octets reach the stream by `sendall`."""
+
+    headers: list[tuple[str, str]]
+    headers_sent: bool
+
+    def __init__(self, req: StreamRequest, channel: Channel, cfg: Any) -> None:
+        super().__init__(req, self, cfg)
+        self._channel = channel
+        self._status = 0
+        self._fields: list[tuple[bytes, bytes]] | None = None
+        self.complete = False
+
+    def is_chunked(self) -> bool:
+        """HTTP/2 has frames of its own (RFC 9113 section 8.1)."""
+        return False
+
+    def can_sendfile(self) -> bool:
+        """A file's octets need frames around them, too."""
+        return False
+
+    @property
+    def omits_body(self) -> bool:
+        """Whether RFC 9110 forbids a body, whatever the application gives."""
+        return self.req.method == "HEAD" or self._status in (204, 304)
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        """See PEP 3333; may be called again with `exc_info` until the head has gone out."""
+        if exc_info and not self.headers_sent:
+            self.headers = []
+            self.response_length = None
+        write: Callable[[bytes], None] = super().start_response(status, headers, exc_info)
+        if not self.status_code or not 200 <= self.status_code <= 999:
+            raise ValueError(f"{status!r} is no status of a final response")
+        return write
+
+    def send_headers(self) -> None:
+        """Prepare the head; it leaves with the first data."""
+        if self.headers_sent:
+            return
+        self.headers_sent = True
+        self._status = self.status_code
+        names = set()
+        self._fields = fields = []
+        for name, value in self.headers:
+            lower = name.lower().encode("latin-1")
+            # RFC 9110 section 8.6: no Content-Length in a 204.
+            if lower not in CONNECTION_SPECIFIC and (self._status != 204 or lower != b"content-length"):
+                names.add(lower)
+                fields.append((lower, value.encode("latin-1")))
+        if b"server" not in names:
+            fields.append((b"server", self.version.encode("latin-1")))
+        if b"date" not in names:
+            fields.append((b"date", _date()))
+
+    def sendall(self, data: bytes) -> None:
+        """Gunicorn's way to send the body, already cut to Content-Length."""
+        if self.complete:
+            return
+        if self.omits_body:
+            self._send(b"", True)
+        else:
+            self._send(data, self.response_length is not None and self.sent >= self.response_length)
+
+    def close(self) -> None:
+        """End the response; too short a body is an error that the client must see."""
+        self.send_headers()
+        if self.complete:
+            return
+        if self.response_length is not None and self.sent < self.response_length and not self.omits_body:
+            raise ValueError(f"{self.sent} octets of a response with Content-Length {self.response_length}")
+        self._send(b"", True)
+
+    def _send(self, data: bytes, end_stream: bool) -> None:
+        self.complete = end_stream
+        if self._fields is not None:
+            fields, self._fields = self._fields, None
+            self._channel.respond(self._status, fields, data, end_stream)
+        elif data or end_stream:
+            self._channel.send(data, end_stream)
+
+
+class WSGIHandler:
+    """Runs a WSGI application for streams; one for a worker."""
+
+    def __init__(self, worker: Any) -> None:
+        """`worker` is Gunicorn's: its cfg, log, hooks and `wsgi` are used."""
+        self._worker = worker
+        self._cfg = worker.cfg
+        self._log = worker.log
+        self._policy_names = policy_names(worker.cfg)
+
+    def __call__(self, connection: Http2Connection, channel: Channel) -> None:
+        """Serve one request, in a thread that may block. Never raises."""
+        try:
+            if not channel.aborted:
+                self._serve(connection, channel)
+        except Exception:  # The top of a pool thread: hooks and loggers are application code, too.
+            self._log.exception("Error handling HTTP/2 stream %d", channel.stream.stream_id)
+            channel.reset(ErrorCode.INTERNAL_ERROR)
+        finally:
+            channel.finish()
+
+    def _serve(self, connection: Http2Connection, channel: Channel) -> None:
+        started = datetime.now()
+        stream = channel.stream
+        try:
+            request = StreamRequest(self._cfg, stream.head, connection.peer, stream.stream_id, self._policy_names)
+            request.body = StreamInput(channel)
+            environ = self._environ(request, connection, channel)
+        except errors.ParseException as error:
+            self._refuse(connection, channel, error)
+            return
+        response = StreamResponse(request, channel, self._cfg)
+        environ["wsgi.early_hints"] = _no_early_hints
+        try:
+            self._cfg.pre_request(self._worker, request)
+            self._run(environ, response)
+        except StreamAborted as error:
+            self._log.debug("Ignoring aborted stream: %s", error)
+        except (Exception, SystemExit):  # Application code: anything may come out of it.
+            self._application_failed(channel, request, response)
+        finally:
+            self._account(request, environ, response, datetime.now() - started)
+
+    def _environ(self, request: StreamRequest, connection: Http2Connection, channel: Channel) -> dict[str, Any]:
+        sock = connection.transport.sock
+        environ: dict[str, Any] = wsgi.create(request, sock, connection.peer, connection.server, self._cfg)[1]
+        if connection.environ is None:
+            connection.environ = tls_environ(sock) if isinstance(sock, ssl.SSLSocket) else {}
+        environ.update(connection.environ)
+        environ["wsgi.multithread"] = True
+        environ["gunicorn.http2.stream_id"] = channel.stream.stream_id
+        return environ
+
+    def _run(self, environ: dict[str, Any], response: StreamResponse) -> None:
+        result: Iterable[bytes] = self._worker.wsgi(environ, response.start_response)
+        try:
+            for data in result:
+                response.write(data)
+            response.close()
+        finally:
+            if hasattr(result, "close"):
+                result.close()
+
+    def _application_failed(self, channel: Channel, request: StreamRequest, response: StreamResponse) -> None:
+        """Answer 500 where nothing has gone out yet, else break the response off. Tells the client nothing."""
+        if channel.aborted:
+            self._log.debug("Application ended after its stream was aborted", exc_info=True)
+            return
+        self._log.exception("Error handling request %s %s", request.method, request.uri)
+        if channel.responded:
+            if not response.complete:
+                channel.reset(ErrorCode.INTERNAL_ERROR)
+        else:
+            response.status = "500 " + _REASONS[500]
+            response.headers = []
+            self._send_error(channel, request.method, 500)
+
+    def _refuse(self, connection: Http2Connection, channel: Channel, error: Exception) -> None:
+        """Answer a request that Gunicorn's rules refuse."""
+        status = next(status for kind, status in _REFUSALS if isinstance(error, kind))
+        self._log.warning("Invalid request from ip=%s: %s", connection.peer, error)
+        self._send_error(channel, channel.stream.head.method.decode("latin-1"), status)
+
+    def _send_error(self, channel: Channel, method: str, status: int) -> None:
+        body = f"{status} {_REASONS[status]}\n".encode()
+        fields = [
+            (b"content-type", b"text/plain"),
+            (b"content-length", b"%d" % len(body)),
+            (b"server", wsgi.SERVER.encode()),
+            (b"date", _date()),
+        ]
+        try:
+            channel.respond(status, fields, b"" if method == "HEAD" else body, True)
+        except StreamAborted:
+            pass
+
+    def _account(
+        self, request: StreamRequest, environ: dict[str, Any], response: StreamResponse, duration: timedelta
+    ) -> None:
+        try:
+            if response.status is not None:
+                self._log.access(response, request, environ, duration)
+            self._cfg.post_request(self._worker, request, environ, response)
+        except Exception:  # A hook of the configuration: application code.
+            self._log.exception("Exception in post_request hook")
+
+
+def _no_early_hints(headers: object) -> None:
+    """Early hints are not sent."""
+
+
+_date_cache: tuple[int, bytes] = (0, b"")
+
+
+def _date() -> bytes:
+    """The Date field's value, made once a second. Threads may race: either result is right."""
+    global _date_cache
+    now = int(time.time())
+    second, value = _date_cache
+    if second != now:
+        value = http_date(now).encode("ascii")
+        _date_cache = (now, value)
+    return value

@@ -1,0 +1,1 @@
+"""Gunicorn's surface: the worker classes and their settings."""
