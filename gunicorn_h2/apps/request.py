@@ -11,7 +11,6 @@ from typing import Any
 
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 from gunicorn.http.message import Request
-from gunicorn.util import split_request_uri
 
 from gunicorn_h2.protocol.headers import Fields, RequestHead
 
@@ -47,31 +46,41 @@ def joined_fields(head: RequestHead) -> Fields:
 class StreamRequest(Request):  # type: ignore[misc]
     """Gunicorn's request, made from a stream's head instead of from text."""
 
-    def __init__(self, cfg: Any, head: RequestHead, peer: Any, stream_id: int, decided: frozenset[bytes]) -> None:
-        """`decided` are the `policy_names`. Raises what Gunicorn's own request raises for headers that it refuses."""
-        self._head = head
-        self._decided = decided
-        super().__init__(cfg, _NoUnreader(), peer, stream_id)
+    def __init__(self, cfg: Any) -> None:
+        """Make a request without contents, to make others from by `of`."""
+        self._decided = policy_names(cfg)
+        super().__init__(cfg, _NoUnreader(), None)
+
+    def of(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
+        """Return the request of a stream.
+
+        Raises what Gunicorn's own request raises for headers that it refuses.
+        """
+        request = StreamRequest.__new__(StreamRequest)
+        request.__dict__.update(self.__dict__)
+        request.peer_addr = request.remote_addr = peer
+        request.req_number = stream_id
+        request._fill(head)
+        return request
 
     def parse(self, unreader: Any) -> bytes:
-        """Fill in what Gunicorn parses out of text; called by Gunicorn's constructor."""
-        head, cfg = self._head, self.cfg
+        """There is no text to parse: called by Gunicorn's constructor."""
         self.version = (2, 0)
+        return b""
+
+    def _fill(self, head: RequestHead) -> None:
         self.method = head.method.decode("latin-1")
-        if cfg.casefold_http_method:
+        if self.cfg.casefold_http_method:
             self.method = self.method.upper()
-        self.uri = head.path.decode("latin-1")
-        limit = self.limit_request_line
-        if 0 < limit < len(self.uri):
-            raise LimitRequestLine(len(self.uri), limit)
-        parts = split_request_uri(self.uri)
-        self.path = parts.path or ""
-        self.query = parts.query or ""
-        self.fragment = parts.fragment or ""
+        self.uri = uri = head.path.decode("latin-1")
+        if 0 < self.limit_request_line < len(uri):
+            raise LimitRequestLine(len(uri), self.limit_request_line)
+        # The core has seen to it that the path starts with "/" (or is "*") and has no fragment.
+        self.path, _, self.query = uri.partition("?")
+        self.fragment = ""
         self.headers = self._apply_policy(joined_fields(head))
         # The answer to Expect is an interim response on the stream, not text on the socket.
         self._expected_100_continue = False
-        return b""
 
     def set_body_reader(self) -> None:
         """The body is read from the stream: nothing to set up."""

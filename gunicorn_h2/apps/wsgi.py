@@ -6,7 +6,6 @@ home. What is ours is where the octets come from and where they go.
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -20,9 +19,9 @@ from gunicorn_h2.drivers.connection import Http2Connection
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import CONNECTION_SPECIFIC
 
+from .environ import EnvironFactory
 from .input import StreamInput
-from .request import StreamRequest, policy_names
-from .tls import tls_environ
+from .request import StreamRequest
 
 __all__ = ["WSGIHandler"]
 
@@ -135,9 +134,12 @@ class WSGIHandler:
     def __init__(self, worker: Any) -> None:
         """`worker` is Gunicorn's: its cfg, log, hooks and `wsgi` are used."""
         self._worker = worker
-        self._cfg = worker.cfg
+        self._cfg = cfg = worker.cfg
         self._log = worker.log
-        self._policy_names = policy_names(worker.cfg)
+        self._blank = StreamRequest(cfg)
+        self._environs = EnvironFactory(cfg, self._blank)
+        # Reading a setting costs Gunicorn a function call and two look-ups.
+        self._pre_request, self._post_request = cfg.pre_request, cfg.post_request
 
     def __call__(self, connection: Http2Connection, channel: Channel) -> None:
         """Serve one request, in a thread that may block. Never raises."""
@@ -154,16 +156,16 @@ class WSGIHandler:
         started = datetime.now()
         stream = channel.stream
         try:
-            request = StreamRequest(self._cfg, stream.head, connection.peer, stream.stream_id, self._policy_names)
+            request = self._blank.of(stream.head, connection.peer, stream.stream_id)
             request.body = StreamInput(channel)
-            environ = self._environ(request, connection, channel)
+            environ = self._environs.make(request, connection)
         except errors.ParseException as error:
             self._refuse(connection, channel, error)
             return
         response = StreamResponse(request, channel, self._cfg)
         environ["wsgi.early_hints"] = _no_early_hints
         try:
-            self._cfg.pre_request(self._worker, request)
+            self._pre_request(self._worker, request)
             self._run(environ, response)
         except StreamAborted as error:
             self._log.debug("Ignoring aborted stream: %s", error)
@@ -171,16 +173,6 @@ class WSGIHandler:
             self._application_failed(channel, request, response)
         finally:
             self._account(request, environ, response, datetime.now() - started)
-
-    def _environ(self, request: StreamRequest, connection: Http2Connection, channel: Channel) -> dict[str, Any]:
-        sock = connection.transport.sock
-        environ: dict[str, Any] = wsgi.create(request, sock, connection.peer, connection.server, self._cfg)[1]
-        if connection.environ is None:
-            connection.environ = tls_environ(sock) if isinstance(sock, ssl.SSLSocket) else {}
-        environ.update(connection.environ)
-        environ["wsgi.multithread"] = True
-        environ["gunicorn.http2.stream_id"] = channel.stream.stream_id
-        return environ
 
     def _run(self, environ: dict[str, Any], response: StreamResponse) -> None:
         result: Iterable[bytes] = self._worker.wsgi(environ, response.start_response)
@@ -231,7 +223,7 @@ class WSGIHandler:
         try:
             if response.status is not None:
                 self._log.access(response, request, environ, duration)
-            self._cfg.post_request(self._worker, request, environ, response)
+            self._post_request(self._worker, request, environ, response)
         except Exception:  # A hook of the configuration: application code.
             self._log.exception("Exception in post_request hook")
 

@@ -226,14 +226,18 @@ class Http2Connection:
     def do_respond(self, channel: Channel, status: int, fields: ResponseFields, data: bytes, end_stream: bool) -> None:
         """See `StreamOwner.do_respond`."""
         try:
-            self._core.send_headers(channel.stream, status, fields, end_stream and not data)
+            if end_stream:
+                self._core.send_response(channel.stream, status, fields, data)
+            else:
+                self._core.send_headers(channel.stream, status, fields, False)
         except InvalidResponse as error:
             self._hooks.log_warning("HTTP/2 stream %d: response not sent: %s", channel.stream.stream_id, error)
             self.do_reset(channel, ErrorCode.INTERNAL_ERROR)
             channel.abort(ErrorCode.INTERNAL_ERROR, "the response is invalid")
             return
-        if data:
-            self.do_send(channel, data, end_stream)
+        if not end_stream:
+            self._core.send_data(channel.stream, data, False)
+        channel.accept(len(data))
 
     def do_send(self, channel: Channel, data: bytes, end_stream: bool) -> None:
         """See `StreamOwner.do_send`."""

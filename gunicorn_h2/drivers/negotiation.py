@@ -26,12 +26,12 @@ class Negotiation:
     def __init__(
         self,
         sock: socket.socket,
-        context: ssl.SSLContext | None,
+        wrap: Callable[[socket.socket], ssl.SSLSocket] | None,
         deadline: float,
         decided: Callable[[Negotiation, bytes], None],
         failed: Callable[[Negotiation, str], None],
     ) -> None:
-        self.transport = Transport(sock, context)
+        self.transport = Transport(sock, wrap)
         self.http2 = False
         self.closed = False
         self._deadline = deadline

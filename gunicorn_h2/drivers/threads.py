@@ -158,7 +158,7 @@ class ThreadDriver:
         sock: socket.socket,
         peer: object,
         server: object,
-        context: ssl.SSLContext | None,
+        wrap: Callable[[socket.socket], ssl.SSLSocket] | None,
         timeout: float,
         hand_over: HandOver,
     ) -> None:
@@ -177,7 +177,7 @@ class ThreadDriver:
             negotiation.transport.close()
             self._on_close()
 
-        negotiation = Negotiation(sock, context, time.monotonic() + timeout, decided, failed)
+        negotiation = Negotiation(sock, wrap, time.monotonic() + timeout, decided, failed)
         registered = self._register(negotiation)
         self._call(registered, negotiation.handle_readable)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 __all__ = ["Transport", "WOULD_BLOCK"]
@@ -22,14 +23,11 @@ class Transport:
     Any method may raise OSError (ssl.SSLError is one) where the connection is broken.
     """
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, sock: socket.socket, wrap: Callable[[socket.socket], ssl.SSLSocket] | None = None) -> None:
+        """`wrap` puts TLS around the socket, without a handshake yet."""
         sock.setblocking(False)
-        self.tls = context is not None
-        self.sock: socket.socket = (
-            sock
-            if context is None
-            else context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True)
-        )
+        self.tls = wrap is not None
+        self.sock: socket.socket = sock if wrap is None else wrap(sock)
         self.wants_write = False
         """Whether TLS waits to write before it can go on with the handshake."""
 

@@ -116,6 +116,22 @@ class ServerConnection(Receiving, Sending):
             stream.local_closed = True
             self._close_or_abandon(stream)
 
+    def send_response(self, stream: Stream, status: int, fields: Sequence[tuple[bytes, bytes]], data: bytes) -> None:
+        """Send a whole response; as `send_headers` and `send_data`, in one step where the windows allow it."""
+        check_response(fields)
+        size = len(data)
+        if stream.local_closed or stream.headers_sent:
+            return
+        if not 0 < size <= min(stream.send_window, self.send_window, self.peer_max_frame_size):
+            self.send_headers(stream, status, fields, not size)
+            self.send_data(stream, data, True)
+            return
+        section = [(b":status", b"%d" % status), *fields]
+        self._put(self.engine.send_response(stream.stream_id, section, data))
+        self._sent(stream, size)
+        stream.headers_sent = stream.local_closed = True
+        self._close_or_abandon(stream)
+
     def send_data(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
         """Queue response data; `stream.queued` counts the octets not yet turned into frames.
 

@@ -30,6 +30,9 @@ class Engine(Protocol):
     def send_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> bytes:
         """Begin a response, an interim response, or the trailers."""
 
+    def send_response(self, stream_id: int, fields: Fields, data: bytes | memoryview) -> bytes:
+        """Send a whole response: its head, and one DATA frame that ends the stream."""
+
     def send_data(self, stream_id: int, data: bytes | memoryview, end_stream: bool) -> bytes:
         """Send one DATA frame; the core has seen to the windows and the frame size."""
 

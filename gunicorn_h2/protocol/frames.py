@@ -76,10 +76,10 @@ class FrameSplitter:
         self._rest += data[position:]
 
 
-def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream_id: int, payload: bytes | memoryview) -> bytes:
     """One whole frame."""
     length = len(payload)
-    return _header.pack(length >> 8, length & 0xFF, kind, flags, stream_id) + payload
+    return b"".join((_header.pack(length >> 8, length & 0xFF, kind, flags, stream_id), payload))
 
 
 def settings(values: Iterable[tuple[int, int]]) -> bytes:

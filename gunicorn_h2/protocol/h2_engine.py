@@ -31,6 +31,7 @@ __all__ = ["H2Engine"]
 # Beyond this factor of the advertised list size a section is not even decoded to answer 431.
 _OVERSIZE_FACTOR = 4
 _UNLIMITED_LIST_SIZE = 4_194_304
+_FLAGS_POSITION = 4
 _CACHED_BLOCKS = 64
 _CACHED_BLOCK_SIZE = 4096
 # Fields whose values seldom repeat would only push useful ones out of the dynamic table.
@@ -203,6 +204,17 @@ class H2Engine:
     def send_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> bytes:
         """See `Engine.send_headers`."""
         return self._send(self._connection.send_headers, stream_id, fields, end_stream)
+
+    def send_response(self, stream_id: int, fields: Fields, data: bytes | memoryview) -> bytes:
+        """See `Engine.send_response`.
+
+        h2 takes a quarter of its time for a response's one DATA frame. So h2 is told that the head
+        ends the stream, which leaves it in the same state, and the flag moves to our own frame.
+        """
+        head = bytearray(self.send_headers(stream_id, fields, True))
+        head[_FLAGS_POSITION] &= ~frames.END_STREAM
+        self._connection.outbound_flow_control_window -= len(data)
+        return bytes(head) + frames.frame(frames.DATA, frames.END_STREAM, stream_id, data)
 
     def send_data(self, stream_id: int, data: bytes | memoryview, end_stream: bool) -> bytes:
         """See `Engine.send_data`."""

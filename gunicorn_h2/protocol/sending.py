@@ -54,15 +54,18 @@ class Sending(ConnectionState):
         ends = stream.end_queued and not stream.queued
         if not ends or data or stream.trailers is None:
             self._put(self.engine.send_data(stream.stream_id, data, ends and stream.trailers is None))
-            stream.send_window -= len(data)
-            self.send_window -= len(data)
-            self._guard.earn_data(len(data))
+            self._sent(stream, len(data))
         self._note_progress(stream, now)
         if ends:
             if stream.trailers is not None:
                 self._put(self.engine.send_headers(stream.stream_id, stream.trailers, True))
             stream.local_closed = True
             self._close_or_abandon(stream)
+
+    def _sent(self, stream: Stream, octets: int) -> None:
+        stream.send_window -= octets
+        self.send_window -= octets
+        self._guard.earn_data(octets)
 
     def _take(self, stream: Stream, size: int) -> bytes | memoryview:
         """Take `size` octets off the stream's queue, joining small pieces and slicing large ones."""

@@ -24,7 +24,7 @@ from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
 
 from .settings import load_settings, never_http2_reason, startup_line
-from .tls import make_context
+from .tls import TLSWrapper, make_wrapper
 
 __all__ = ["ThreadWorker"]
 
@@ -40,7 +40,7 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = load_settings(self.cfg)
-        self._context: ssl.SSLContext | None = None
+        self._wrap: TLSWrapper | None = None
         self._driver: ThreadDriver
         self._may_be_http2 = "h2" in self.settings.protocols and self.cfg_protocol == "http"
 
@@ -62,7 +62,7 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """Called in the worker's process; does not return before the worker ends."""
         if self.cfg.is_ssl:
-            self._context = make_context(self.cfg, self.settings.protocols)
+            self._wrap = make_wrapper(self.cfg, self.settings.protocols)
         super().init_process()
 
     def get_thread_pool(self) -> RequestPool:
@@ -94,10 +94,8 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]
             return
         self.nr_conns += 1
         server = listener.getsockname()
-        if self._context is not None or self._expects_preface(peer):
-            self._driver.negotiate(
-                sock, peer, server, self._context, self.settings.handshake_timeout, self._serve_http1
-            )
+        if self._wrap is not None or self._expects_preface(peer):
+            self._driver.negotiate(sock, peer, server, self._wrap, self.settings.handshake_timeout, self._serve_http1)
         else:
             self._serve_http1(sock, peer, server, b"")
 
@@ -112,17 +110,14 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def _serve_http1(self, sock: socket.socket, peer: Any, server: Any, data: bytes) -> None:
         """Give a connection to Gunicorn's own code; `data` was read in search of the preface."""
-        if self._context is None and self._expects_preface(peer) and self.settings.cleartext != "both":
+        if self._wrap is None and self._expects_preface(peer) and self.settings.cleartext != "both":
             self._refuse_http1(sock, peer)
             return
         connection = gthread.TConn(self.cfg, sock, peer, server)
-        if self._context is None and not data:
-            self.enqueue_req(connection)
-            return
-        connection.initialized = True
-        connection.data_ready = True
-        connection.parser = get_parser(self.cfg, sock, peer)
-        connection.parser.unreader.unread(data)
+        if self._wrap is not None or data:
+            connection.initialized = True
+            connection.parser = get_parser(self.cfg, sock, peer)
+            connection.parser.unreader.unread(data)
         if data or not self.cfg.keepalive or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
             self.enqueue_req(connection)
         else:

@@ -1,13 +1,18 @@
-"""The TLS context of a worker, made once from Gunicorn's settings."""
+"""TLS for a worker: one context, made once from Gunicorn's settings."""
 
 from __future__ import annotations
 
+import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gunicorn import sock as gunicorn_sock
 
-__all__ = ["make_context"]
+__all__ = ["TLSWrapper", "make_context", "make_wrapper"]
+
+TLSWrapper = Callable[[socket.socket], ssl.SSLSocket]
 
 
 def make_context(cfg: Any, protocols: tuple[str, ...]) -> ssl.SSLContext:
@@ -21,3 +26,13 @@ def make_context(cfg: Any, protocols: tuple[str, ...]) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(list(protocols))
     return context
+
+
+def make_wrapper(cfg: Any, protocols: tuple[str, ...]) -> TLSWrapper:
+    """Return what puts TLS around an accepted socket; the handshake is still to come."""
+    return partial(
+        make_context(cfg, protocols).wrap_socket,
+        server_side=True,
+        do_handshake_on_connect=False,
+        suppress_ragged_eofs=cfg.suppress_ragged_eofs,
+    )
