@@ -1,0 +1,64 @@
+# make demo    serve the demo application at https://localhost:8443
+# make test    everything: linters, types, tests with coverage
+# make lint    linters and types alone
+# make compat  the quick tests with every supported Gunicorn and Python
+# make clean   remove what the others have made
+#
+# Python >= 3.10 is all they need: PYTHON names another than python3.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+PORT ?= 8443
+OVERALL_FLOOR := 85
+PROTOCOL_FLOOR := 100
+BUDGETS := $(wildcard ../shared/tools/budgets.py)
+
+export PYTHON
+
+.PHONY: demo test lint compat clean packages
+
+demo: $(VENV)/demo
+	@echo
+	@echo "  Serving https://localhost:$(PORT)/ until Ctrl-C. Try, from another terminal:"
+	@echo
+	@echo "    curl --insecure --http2 --verbose https://localhost:$(PORT)/"
+	@echo
+	@$(BIN)/gunicorn-h2 tests.apps.flask_app:app --bind 127.0.0.1:$(PORT) --threads 16
+
+test: packages lint
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=$(OVERALL_FLOOR)
+	$(BIN)/coverage report --fail-under=$(PROTOCOL_FLOOR) --include='gunicorn_h2/protocol/*'
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(if $(BUDGETS),$(BIN)/python $(BUDGETS))
+
+compat:
+	.ci/compat
+
+packages:
+	@.ci/need curl=curl nghttp=nghttp2-client h2load=nghttp2-client
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed: make PYTHON=..." >&2; exit 1; }
+	@.ci/need venv=python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo: setup.cfg | $(BIN)/python
+	$(PIP) -e '.[devcert]' flask flask-cors flask-compress
+	@touch $@
+
+$(VENV)/dev: setup.cfg | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-compat-* build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,462 @@
+"""Configuration: from Gunicorn's `cfg` and the conf file to one frozen `Settings`.
+
+`TABLE` is the only description of the settings: `load_settings` reads by it, the `gunicorn-h2`
+command makes its flags from it, and the reference in the README is rendered from it.
+
+Where a value comes from:
+
+- Gunicorn knows the setting (its own `http2_*`, or ours once the `gunicorn-h2` command has
+  registered them): `cfg` has already merged the command line, `GUNICORN_CMD_ARGS` and the conf file.
+- Gunicorn does not know it: the namespace of the conf file. A `Setting` subclass imported with the
+  worker would be no help: it is missing from `cfg` at the first boot and present after SIGHUP.
+
+Every `http2_*` name in a conf file that neither knows is an error, for a limit that is misspelt is
+a limit that is not there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from gunicorn_h2.protocol.config import ConnectionConfig
+
+__all__ = [
+    "TABLE",
+    "SettingSpec",
+    "Settings",
+    "SettingsError",
+    "load_settings",
+    "never_http2_reason",
+    "startup_line",
+]
+
+ALPN_NAMES = {"h1": "http/1.1", "h2": "h2"}
+DEFAULT_PROTOCOLS = ("h2", "h1")
+CLEARTEXT_MODES = ("off", "prior-knowledge", "upgrade", "both")
+ENGINES = ("auto", "h2", "fast")
+MAX_31 = 2**31 - 1
+MAX_32 = 2**32 - 1
+
+
+class SettingsError(ValueError, RuntimeError):
+    """A setting with a wrong value, or an unknown name; the message names it and what is allowed.
+
+    It is a `RuntimeError` as well because that is what makes Gunicorn's master, when raised from a
+    worker's `check_config`, print the message without a traceback and exit with status 1.
+    """
+
+
+class Kind(Protocol):
+    """The type of a setting's value."""
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in the command's help."""
+
+    def parse(self, value: object) -> Any:
+        """Return the value in its own type. Raises `ValueError` or `TypeError` when it is not one."""
+
+    def allowed(self) -> str:
+        """Say which values are allowed, to follow "must be"."""
+
+
+@dataclass(frozen=True)
+class Integer:
+    """An integer in a range; text in Python's notation is accepted, as Gunicorn does."""
+
+    low: int
+    high: int
+    metavar = "INT"
+
+    def parse(self, value: object) -> int:
+        """Return the integer: booleans and fractions are refused."""
+        number = int(value.strip(), 0) if isinstance(value, str) else value
+        if isinstance(number, bool) or not isinstance(number, int) or not self.low <= number <= self.high:
+            raise ValueError(value)
+        return number
+
+    def allowed(self) -> str:
+        """Name the range."""
+        return f"an integer from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A time: a finite number in a range, or text with one."""
+
+    low: float
+    high: float
+    metavar = "SECONDS"
+
+    def parse(self, value: object) -> float:
+        """Return the time in seconds."""
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise TypeError(value)
+        number = float(value)
+        if not math.isfinite(number) or not self.low <= number <= self.high:
+            raise ValueError(value)
+        return number
+
+    def allowed(self) -> str:
+        """Name the range."""
+        return f"a number from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words, in any case."""
+
+    words: tuple[str, ...]
+    metavar = "STRING"
+
+    def parse(self, value: object) -> str:
+        """Return the word."""
+        word = value.lower().strip() if isinstance(value, str) else ""
+        if word not in self.words:
+            raise ValueError(value)
+        return word
+
+    def allowed(self) -> str:
+        """List the words."""
+        return "one of " + ", ".join(self.words)
+
+
+@dataclass(frozen=True)
+class Cleartext(Choice):
+    """Gunicorn's rule for `http2_cleartext`: None is off, True is prior knowledge."""
+
+    words: tuple[str, ...] = CLEARTEXT_MODES
+
+    def parse(self, value: object) -> str:
+        """Return the mode."""
+        if value is None or isinstance(value, bool):
+            return "prior-knowledge" if value else "off"
+        return super().parse(value)
+
+
+@dataclass(frozen=True)
+class Protocols:
+    """The HTTP versions in order of preference, as a list or as text with commas."""
+
+    metavar = "STRING"
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        """Return Gunicorn's names of the versions."""
+        if isinstance(value, str):
+            value = value.split(",")
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(value)
+        names = tuple(str(name).strip().lower() for name in value)
+        if not names or len(set(names)) != len(names) or not ALPN_NAMES.keys() >= set(names):
+            raise ValueError(value)
+        return names
+
+    def allowed(self) -> str:
+        """List the names."""
+        return f"a list of {' and '.join(ALPN_NAMES)}, each at most once, the preferred one first"
+
+
+@dataclass(frozen=True)
+class SettingSpec:
+    """One row of the settings table."""
+
+    name: str
+    """Its name in a conf file; the flag is the same with dashes."""
+
+    field: str
+    """The field of `ConnectionConfig` or of `Settings` that holds it."""
+
+    kind: Kind
+    default: object
+    unit: str
+    """What its number counts, or "" for words."""
+
+    doc: str
+    """One line on what it does."""
+
+    others: str
+    """What other servers have there."""
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag."""
+        return "--" + self.name.replace("_", "-")
+
+    def allowed(self) -> str:
+        """Say which values are allowed, with their unit."""
+        return self.kind.allowed() + (f" ({self.unit})" if self.unit else "")
+
+    def parse(self, value: object) -> Any:
+        """Return `value` in the setting's own type. Raises `SettingsError`."""
+        try:
+            return self.kind.parse(value)
+        except (TypeError, ValueError):
+            raise SettingsError(f"{self.name} = {value!r}: must be {self.allowed()}") from None
+
+
+TABLE: tuple[SettingSpec, ...] = (
+    SettingSpec(
+        "http_protocols",
+        "protocols",
+        Protocols(),
+        DEFAULT_PROTOCOLS,
+        "",
+        "HTTP versions offered by ALPN, the preferred one first.",
+        "Gunicorn: h1",
+    ),
+    SettingSpec(
+        "http2_cleartext",
+        "cleartext",
+        Cleartext(),
+        "off",
+        "",
+        "HTTP/2 without TLS, from peers in forwarded_allow_ips and unix sockets only.",
+        "Gunicorn: off; hypercorn: always on; granian: on with --http auto",
+    ),
+    SettingSpec(
+        "http2_engine",
+        "engine",
+        Choice(ENGINES),
+        "auto",
+        "",
+        "Frames and HPACK below the core: the h2 library, or our own (not in this version).",
+        "hypercorn: h2; granian: hyper",
+    ),
+    SettingSpec(
+        "http2_max_concurrent_streams",
+        "max_concurrent_streams",
+        Integer(1, MAX_31),
+        100,
+        "streams",
+        "Requests a client may have open at once on a connection; running ones count, too.",
+        "Gunicorn, hypercorn: 100; nginx: 128; granian: 200; Go: 250",
+    ),
+    SettingSpec(
+        "http2_initial_window_size",
+        "initial_window_size",
+        Integer(0, MAX_31),
+        65_535,
+        "octets",
+        "Receive window of a new stream: how much of a request body may be under way, unread.",
+        "Gunicorn, hypercorn: 65535; nginx: 65536; granian, Go: 1 MiB",
+    ),
+    SettingSpec(
+        "http2_connection_window_size",
+        "connection_window_size",
+        Integer(65_535, MAX_31),
+        1_048_576,
+        "octets",
+        "Receive window of a whole connection, whatever the windows of its streams.",
+        "hypercorn: 65535; granian, Go: 1 MiB; nginx: 2 GiB",
+    ),
+    SettingSpec(
+        "http2_max_frame_size",
+        "max_frame_size",
+        Integer(16_384, 2**24 - 1),
+        16_384,
+        "octets",
+        "Largest frame payload accepted.",
+        "Gunicorn, hypercorn, granian: 16384; Go: 1 MiB; nginx: 16777215",
+    ),
+    SettingSpec(
+        "http2_max_header_list_size",
+        "max_header_list_size",
+        Integer(0, MAX_32),
+        65_536,
+        "octets",
+        "Largest header section accepted, decoded, 32 octets a field added; 0: no limit.",
+        "Gunicorn, hypercorn: 65536; nginx: 32 KiB; Go: 1 MiB; granian: 16 MiB",
+    ),
+    SettingSpec(
+        "http2_stream_buffer_size",
+        "stream_buffer_size",
+        Integer(1_024, MAX_31),
+        65_536,
+        "octets",
+        "Response data queued for one stream before the application waits; it goes on at half of it.",
+        "nginx: 64 KiB (output_buffers); granian: 400 KiB",
+    ),
+    SettingSpec(
+        "http2_handshake_timeout",
+        "handshake_timeout",
+        Seconds(0, 3_600),
+        10.0,
+        "seconds",
+        "For the TLS handshake, and again for the client's preface and first SETTINGS; 0: no limit.",
+        "nginx, hypercorn: 60; Go: 10 for the preface",
+    ),
+    SettingSpec(
+        "http2_header_timeout",
+        "header_timeout",
+        Seconds(0, 3_600),
+        10.0,
+        "seconds",
+        "From a HEADERS frame to the end of its header block; 0: no limit.",
+        "nginx: 60 (client_header_timeout); Apache: 20 to 40",
+    ),
+    SettingSpec(
+        "http2_drain_timeout",
+        "drain_timeout",
+        Seconds(0.01, 60),
+        1.0,
+        "seconds",
+        "How long a graceful shutdown waits for a quiet moment, and then for its PING to come back.",
+        "Go: 1; Envoy: 5",
+    ),
+    SettingSpec(
+        "http2_reset_budget",
+        "reset_budget",
+        Integer(1, 1_000_000),
+        200,
+        "frames",
+        "Stream resets, the client's and those it provokes, in one burst; refilled within 30 seconds.",
+        "nghttp2: 1000, and 33 a second",
+    ),
+    SettingSpec(
+        "http2_control_budget",
+        "control_budget",
+        Integer(10, 1_000_000),
+        1_000,
+        "frames",
+        "Frames that carry no request and no data, in one burst; refilled within 10 seconds.",
+        "nghttp2: 1000 unsent answers; Envoy: 1000 unsent; Go: 10000 unsent",
+    ),
+)
+
+_BY_NAME = {spec.name: spec for spec in TABLE}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker needs to know of its configuration, checked."""
+
+    protocols: tuple[str, ...] = ("h2", "http/1.1")
+    """ALPN names in order of preference."""
+
+    cleartext: str = "off"
+    """HTTP/2 without TLS: off, prior-knowledge, upgrade or both."""
+
+    engine: str = "h2"
+    """The engine that is used; never "auto"."""
+
+    handshake_timeout: float = 10.0
+    """Seconds for the TLS handshake; 0: no limit."""
+
+    connection: ConnectionConfig = field(default_factory=ConnectionConfig)
+    """Limits of each connection."""
+
+
+def load_settings(cfg: Any) -> Settings:
+    """Read the settings of `cfg`, a Gunicorn `Config`, and of the conf file it came from.
+
+    Raises `SettingsError` for a wrong value and for an `http2_*` name that is no setting.
+    """
+    names = _conf_names(cfg)
+    _refuse_unknown(names, cfg)
+    values = {spec.field: spec.parse(_raw_value(spec, cfg, names)) for spec in TABLE}
+    limits = {f.name: values[f.name] for f in fields(ConnectionConfig) if f.name in values}
+    return Settings(
+        protocols=tuple(ALPN_NAMES[name] for name in values["protocols"]),
+        cleartext=values["cleartext"],
+        engine=_available_engine(values["engine"]),
+        handshake_timeout=values["handshake_timeout"],
+        connection=ConnectionConfig(
+            setup_timeout=values["handshake_timeout"],
+            idle_timeout=float(cfg.keepalive),
+            stream_timeout=float(cfg.timeout),
+            **limits,
+        ),
+    )
+
+
+def startup_line(settings: Settings, cfg: Any, capacity: str) -> str:
+    """Say in one line what was chosen; `capacity` is the worker's own part of it."""
+    if never_http2_reason(settings, cfg):
+        choice = "HTTP/1.1 only"
+    elif cfg.is_ssl:
+        choice = "ALPN " + ", ".join(settings.protocols)
+    else:
+        choice = f"cleartext HTTP/2 ({settings.cleartext}) from {_trusted_peers(cfg)}"
+    streams = settings.connection.max_concurrent_streams
+    return f"gunicorn_h2: {choice}; engine {settings.engine}; {streams} streams a connection; {capacity}"
+
+
+def never_http2_reason(settings: Settings, cfg: Any) -> str | None:
+    """Say why no client can ever get HTTP/2 from this configuration; None when one can."""
+    if cfg.settings["protocol"].get() != "http":
+        return f"HTTP/2 can never be negotiated: protocol is {cfg.protocol!r}, not 'http'"
+    if "h2" not in settings.protocols:
+        return "HTTP/2 can never be negotiated: http_protocols does not name h2"
+    if cfg.is_ssl:
+        return None
+    if settings.cleartext == "off":
+        return (
+            "HTTP/2 can never be negotiated: there is no certificate (certfile, keyfile) and http2_cleartext is off; "
+            "behind a proxy that ends TLS, set http2_cleartext = 'prior-knowledge'"
+        )
+    if not _trusted_peers(cfg):
+        return "HTTP/2 can never be negotiated: http2_cleartext is for trusted peers, and forwarded_allow_ips is empty"
+    return None
+
+
+def _conf_names(cfg: Any) -> Mapping[str, object]:
+    """Return the namespace of the conf file or module that `cfg` was read from."""
+    location = cfg.config or ""
+    module = location[len("python:") :] if location.startswith("python:") else "__config__"
+    return vars(sys.modules[module]) if module in sys.modules else {}
+
+
+def _refuse_unknown(names: Mapping[str, object], cfg: Any) -> None:
+    """Refuse an `http2_*` value that is no setting; what a conf file imports or defines is not meant."""
+    known = [name for name in {**cfg.settings, **_BY_NAME} if name.startswith("http2_")]
+    for name, value in names.items():
+        if not name.startswith("http2_") or name in known:
+            continue
+        if inspect.ismodule(value) or inspect.isroutine(value) or inspect.isclass(value):
+            continue
+        raise SettingsError(f"{name} = {value!r}: there is no such setting; {_hint(name, known)}")
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """Guess what was meant; the prefix that all names share says nothing."""
+    bare = {other.removeprefix("http2_"): other for other in known}
+    close = difflib.get_close_matches(name.removeprefix("http2_"), bare, n=1)
+    return f"did you mean {bare[close[0]]}?" if close else "the settings are " + ", ".join(sorted(known))
+
+
+def _raw_value(spec: SettingSpec, cfg: Any, names: Mapping[str, object]) -> object:
+    """Return a setting's value as it was given, or its default."""
+    if spec.name == "http_protocols" and not _protocols_named(cfg, names):
+        return spec.default
+    if spec.name in cfg.settings:
+        return cfg.settings[spec.name].get()
+    return names.get(spec.name, spec.default)
+
+
+def _protocols_named(cfg: Any, names: Mapping[str, object]) -> bool:
+    """Tell an `h1` that the user asked for from Gunicorn's default, which is the same value in `cfg`."""
+    if cfg.http_protocols != ["h1"] or names.get("http_protocols"):
+        return True
+    # argparse accepts the beginning of a flag that fits no other one.
+    flags = [argument.partition("=")[0] for argument in (*sys.argv[1:], *cfg.get_cmd_args_from_env())]
+    return any(len(flag) > len("--http-") and "--http-protocols".startswith(flag) for flag in flags)
+
+
+def _available_engine(engine: str) -> str:
+    """Return the engine to use. Raises `SettingsError` for one that is still to come."""
+    if engine == "fast":
+        raise SettingsError("http2_engine = 'fast': not available in this version; use auto or h2")
+    return "h2"
+
+
+def _trusted_peers(cfg: Any) -> str:
+    """Name the peers that may speak HTTP/2 without TLS; "" when there is none."""
+    has_unix_socket = any(isinstance(address, str) for address in cfg.address)
+    peers = ["unix sockets"] if has_unix_socket else []
+    return ", ".join([*cfg.forwarded_allow_ips, *peers])
