@@ -8,14 +8,14 @@ verbs for the application. After each it takes `events()` and writes out `data_t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from . import frames
 from .config import ConnectionConfig
 from .engine import Engine
 from .errors import ConnectionFailure, ErrorCode, StreamFailure
 from .h2_engine import H2Engine
-from .headers import check_response
+from .headers import check_response, check_response_trailers
 from .receiving import Receiving
 from .sending import Sending
 from .state import Phase
@@ -23,7 +23,8 @@ from .stream import Stream
 
 __all__ = ["ServerConnection"]
 
-EngineFactory = Callable[[Iterable[tuple[int, int]], int], Engine]
+EngineFactory = Callable[[int], Engine]
+"""Makes an engine that decodes header lists of this size, and of a few times more; 0 is no limit."""
 
 _SHUTDOWN_PING = b"shutdown"
 OUTPUT_LIMIT = 131_072
@@ -41,7 +42,7 @@ class ServerConnection(Receiving, Sending):
         ]
         if config.max_header_list_size:
             settings.append((frames.MAX_HEADER_LIST_SIZE, config.max_header_list_size))
-        super().__init__(config, engine(settings, config.max_header_list_size), now)
+        super().__init__(config, engine(config.max_header_list_size), now)
         self._splitter = frames.FrameSplitter(config.max_frame_size)
         self._preface = bytearray()
         self._put(frames.settings(settings))
@@ -63,6 +64,8 @@ class ServerConnection(Receiving, Sending):
             if self.phase is Phase.SETUP and len(self._preface) < len(frames.PREFACE):
                 data = self._receive_preface(data)
             for frame in self._splitter.split(data):
+                if self.closed:
+                    break
                 try:
                     self._receive_frame(frame, now)
                 except StreamFailure as failure:
@@ -89,7 +92,7 @@ class ServerConnection(Receiving, Sending):
         stream = self.streams.get(failure.stream_id)
         if stream is not None:
             self._reset_and_tell(stream, failure.code, failure.reason)
-        elif failure.stream_id <= self.last_stream_id:
+        elif failure.stream_id <= self.last_stream_id and failure.stream_id & 1:
             self._put(frames.rst_stream(failure.stream_id, failure.code))
         else:
             # A RST_STREAM on an idle stream would be an error of ours.
@@ -109,12 +112,13 @@ class ServerConnection(Receiving, Sending):
         if stream.local_closed or stream.headers_sent:
             return
         section = [(b":status", b"%d" % status), *fields]
+        if end_stream:
+            self._before_end(stream)
         self._put(self.engine.send_headers(stream.stream_id, section, end_stream))
         if status >= 200:
             stream.headers_sent = True
         if end_stream:
-            stream.local_closed = True
-            self._close_or_abandon(stream)
+            self._ended(stream)
 
     def send_response(self, stream: Stream, status: int, fields: Sequence[tuple[bytes, bytes]], data: bytes) -> None:
         """Send a whole response; as `send_headers` and `send_data`, in one step where the windows allow it."""
@@ -127,10 +131,11 @@ class ServerConnection(Receiving, Sending):
             self.send_data(stream, data, True)
             return
         section = [(b":status", b"%d" % status), *fields]
+        self._before_end(stream)
         self._put(self.engine.send_response(stream.stream_id, section, data))
         self._sent(stream, size)
-        stream.headers_sent = stream.local_closed = True
-        self._close_or_abandon(stream)
+        stream.headers_sent = True
+        self._ended(stream)
 
     def send_data(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
         """Queue response data; `stream.queued` counts the octets not yet turned into frames.
@@ -142,7 +147,7 @@ class ServerConnection(Receiving, Sending):
 
     def send_trailers(self, stream: Stream, fields: Sequence[tuple[bytes, bytes]]) -> None:
         """End the response with a trailer section behind the queued data. Raises InvalidResponse."""
-        check_response(fields)
+        check_response_trailers(fields)
         if not stream.local_closed and not stream.end_queued:
             stream.trailers = list(fields)
             self._queue(stream, b"", True)
@@ -162,19 +167,19 @@ class ServerConnection(Receiving, Sending):
 
     def finish(self, stream: Stream, unread: int, now: float) -> None:
         """The application call has returned; `unread` octets of the body were delivered and not taken."""
+        self._now = now
         if stream.running:
             stream.running = False
             self.running -= 1
         stream.finished = True
         if not self.closed:
             self._give_credit(self.receive_window, 0, unread)
-            if stream.local_closed and stream.stream_id in self.streams:
-                self._close_or_abandon(stream)
         self._note_quiet(now)
 
     def data_to_send(self, now: float) -> bytes:
         """Take the octets to write now: control frames all, data up to OUTPUT_LIMIT."""
         if not self.closed:
+            self._now = now
             self._send_queued(OUTPUT_LIMIT, now)
             self._note_quiet(now)
         if not self._output:
@@ -188,19 +193,25 @@ class ServerConnection(Receiving, Sending):
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` must be called at the latest; None for not at all."""
+        if self.closed:
+            return None
         deadlines = [self.deadline, self._idle_deadline()]
         if self._block is not None:
             deadlines.append(self._block.deadline)
         if self.config.stream_timeout:
             deadlines.append(self._stall_deadline())
+        deadlines.append(next(iter(self.abandoned.values()), None))
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
         """Act on every deadline that has passed."""
         if self.closed:
             return
+        self._now = now
         self._reset_stalled(now)
-        if self._block is not None and self._block.deadline <= now:
+        self._reset_abandoned(now)
+        block = self._block
+        if block is not None and block.deadline is not None and block.deadline <= now:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "a header block took too long")
         elif self.deadline is not None and self.deadline <= now:
             self._handle_phase_deadline(now)
@@ -208,12 +219,16 @@ class ServerConnection(Receiving, Sending):
             idle = self._idle_deadline()
             if idle is not None and idle <= now:
                 self.fail(ErrorCode.NO_ERROR, "")
+        self._note_quiet(now)
 
     def _idle_deadline(self) -> float | None:
         if self.quiet_since is None or self.phase is not Phase.OPEN:
             return None
         timeout = self.config.idle_timeout
-        return self.quiet_since + (timeout if timeout or self.served else self.config.setup_timeout)
+        if not timeout and not self.served:
+            timeout = self.config.setup_timeout
+            return self.quiet_since + timeout if timeout else None
+        return self.quiet_since + timeout
 
     def _stall_deadline(self) -> float | None:
         for since in self.blocked.values():
@@ -228,6 +243,11 @@ class ServerConnection(Receiving, Sending):
             stream = self.streams[next(iter(self.blocked))]
             self._reset_and_tell(stream, ErrorCode.CANCEL, "the client stopped reading")
 
+    def _reset_abandoned(self, now: float) -> None:
+        """Have clients stop sending bodies that nobody reads (section 8.1)."""
+        for stream_id in [stream_id for stream_id, deadline in self.abandoned.items() if deadline <= now]:
+            self._reset(self.streams[stream_id], ErrorCode.NO_ERROR)
+
     # The end
 
     def fail(self, code: ErrorCode, reason: str) -> None:
@@ -241,12 +261,16 @@ class ServerConnection(Receiving, Sending):
 
         The first GOAWAY names stream 2^31-1, the final one the last stream that will be served;
         between them lies a PING's round trip. Clients built on the h2 library take any frame that
-        follows a GOAWAY for an error, so the first one waits a little for a moment without streams.
+        follows a GOAWAY for an error, and so lose the responses they wait for. So the first one goes
+        out with the end of a response, when no other stream is open, or to a connection that has
+        been idle; where there is no such moment within `drain_timeout`, then.
         """
         if self.phase is Phase.OPEN:
             self.phase = Phase.QUIETING
-            self.deadline = now + self.config.drain_timeout
-            self._note_quiet(now)
+            since = now if self.quiet_since is None else self.quiet_since
+            self.deadline = since + self.config.drain_timeout
+            if self.deadline <= now:
+                self._send_first_goaway(now)
         elif self.phase is Phase.SETUP:
             self._shutdown_requested = True
 
@@ -285,10 +309,12 @@ class ServerConnection(Receiving, Sending):
         """See whether the last stream is gone, and what follows from it."""
         if self.streams or self.closed:
             return
-        if self.quiet_since is None:
+        became_quiet = self.quiet_since is None
+        if became_quiet:
             self.quiet_since = now
         if self.phase is Phase.QUIETING:
-            self._send_first_goaway(now)
+            if became_quiet:
+                self._send_first_goaway(now)
         elif self.phase is Phase.DRAINING:
             self._terminate(ErrorCode.NO_ERROR, "")
         elif self.peer_going_away or (self.phase is Phase.OPEN and self.served and not self.config.idle_timeout):

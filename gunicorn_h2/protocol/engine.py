@@ -19,7 +19,10 @@ class Engine(Protocol):
     """What the core asks of an engine. Every `send_*` returns the octets to put on the wire."""
 
     def receive_frame(self, frame: bytes) -> bytes:
-        """Take one whole DATA, RST_STREAM, SETTINGS or WINDOW_UPDATE frame; return the reply, if any."""
+        """Take one whole DATA, RST_STREAM, SETTINGS or WINDOW_UPDATE frame; return the reply, if any.
+
+        What may arrive, in windows and in content-length, the core has counted.
+        """
 
     def decode_headers(self, block: bytes) -> Fields:
         """Decode one whole header block; every block must come by, the dynamic table is shared."""
@@ -40,4 +43,4 @@ class Engine(Protocol):
         """End a stream with RST_STREAM."""
 
     def send_window_update(self, stream_id: int, increment: int) -> bytes:
-        """Give credit for data that went through `receive_frame`; stream 0 is the connection."""
+        """Give credit for data; stream 0 is the connection."""

@@ -71,7 +71,12 @@ class Guard:
             return
         if kind == frames.RST_STREAM:
             self.charge_reset(now)
-        elif not self._control.spend(now):
+        else:
+            self.charge_control(now)
+
+    def charge_control(self, now: float) -> None:
+        """Charge a frame that does nothing for a request."""
+        if not self._control.spend(now):
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames")
 
     def charge_reset(self, now: float) -> None:

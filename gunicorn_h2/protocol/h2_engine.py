@@ -1,8 +1,9 @@
 """The reference engine, on the h2 library.
 
 The core validates fields itself, so h2's own validation is off. h2 would send a SETTINGS frame with
-its defaults and count concurrent streams in its own way; the core sends the one SETTINGS frame and
-counts, and h2 hears of the values as pending ones that the client's ACK brings into force.
+its defaults and count streams, windows and content-length in its own way (no body may end while its
+window is below zero, say); the core sends the one SETTINGS frame and counts. So of a request h2 hears
+the beginning and the end, never its fields or its data.
 
 HPACK costs the h2 library more than all the rest. Clients repeat their requests and servers their
 responses, so both coders remember blocks for as long as the dynamic table stays the same.
@@ -32,6 +33,8 @@ __all__ = ["H2Engine"]
 _OVERSIZE_FACTOR = 4
 _UNLIMITED_LIST_SIZE = 4_194_304
 _FLAGS_POSITION = 4
+# The client's SETTINGS could have us keep a table of 4 GiB.
+_MAX_TABLE_SIZE = 65_536
 _CACHED_BLOCKS = 64
 _CACHED_BLOCK_SIZE = 4096
 # Fields whose values seldom repeat would only push useful ones out of the dynamic table.
@@ -99,7 +102,6 @@ class _CachingDecoder(Decoder):
         table = _CountingTable()
         self.header_table = table
         self._cache = _BlockCache(table)
-        self.decoded: Fields | None = None
 
     def decode_block(self, block: bytes) -> Fields:
         """Decode a block, or remember what it was decoded to."""
@@ -111,9 +113,8 @@ class _CachingDecoder(Decoder):
         return cast("Fields", section)
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
-        """What h2 calls for a block that went through `decode_block` before the core judged it."""
-        assert self.decoded is not None
-        return self.decoded
+        """What h2 calls for the empty blocks of `H2Engine.receive_headers`."""
+        return ()
 
 
 class _CachingEncoder(Encoder):
@@ -122,6 +123,20 @@ class _CachingEncoder(Encoder):
         self._table = _CountingTable()
         self.header_table = self._table
         self._cache = _BlockCache(self._table)
+
+    @Encoder.header_table_size.setter  # type: ignore[attr-defined,untyped-decorator]
+    def header_table_size(self, size: int) -> None:
+        """Follow the peer's setting: a block announces the smallest and the last size since the one before.
+
+        RFC 7541 section 4.2; hpack announces all of them, or, where the last one comes twice, none.
+        """
+        size = min(size, _MAX_TABLE_SIZE)
+        if size == self._table.maxsize and not self.table_size_changes:
+            return
+        smallest = min([size, *self.table_size_changes])
+        self.table_size_changes = [smallest, size] if smallest < size else [size]
+        self._table.maxsize = size
+        self._table.resized = True
 
     def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
         key = tuple(headers)
@@ -159,8 +174,8 @@ class _Connection(H2Connection):
 class H2Engine:
     """An `Engine` over `h2.connection.H2Connection`."""
 
-    def __init__(self, settings: Iterable[tuple[int, int]], max_header_list_size: int) -> None:
-        """`settings` are those that the core announces; a list size of 0 is no limit."""
+    def __init__(self, max_header_list_size: int) -> None:
+        """A list size of 0 is no limit."""
         self._connection = connection = _Connection(
             H2Configuration(
                 client_side=False,
@@ -178,13 +193,14 @@ class H2Engine:
         connection.encoder = _CachingEncoder()
         connection.initiate_connection()
         connection.clear_outbound_data_buffer()
-        for identifier, value in settings:
-            if identifier in (frames.INITIAL_WINDOW_SIZE, frames.MAX_FRAME_SIZE):
-                connection.local_settings[identifier] = value
         connection.receive_data(frames.PREFACE)
 
     def receive_frame(self, frame: bytes) -> bytes:
         """See `Engine.receive_frame`."""
+        if frame[3] == frames.DATA:
+            if not frame[4] & frames.END_STREAM:
+                return b""
+            frame = b"\0\0\0\0\1" + frame[5 : frames.FRAME_HEADER_SIZE]
         with _peer_errors():
             self._connection.receive_data(frame)
         return self._connection.data_to_send()
@@ -197,7 +213,6 @@ class H2Engine:
     def receive_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> None:
         """See `Engine.receive_headers`."""
         flags = frames.END_HEADERS | (frames.END_STREAM if end_stream else 0)
-        self._decoder.decoded = fields
         with _peer_errors():
             self._connection.receive_data(frames.frame(frames.HEADERS, flags, stream_id, b""))
 
@@ -226,7 +241,7 @@ class H2Engine:
 
     def send_window_update(self, stream_id: int, increment: int) -> bytes:
         """See `Engine.send_window_update`."""
-        return self._send(self._connection.increment_flow_control_window, increment, stream_id or None)
+        return frames.window_update(stream_id, increment)
 
     def _send(self, call: Callable[..., None], *arguments: Any) -> bytes:
         call(*arguments)

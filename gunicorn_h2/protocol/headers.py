@@ -17,6 +17,7 @@ __all__ = [
     "MalformedRequest",
     "RequestHead",
     "check_response",
+    "check_response_trailers",
     "check_trailers",
     "list_size",
     "parse_request",
@@ -39,6 +40,37 @@ _FORBIDDEN_IN_RESPONSE_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9a-z]").search
 
 # RFC 9113 section 8.2.2.
 CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+# RFC 9110 section 6.5.1: what frames a message, routes it, controls or authenticates it, or says how
+# its content is to be read comes too late in a trailer.
+FORBIDDEN_TRAILERS = CONNECTION_SPECIFIC | frozenset(
+    (
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"date",
+        b"expect",
+        b"expires",
+        b"host",
+        b"location",
+        b"max-forwards",
+        b"pragma",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"te",
+        b"trailer",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+    )
+)
 _FIELD_OVERHEAD = 32
 _PLAIN, _CHECKED, _FORBIDDEN = range(3)
 _MAX_KNOWN_NAMES = 1024
@@ -168,3 +200,11 @@ def check_response(fields: Sequence[tuple[bytes, bytes]]) -> None:
     if _FORBIDDEN_IN_RESPONSE_VALUE(b"".join([value for _, value in fields])):
         bad = next(name for name, value in fields if _FORBIDDEN_IN_RESPONSE_VALUE(value))
         raise InvalidResponse(f"the value of response field {bad!r} holds forbidden octets")
+
+
+def check_response_trailers(fields: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuse trailers that must not go out, pseudo-header fields among them. Raises InvalidResponse."""
+    check_response(fields)
+    for name, _ in fields:
+        if name in FORBIDDEN_TRAILERS:
+            raise InvalidResponse(f"{name!r} is not allowed in trailers (RFC 9110 section 6.5.1)")

@@ -24,7 +24,7 @@ _Handler = Callable[["Receiving", int, int, bytes, float], None]
 class _HeaderBlock:
     """A header block that is being collected (RFC 9113 section 4.3)."""
 
-    def __init__(self, stream_id: int, end_stream: bool, fragment: bytes, deadline: float) -> None:
+    def __init__(self, stream_id: int, end_stream: bool, fragment: bytes, deadline: float | None) -> None:
         self.stream_id = stream_id
         self.end_stream = end_stream
         self.fragments = [fragment]
@@ -74,9 +74,11 @@ class Receiving(ConnectionState):
         self.receive_window.consume(length)
         if stream is None or stream.remote_closed:
             self._discard_data(length)
-            self._judge_late_frame(stream, stream_id)
+            self._judge_late_frame(stream, stream_id, "DATA")
             return
         end_stream = bool(flags & frames.END_STREAM)
+        if length and not data and not end_stream:
+            self._guard.charge_control(now)
         stream.receive_window.consume(length)
         stream.received += len(data)
         declared = stream.head.content_length
@@ -89,29 +91,29 @@ class Receiving(ConnectionState):
     def _deliver_data(self, stream: Stream, data: bytes, length: int, end_stream: bool) -> None:
         if end_stream:
             stream.remote_closed = True
-        # Padding is read by no one, and nobody reads the body of a finished request.
-        unread = length if stream.finished else length - len(data)
+        # Nobody reads padding, nor the rest of a body behind its response; `_before_end` gave credit for that.
+        unread = length - len(data)
+        if stream.local_closed or stream.finished:
+            unread = length
+        elif data or end_stream:
+            self._events.append(DataReceived(stream, data, end_stream))
         if unread:
             self._give_credit(self.receive_window, 0, unread)
-            if not stream.finished and not end_stream:
+            if not (stream.local_closed or stream.finished or end_stream):
                 self._give_credit(stream.receive_window, stream.stream_id, unread)
-        if not stream.finished and (data or end_stream):
-            self._events.append(DataReceived(stream, data, end_stream))
         if stream.local_closed and stream.remote_closed:
             self._forget(stream)
 
     def _discard_data(self, length: int) -> None:
-        """Give the connection's credit for data that the engine never sees back at once."""
-        if length:
-            self.receive_window.available += length
-            self._put(frames.window_update(0, length))
+        """Give the connection's credit for data that nobody will read back."""
+        self._give_credit(self.receive_window, 0, length)
 
-    def _judge_late_frame(self, stream: Stream | None, stream_id: int) -> None:
+    def _judge_late_frame(self, stream: Stream | None, stream_id: int, what: str) -> None:
         """A frame that needs an open stream came for a closed one (section 5.1)."""
         if stream is not None:
-            raise StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, "a frame after END_STREAM")
+            raise StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, f"{what} after END_STREAM")
         if stream_id not in self._reset_streams and not self._is_refused(stream_id):
-            raise ConnectionFailure(ErrorCode.STREAM_CLOSED, f"a frame on closed stream {stream_id}")
+            raise ConnectionFailure(ErrorCode.STREAM_CLOSED, f"{what} on closed stream {stream_id}")
 
     def _is_refused(self, stream_id: int) -> bool:
         """Streams beyond the final GOAWAY are not ours to judge (section 6.8)."""
@@ -131,7 +133,7 @@ class Receiving(ConnectionState):
             if len(fragment) < 5:
                 raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
             priority, fragment = frames.parse_priority(fragment), fragment[5:]
-        deadline = now + self.config.header_timeout
+        deadline = now + self.config.header_timeout if self.config.header_timeout else None
         block = _HeaderBlock(stream_id, bool(flags & frames.END_STREAM), fragment, deadline)
         block.priority = priority
         self._collect(block, flags)
@@ -158,6 +160,7 @@ class Receiving(ConnectionState):
             self._receive_trailers(stream_id, section, block.end_stream)
             return
         if self._is_refused(stream_id):
+            self._guard.charge_control(self._now)
             return
         self.last_stream_id = stream_id
         if block.priority is not None and block.priority[0] == stream_id:
@@ -202,28 +205,28 @@ class Receiving(ConnectionState):
 
     def _refuse(self, stream_id: int, code: ErrorCode, reason: str) -> None:
         """Reset a stream that never was one: the engine does not hear of it."""
-        # Before the client knows our limits it cannot be blamed for exceeding them.
         if self.settings_acknowledged or code is not ErrorCode.REFUSED_STREAM:
             self._guard.charge_reset(self._now)
+        else:
+            # Before the client knows our limits it can hardly be blamed for exceeding them.
+            self._guard.charge_control(self._now)
         self._put(frames.rst_stream(stream_id, code))
         self._remember_reset(stream_id)
         self._events.append(RequestRefused(stream_id, reason))
 
-    _now = 0.0
-    """When the octets being handled arrived."""
-
     def _answer(self, stream: Stream, status: bytes, reason: str) -> None:
         """Answer a request that no application will see."""
         self._guard.charge_reset(self._now)
+        self._before_end(stream)
         self._put(self.engine.send_headers(stream.stream_id, [(b":status", status), (b"content-length", b"0")], True))
-        stream.local_closed = stream.finished = True
+        self._ended(stream)
         self._events.append(RequestRefused(stream.stream_id, reason))
-        self._close_or_abandon(stream)
 
     def _receive_trailers(self, stream_id: int, section: Fields, end_stream: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_closed:
-            self._judge_late_frame(stream, stream_id)
+            self._judge_late_frame(stream, stream_id, "HEADERS")
+            self._guard.charge_control(self._now)
             return
         declared = stream.head.content_length
         if not end_stream or (declared is not None and stream.received != declared):
@@ -234,7 +237,7 @@ class Receiving(ConnectionState):
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, str(error)) from error
         self.engine.receive_headers(stream_id, section, end_stream)
         stream.remote_closed = True
-        if not stream.finished:
+        if not stream.finished and not stream.local_closed:
             self._events.append(TrailersReceived(stream, fields))
         if stream.local_closed:
             self._forget(stream)
@@ -327,7 +330,7 @@ class Receiving(ConnectionState):
         increment = frames.parse_word(octets, "WINDOW_UPDATE") & frames.LARGEST_WINDOW
         if not stream_id:
             self._open_connection_window(increment)
-            self._put(self.engine.receive_frame(octets))
+            self._put(self.engine.receive_frame(frames.window_update(0, increment)))
             return
         stream = self._open_stream(stream_id, "WINDOW_UPDATE")
         if stream is None or stream.local_closed:
@@ -337,7 +340,7 @@ class Receiving(ConnectionState):
         if stream.send_window + increment > frames.LARGEST_WINDOW:
             raise StreamFailure(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the stream's window overflows")
         stream.send_window += increment
-        self._put(self.engine.receive_frame(octets))
+        self._put(self.engine.receive_frame(frames.window_update(stream_id, increment)))
         if stream.sendable:
             self.scheduler.add(stream)
 
@@ -351,10 +354,10 @@ class Receiving(ConnectionState):
     # What ServerConnection adds
 
     def _setup_complete(self, now: float) -> None:
-        raise NotImplementedError
+        """The client's first SETTINGS have come."""
 
     def _shutdown_acknowledged(self, now: float) -> None:
-        raise NotImplementedError
+        """The PING of a shutdown has come back."""
 
 
 _HANDLERS: dict[int, _Handler] = {

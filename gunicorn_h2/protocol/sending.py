@@ -22,7 +22,8 @@ class Sending(ConnectionState):
                 stream.above_high_mark = True
         if end_stream:
             stream.end_queued = True
-        if stream.sendable:
+        # With its window shut it gets a turn all the same: there its wait begins to count.
+        if data or end_stream:
             self.scheduler.add(stream)
 
     def _send_queued(self, limit: int, now: float) -> None:
@@ -31,10 +32,13 @@ class Sending(ConnectionState):
             stream = self.scheduler.next()
             if stream is None:
                 return
-            if self.send_window <= 0 and stream.queued:
+            if stream.queued and stream.send_window <= 0:
+                self.blocked.setdefault(stream.stream_id, now)
+            elif stream.queued and self.send_window <= 0:
                 self._wait_for_connection_window(stream, now)
                 return
-            self._send_one_frame(stream, now)
+            else:
+                self._send_one_frame(stream, now)
 
     def _wait_for_connection_window(self, stream: Stream, now: float) -> None:
         """Data is stuck, but the ends of streams need no window (section 6.9.1)."""
@@ -52,6 +56,8 @@ class Sending(ConnectionState):
         size = min(stream.queued, stream.send_window, self.send_window, self.peer_max_frame_size)
         data = self._take(stream, size) if stream.queued else _EMPTY
         ends = stream.end_queued and not stream.queued
+        if ends:
+            self._before_end(stream)
         if not ends or data or stream.trailers is None:
             self._put(self.engine.send_data(stream.stream_id, data, ends and stream.trailers is None))
             self._sent(stream, len(data))
@@ -59,8 +65,7 @@ class Sending(ConnectionState):
         if ends:
             if stream.trailers is not None:
                 self._put(self.engine.send_headers(stream.stream_id, stream.trailers, True))
-            stream.local_closed = True
-            self._close_or_abandon(stream)
+            self._ended(stream)
 
     def _sent(self, stream: Stream, octets: int) -> None:
         stream.send_window -= octets

@@ -16,6 +16,9 @@ from .stream import ReceiveWindow, Stream
 
 __all__ = ["ConnectionState", "Phase"]
 
+_RESET_DELAY = 0.1
+_MAX_DISCARDED = 2**30
+
 # Frames that were on their way when we reset a stream are ignored for this many streams.
 _REMEMBERED_RESETS = 512
 
@@ -57,13 +60,17 @@ class ConnectionState:
         self.scheduler = Scheduler()
         self.blocked: dict[int, float] = {}
         """Streams with data to send and no window for it, by the time of their last progress."""
+        self.abandoned: dict[int, float] = {}
+        """Streams whose response is out and whose request is not all in, by when they are reset."""
         self.quiet_since: float | None = now
         """Since when there has been no open stream."""
         self.served = False
         """Whether there ever was one."""
-        self.deadline: float | None = now + config.setup_timeout
+        self.deadline: float | None = now + config.setup_timeout if config.setup_timeout else None
         """Of the setup, and later of the shutdown's current phase."""
         self.peer_going_away = False
+        self._now = now
+        """The time of the current call."""
         self._guard = Guard(config, now)
         self._output: list[bytes] = []
         self._output_size = 0
@@ -109,6 +116,7 @@ class ConnectionState:
         stream.queue.clear()
         stream.queued = 0
         self.blocked.pop(stream.stream_id, None)
+        self.abandoned.pop(stream.stream_id, None)
         self.streams.pop(stream.stream_id, None)
 
     def _forget_and_tell(self, stream: Stream, code: int, reason: str) -> None:
@@ -116,19 +124,33 @@ class ConnectionState:
         self._forget(stream)
         self._events.append(StreamReset(stream, code, reason))
 
-    def _close_or_abandon(self, stream: Stream) -> None:
-        """The response is out: close the stream, or tell the client to stop sending the rest of a body.
+    def _before_end(self, stream: Stream) -> None:
+        """The response is about to end; where the request has not, nobody will read the rest of it.
 
-        RFC 9113 section 8.1: RST_STREAM(NO_ERROR) after a complete response. An application that is
-        still running may still be reading.
+        RFC 9113 section 8.1: the client is then told to stop by RST_STREAM(NO_ERROR). But there are
+        clients that drop the response with the reset (httpx, curl) or read nothing more once they
+        have the response and would wait for credit for ever (curl 7.88). So credit for the rest
+        comes before the response's end, and the reset a moment after it; what arrives is dropped.
         """
         if stream.remote_closed:
+            return
+        declared = stream.head.content_length
+        rest = _MAX_DISCARDED if declared is None else min(declared - stream.received, _MAX_DISCARDED)
+        for stream_id, window in ((0, self.receive_window), (stream.stream_id, stream.receive_window)):
+            self._announce_credit(stream_id, window.grant(rest))
+
+    def _ended(self, stream: Stream) -> None:
+        """The response has ended."""
+        stream.local_closed = True
+        if stream.remote_closed:
             self._forget(stream)
-        elif stream.finished:
-            self._reset(stream, ErrorCode.NO_ERROR)
+        else:
+            self.abandoned[stream.stream_id] = self._now + _RESET_DELAY
 
     def _give_credit(self, window: ReceiveWindow, stream_id: int, octets: int) -> None:
-        increment = window.acknowledge(octets)
+        self._announce_credit(stream_id, window.acknowledge(octets))
+
+    def _announce_credit(self, stream_id: int, increment: int) -> None:
         if increment:
             self._put(self.engine.send_window_update(stream_id, increment))
 

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 from .errors import ConnectionFailure, ErrorCode
+from .frames import LARGEST_WINDOW
 from .headers import Fields, RequestHead
 
 __all__ = ["ReceiveWindow", "Stream"]
@@ -30,7 +31,8 @@ class ReceiveWindow:
     def consume(self, octets: int) -> None:
         """The peer sent so much. Raises ConnectionFailure(FLOW_CONTROL_ERROR) where it was too much."""
         self.available -= octets
-        if self.available < 0:
+        # An empty frame needs no window, and our SETTINGS may have taken it below zero.
+        if self.available < 0 and octets:
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
 
     def acknowledge(self, octets: int) -> int:
@@ -38,7 +40,15 @@ class ReceiveWindow:
         self._owed += octets
         if self._owed * 2 < self.size:
             return 0
-        increment, self._owed = self._owed, 0
+        # Where more than a window was granted once, that is used up first.
+        increment = max(0, min(self._owed, self.size - self.available))
+        self._owed = 0
+        self.available += increment
+        return increment
+
+    def grant(self, octets: int) -> int:
+        """Open the window beyond its size: the increment to announce."""
+        increment = max(0, min(octets, LARGEST_WINDOW - self.available))
         self.available += increment
         return increment
 

@@ -1,0 +1,85 @@
+"""The `priority` field (RFC 9218): what a client says about the order of its responses.
+
+The field is a dictionary of RFC 8941. One that is malformed is ignored as a whole, a member with a
+value of the wrong type or range for itself alone; either leaves the defaults.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+__all__ = ["Priority", "parse_priority", "request_priority"]
+
+# RFC 8941 section 3, bottom up. No two alternatives begin alike, so matching takes linear time.
+_KEY = r"[a-z*][a-z0-9_\-.*]*"
+_NUMBER = r"-?(?:[0-9]{1,12}\.[0-9]{1,3}|[0-9]{1,15})(?![0-9.])"
+_STRING = r'"(?:[ !#-\[\]-~]|\\["\\])*"'
+_TOKEN = r"[A-Za-z*][!#$%&'*+\-.^_`|~0-9A-Za-z:/]*"
+_OCTETS = r":[A-Za-z0-9+/=]*:"
+_BOOLEAN = r"\?[01]"
+_BARE = f"(?:{_NUMBER}|{_STRING}|{_TOKEN}|{_OCTETS}|{_BOOLEAN})"
+_PARAMETERS = f"(?:;[ ]*{_KEY}(?:={_BARE})?)*"
+_INNER_LIST = rf"\([ ]*(?:{_BARE}{_PARAMETERS}(?:[ ]+{_BARE}{_PARAMETERS})*)?[ ]*\)"
+_member = re.compile(rf"({_KEY})(?:=({_BARE}|{_INNER_LIST}))?{_PARAMETERS}").match
+_separator = re.compile(r"[ \t]*,[ \t]*").match
+_urgency = re.compile("[0-7]").fullmatch
+
+_MAX_REMEMBERED_SIZE = 64
+
+
+class Priority(NamedTuple):
+    """How urgent a response is, and whether parts of it are of use (RFC 9218 section 4)."""
+
+    urgency: int = 3
+    """0, the most urgent, to 7."""
+    incremental: bool = False
+    """Whether the client can make use of the response piece by piece."""
+
+
+_DEFAULT = Priority()
+
+
+def request_priority(fields: Sequence[tuple[bytes, bytes]]) -> Priority:
+    """The priority that a request's fields ask for; repeated `priority` fields are one list."""
+    values = [value for name, value in fields if name == b"priority"]
+    if not values:
+        return _DEFAULT
+    return parse_priority(values[0] if len(values) == 1 else b", ".join(values))
+
+
+def parse_priority(value: bytes) -> Priority:
+    """The priority that a field value asks for. Never raises."""
+    return (_remembered if len(value) <= _MAX_REMEMBERED_SIZE else _parse)(value)
+
+
+def _parse(value: bytes) -> Priority:
+    # Any octet beyond ASCII is malformed in every place, and latin-1 keeps it so.
+    members = _dictionary(value.decode("latin-1").strip(" "))
+    urgency = members.get("u") or ""
+    return Priority(
+        int(urgency) if _urgency(urgency) else _DEFAULT.urgency,
+        members.get("i", "?0") in ("?1", None),
+    )
+
+
+_remembered = lru_cache(maxsize=256)(_parse)
+
+
+def _dictionary(text: str) -> dict[str, str | None]:
+    """The members as text, None for those without a value; empty where the dictionary is malformed."""
+    members: dict[str, str | None] = {}
+    position = 0
+    while True:
+        member = _member(text, position)
+        if member is None:
+            return {}
+        members[member[1]] = member[2]
+        if member.end() == len(text):
+            return members
+        separator = _separator(text, member.end())
+        if separator is None:
+            return {}
+        position = separator.end()

@@ -1,0 +1,98 @@
+"""Which stream sends next, and how much is gathered at a time."""
+
+from hyperframe.frame import DataFrame
+
+from gunicorn_h2.protocol.connection import OUTPUT_LIMIT
+from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.scheduler import Scheduler
+from gunicorn_h2.protocol.stream import ReceiveWindow, Stream
+
+from .peer import INITIAL_WINDOW_SIZE, ping, window_update
+
+
+def order(peer):
+    """The streams of the DATA frames that came."""
+    return [frame.stream_id for frame in peer.take(DataFrame)]
+
+
+def queue(peer, stream, size, end=True):
+    """Have a response in the queue without sending any of it yet."""
+    peer.core.send_headers(stream, 200, [], False)
+    peer.core.send_data(stream, bytes(size), end)
+
+
+def test_streams_take_turns_frame_by_frame(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 1_000_000)])
+    peer.send(window_update(0, 1_000_000))
+    streams = [peer.open() for _ in range(3)]
+    for stream, size in zip(streams, (60_000, 20_000, 40_000), strict=True):
+        queue(peer, stream, size)
+    assert order(peer.collect()) == [1, 3, 5, 1, 3, 5, 1, 5, 1]
+
+
+def test_a_small_response_passes_large_ones(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer.send(window_update(0, 20_000_000))
+    *large, small = [peer.open() for _ in range(4)]
+    peer.take()
+    for stream in large:
+        queue(peer, stream, 5_000_000)
+    peer.octets = peer.core.data_to_send(peer.now)
+    peer._parse()
+    assert set(order(peer)) == {1, 3, 5}
+    queue(peer, small, 10)
+    peer.octets = peer.core.data_to_send(peer.now)
+    peer._parse()
+    assert 7 in order(peer)[:4]
+
+
+def test_output_is_gathered_up_to_a_limit(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer.send(window_update(0, 10_000_000))
+    stream = peer.open()
+    queue(peer, stream, 1_000_000)
+    rounds = 0
+    while octets := peer.core.data_to_send(peer.now):
+        assert len(octets) < OUTPUT_LIMIT + 16_384 + 9
+        rounds += 1
+    assert rounds >= 1_000_000 // (OUTPUT_LIMIT + 16_384)
+    assert stream.queued == 0
+
+
+def test_answers_to_the_peer_do_not_wait_for_data(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer.send(window_update(0, 10_000_000))
+    queue(peer, peer.open(), 1_000_000)
+    peer.core.receive_data(ping(b"quickly!"), peer.now)
+    assert b"quickly!" in peer.core.data_to_send(peer.now)[:200]
+
+
+def make_stream(stream_id):
+    return Stream(stream_id, 65_535, ReceiveWindow(65_535, 65_535))
+
+
+def test_a_stream_has_one_turn():
+    scheduler, stream = Scheduler(), make_stream(1)
+    scheduler.add(stream)
+    scheduler.add(stream)
+    assert [scheduler.next(), scheduler.next()] == [stream, None]
+
+
+def test_a_closed_stream_loses_its_turn():
+    scheduler, (first, second) = Scheduler(), (make_stream(1), make_stream(3))
+    scheduler.add(first)
+    scheduler.add(second)
+    first.local_closed = True
+    assert scheduler.waiting() == [second]
+    assert [scheduler.next(), scheduler.next()] == [second, None]
+
+
+def test_nothing_is_left_of_a_stream_that_was_reset(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 0)])
+    stream = peer.open()
+    queue(peer, stream, 1_000)
+    peer.collect()
+    peer.core.reset(stream, ErrorCode.CANCEL)
+    peer.send(window_update(1, 1_000))
+    assert order(peer) == []
+    assert (peer.core.streams, peer.core.blocked, stream.queued) == ({}, {}, 0)
