@@ -17,6 +17,8 @@ from gunicorn.util import unquote_to_wsgi_str
 
 from gunicorn_h2.drivers.connection import Http2Connection
 from gunicorn_h2.protocol.headers import RequestHead
+from gunicorn_h2.protocol.priority import request_priority
+from gunicorn_h2.protocol.stream import Stream
 
 from .request import StreamRequest
 from .tls import tls_environ
@@ -48,7 +50,7 @@ class EnvironFactory:
         self._blank = blank
         self._errors = _Errors(cfg)
 
-    def make(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
+    def make(self, request: StreamRequest, stream: Stream, connection: Http2Connection) -> dict[str, Any]:
         """The environ of a request. Raises Gunicorn's ConfigurationProblem for a wrong SCRIPT_NAME."""
         shared = connection.environ
         if shared is None:
@@ -57,7 +59,9 @@ class EnvironFactory:
         if environ is None:
             environ = {**self._gunicorns(request, connection), **shared}
         environ["wsgi.input"] = request.body
+        environ["gunicorn.http2.trailers"] = request.trailers
         environ["gunicorn.http2.stream_id"] = request.req_number
+        _add_priority(environ, stream)
         return environ
 
     def _gunicorns(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
@@ -83,6 +87,15 @@ class EnvironFactory:
 
     def _needs_gunicorn(self, request: StreamRequest, connection: Http2Connection) -> bool:
         return isinstance(connection.server, str) or "SCRIPT_NAME" in os.environ
+
+
+def _add_priority(environ: dict[str, Any], stream: Stream) -> None:
+    """What the client said of the response's priority, by RFC 7540 section 5.3 and by RFC 9218."""
+    environ["gunicorn.http2.priority_weight"] = stream.weight
+    environ["gunicorn.http2.priority_depends_on"] = stream.depends_on
+    urgency, incremental = request_priority(stream.head.fields)
+    environ["gunicorn.http2.urgency"] = urgency
+    environ["gunicorn.http2.incremental"] = incremental
 
 
 def _own(request: StreamRequest, shared: dict[str, Any]) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gunicorn_h2.drivers.channel import Channel
+from gunicorn_h2.protocol.headers import FORBIDDEN_TRAILERS
 
 __all__ = ["StreamInput"]
 
@@ -16,6 +17,8 @@ class StreamInput:
         self._channel = channel
         self._rest = b""
         self._closed = False
+        self.trailers: list[tuple[str, str]] = []
+        """The request's trailers (RFC 9113 section 8.1), from when the end of the body is read."""
 
     def read(self, size: int | None = None) -> bytes:
         """Return `size` octets, fewer only at the end of the body; all of it without a size."""
@@ -58,7 +61,14 @@ class StreamInput:
         if self._rest:
             rest, self._rest = self._rest, b""
             return rest
-        return self._channel.read()
+        data = self._channel.read()
+        if not data and not self.trailers:
+            self.trailers += [
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in self._channel.trailers
+                if name not in FORBIDDEN_TRAILERS
+            ]
+        return data
 
     def _read_up_to(self, size: int, separator: bytes) -> bytes:
         """Collect pieces until `size` octets (negative: no limit), the separator, or the end."""

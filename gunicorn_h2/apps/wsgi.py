@@ -17,13 +17,15 @@ from gunicorn.util import http_date
 from gunicorn_h2.drivers.channel import Channel, StreamAborted
 from gunicorn_h2.drivers.connection import Http2Connection
 from gunicorn_h2.protocol.errors import ErrorCode
-from gunicorn_h2.protocol.headers import CONNECTION_SPECIFIC
+from gunicorn_h2.protocol.headers import CONNECTION_SPECIFIC, Fields, check_response, check_response_trailers
 
 from .environ import EnvironFactory
 from .input import StreamInput
 from .request import StreamRequest
 
 __all__ = ["WSGIHandler"]
+
+AnyHeaders = Iterable[tuple[str | bytes, str | bytes]]
 
 # What Gunicorn raises for a client's request, and what it answers over HTTP/1.
 _REFUSALS: tuple[tuple[type[Exception], int], ...] = (
@@ -55,6 +57,7 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         self._channel = channel
         self._status = 0
         self._fields: list[tuple[bytes, bytes]] | None = None
+        self._trailers: Fields = []
         self.complete = False
 
     def is_chunked(self) -> bool:
@@ -108,7 +111,8 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         if self.omits_body:
             self._send(b"", True)
         else:
-            self._send(data, self.response_length is not None and self.sent >= self.response_length)
+            all_sent = self.response_length is not None and self.sent >= self.response_length
+            self._send(data, all_sent and not self._may_have_trailers)
 
     def close(self) -> None:
         """End the response; too short a body is an error that the client must see."""
@@ -117,7 +121,39 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
             return
         if self.response_length is not None and self.sent < self.response_length and not self.omits_body:
             raise ValueError(f"{self.sent} octets of a response with Content-Length {self.response_length}")
-        self._send(b"", True)
+        if self._trailers and not self.omits_body:
+            self._send(b"", False)
+            self.complete = True
+            self._channel.send_trailers(self._trailers)
+        else:
+            self._send(b"", True)
+
+    def send_early_hints(self, headers: AnyHeaders) -> None:
+        """`wsgi.early_hints`: send a 103 response (RFC 8297), any number of times before the response.
+
+        Raises RuntimeError when the response has begun, ValueError for a field that is not allowed.
+        """
+        if self.headers_sent:
+            raise RuntimeError("early hints must come before the response")
+        fields = octets(headers)
+        check_response(fields)
+        self._channel.send_interim(103, fields)
+
+    def send_trailers(self, headers: AnyHeaders) -> None:
+        """`gunicorn.http2.send_trailers`: end the response with these, too; until the iterable ends.
+
+        Raises RuntimeError when the response has ended, which the last octet of Content-Length does
+        for a client that did not send `te: trailers`; ValueError for a field that is not allowed.
+        """
+        if self.complete:
+            raise RuntimeError("trailers must come before the end of the response")
+        fields = octets(headers)
+        check_response_trailers(fields)
+        self._trailers += fields
+
+    @property
+    def _may_have_trailers(self) -> bool:
+        return bool(self._trailers) or ("TE", "trailers") in self.req.headers
 
     def _send(self, data: bytes, end_stream: bool) -> None:
         self.complete = end_stream
@@ -157,13 +193,15 @@ class WSGIHandler:
         stream = channel.stream
         try:
             request = self._blank.of(stream.head, connection.peer, stream.stream_id)
-            request.body = StreamInput(channel)
-            environ = self._environs.make(request, connection)
+            request.body = body = StreamInput(channel)
+            request.trailers = body.trailers
+            environ = self._environs.make(request, stream, connection)
         except errors.ParseException as error:
             self._refuse(connection, channel, error)
             return
         response = StreamResponse(request, channel, self._cfg)
-        environ["wsgi.early_hints"] = _no_early_hints
+        environ["wsgi.early_hints"] = response.send_early_hints
+        environ["gunicorn.http2.send_trailers"] = response.send_trailers
         try:
             self._pre_request(self._worker, request)
             self._run(environ, response)
@@ -228,8 +266,16 @@ class WSGIHandler:
             self._log.exception("Exception in post_request hook")
 
 
-def _no_early_hints(headers: object) -> None:
-    """Early hints are not sent."""
+def octets(headers: AnyHeaders) -> Fields:
+    """Fields as the protocol core takes them: names in lower case, no white space around values.
+
+    Raises UnicodeEncodeError, a ValueError, for text beyond latin-1.
+    """
+    return [(_latin1(name).lower(), _latin1(value).strip(b" \t")) for name, value in headers]
+
+
+def _latin1(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1")
 
 
 _date_cache: tuple[int, bytes] = (0, b"")

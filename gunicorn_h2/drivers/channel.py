@@ -88,6 +88,7 @@ class Channel:
         self._taken = 0
         self.expects_continue = stream.head.expects_continue and not ended
         self.responded = False
+        self._completed = False
 
     # The owner's side
 
@@ -131,13 +132,16 @@ class Channel:
     def read(self) -> bytes:
         """Return the next piece of the body as it came, or b"" at its end.
 
-        Raises StreamAborted where the body will never be complete, or nothing comes for
-        `read_timeout` seconds; the stream is reset with CANCEL then.
+        Raises StreamAborted where the body will never be complete, the end of a response making the
+        rest of it void; or where nothing comes for `read_timeout` seconds: the stream is reset with
+        CANCEL then.
         """
         if not self._body:
             self._return_credit()
             if self._ended and not self._body:
                 return b""
+            if self._completed:
+                raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the response is complete")
             if self.expects_continue:
                 self.send_interim(100, ())
             if not self._wait(self._readable, self._owner.read_timeout):
@@ -155,7 +159,8 @@ class Channel:
     def send_interim(self, status: int, fields: ResponseFields) -> None:
         """Send a 1xx response (RFC 9113 section 8.1)."""
         self._raise_if_aborted()
-        self.expects_continue = False
+        if status == 100:
+            self.expects_continue = False
         if not self.responded:
             self._owner.submit(self._owner.do_respond, self, status, fields, b"", False)
 
@@ -166,6 +171,7 @@ class Channel:
         """
         self._raise_if_aborted()
         self.responded = True
+        self._completed = end_stream
         self.expects_continue = False
         self._submitted += len(data)
         self._owner.submit(self._owner.do_respond, self, status, fields, data, end_stream)
@@ -174,6 +180,7 @@ class Channel:
     def send(self, data: bytes, end_stream: bool) -> None:
         """Send more of the response's data; waits and raises as `respond` does."""
         self._raise_if_aborted()
+        self._completed = end_stream
         self._submitted += len(data)
         self._owner.submit(self._owner.do_send, self, data, end_stream)
         self._wait_for_room()

@@ -206,7 +206,9 @@ class Http2Connection:
             event.stream.context.abort(event.code, event.reason)
 
     def _on_writable(self, event: StreamWritable) -> None:
-        event.stream.context.wake()
+        # Of a request that has returned, data may still be queued.
+        if event.stream.context is not None:
+            event.stream.context.wake()
 
     def _on_refused(self, event: RequestRefused) -> None:
         self._hooks.log_debug("HTTP/2 request %d from %s refused: %s", event.stream_id, self.peer, event.reason)

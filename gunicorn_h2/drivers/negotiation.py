@@ -27,7 +27,7 @@ class Negotiation:
         self,
         sock: socket.socket,
         wrap: Callable[[socket.socket], ssl.SSLSocket] | None,
-        deadline: float,
+        deadline: float | None,
         decided: Callable[[Negotiation, bytes], None],
         failed: Callable[[Negotiation, str], None],
     ) -> None:
@@ -66,6 +66,10 @@ class Negotiation:
         """The client took too long."""
         self._fail("the client was too slow")
 
+    def abandon(self) -> None:
+        """Give up."""
+        self._fail("an internal error")
+
     def _handshake_finished(self) -> bool:
         if not self.transport.handshake():
             return False
@@ -86,13 +90,13 @@ class Negotiation:
             self._failed(self, reason)
 
 
-def adequate_cipher(sock: socket.socket) -> bool:
+def adequate_cipher(sock: socket.socket | ssl.SSLObject | None) -> bool:
     """Whether HTTP/2 may use the connection's cipher suite (RFC 9113 section 9.2.2).
 
     TLS 1.3 has good ones only; of TLS 1.2's, those with ephemeral keys and authenticated encryption
     stay clear of the list of appendix A.
     """
-    cipher = sock.cipher() if isinstance(sock, ssl.SSLSocket) else None
+    cipher = sock.cipher() if isinstance(sock, (ssl.SSLSocket, ssl.SSLObject)) else None
     if cipher is None or cipher[1] != "TLSv1.2":
         return True
     return cipher[0].startswith(("ECDHE-", "DHE-")) and any(mode in cipher[0] for mode in ("GCM", "CHACHA20", "CCM"))

@@ -16,34 +16,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.errors import ErrorCode
 
+from .base import Application, Driver, HandOver, Log, deadline_after
 from .channel import Channel
 from .connection import Http2Connection
-from .negotiation import Negotiation, adequate_cipher
+from .negotiation import Negotiation
 from .pool import RequestPool
 
-__all__ = ["Application", "ThreadDriver"]
-
-
-class Log(Protocol):
-    """The part of Gunicorn's logger that drivers use."""
-
-    def debug(self, msg: str, *args: object) -> None:
-        """Log at debug level."""
-
-    def warning(self, msg: str, *args: object) -> None:
-        """Log a warning."""
-
-    def exception(self, msg: str, *args: object) -> None:
-        """Log an error with its traceback."""
-
-
-Application = Callable[[Http2Connection, Channel], object]
-HandOver = Callable[[socket.socket, object, object, bytes], None]
+__all__ = ["ThreadDriver"]
 
 
 class Waker:
@@ -118,7 +101,7 @@ class _Registered:
         self.timer: float | None = None
 
 
-class ThreadDriver:
+class ThreadDriver(Driver):
     """All HTTP/2 connections of a worker.
 
     The selector may be shared: other files in it are called as `key.data(key.fileobj)`. Except for
@@ -135,20 +118,14 @@ class ThreadDriver:
         on_request: Callable[[], None],
         on_close: Callable[[], None],
     ) -> None:
-        self.config = config
-        self.log_debug = log.debug
-        self.log_warning = log.warning
-        self._log = log
+        super().__init__(config, application, log, on_request)
         self._selector = selector
         self._pool = pool
-        self._application = application
-        self._on_request = on_request
         self._on_close = on_close
         self._commands: deque[tuple[Http2Connection, Callable[..., None], tuple[Any, ...]]] = deque()
         self._waker = Waker()
         self._timers = _Timers()
         self._registered: dict[Http2Connection | Negotiation, _Registered] = {}
-        self._shutting_down = False
         selector.register(self._waker, selectors.EVENT_READ, self._run_commands)
 
     # Connections
@@ -177,18 +154,12 @@ class ThreadDriver:
             negotiation.transport.close()
             self._on_close()
 
-        negotiation = Negotiation(sock, wrap, time.monotonic() + timeout, decided, failed)
+        negotiation = Negotiation(sock, wrap, deadline_after(timeout), decided, failed)
         registered = self._register(negotiation)
         self._call(registered, negotiation.handle_readable)
 
     def _adopt(self, connection: Http2Connection, data: bytes) -> None:
-        registered = self._register(connection)
-        if not adequate_cipher(connection.transport.sock):
-            self._call(registered, connection.fail, ErrorCode.INADEQUATE_SECURITY, "cipher suite")
-            return
-        self._call(registered, connection.receive, data)
-        if self._shutting_down and not connection.closed:
-            self._call(registered, connection.shutdown)
+        self._call(self._register(connection), self.begin, connection, data)
 
     def _register(self, connection: Http2Connection | Negotiation) -> _Registered:
         self._registered[connection] = registered = _Registered(connection)
@@ -248,10 +219,8 @@ class ThreadDriver:
         connection = registered.connection
         try:
             call(*arguments)
-        except Exception:  # The top of the I/O thread: a defect costs one connection, never the worker.
-            self._log.exception("HTTP/2 connection from %s ended by an internal error", _peer(connection))
-            if isinstance(connection, Http2Connection):
-                connection.abandon()
+        except Exception:  # The top of the I/O thread.
+            self.contain(connection)
         if not connection.closed:
             self._wait_for(registered)
         elif isinstance(connection, Http2Connection) and connection in self._registered:
@@ -271,8 +240,8 @@ class ThreadDriver:
 
     def start_request(self, connection: Http2Connection, channel: Channel) -> None:
         """See `DriverHooks.start_request`."""
-        self._on_request()
-        self._pool.run(self._application, connection, channel)
+        self.on_request()
+        self._pool.run(self.application, connection, channel)
 
     def submit(self, connection: Http2Connection, do: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """See `DriverHooks.submit`."""
@@ -289,13 +258,8 @@ class ThreadDriver:
             try:
                 do(*arguments)
             except Exception:  # As in `_call`.
-                self._log.exception("HTTP/2 connection from %s ended by an internal error", connection.peer)
-                connection.abandon()
+                self.contain(connection)
         for connection in connections:
             registered = self._registered.get(connection)
             if registered is not None:
                 self._call(registered, connection.flush)
-
-
-def _peer(connection: Http2Connection | Negotiation) -> object:
-    return connection.peer if isinstance(connection, Http2Connection) else "a new client"

@@ -30,6 +30,7 @@ class Transport:
         self.sock: socket.socket = sock if wrap is None else wrap(sock)
         self.wants_write = False
         """Whether TLS waits to write before it can go on with the handshake."""
+        self._unwrapped: socket.socket | None = None
 
     def fileno(self) -> int:
         """The socket's file descriptor."""
@@ -77,21 +78,26 @@ class Transport:
         sent = 0
         while sent < len(view):
             try:
-                sent += self.sock.send(view[sent:])
+                taken = self.sock.send(view[sent:])
             except _BLOCKED:
                 break
+            if not taken:
+                # gevent's way to say that TLS would block.
+                break
+            sent += taken
         return sent
 
     def half_close(self) -> None:
         """Tell the peer that nothing more will come."""
         if isinstance(self.sock, ssl.SSLSocket):
             try:
-                self.sock.unwrap()
+                # Kept, because what eventlet returns closes the socket when it is collected.
+                self._unwrapped = self.sock.unwrap()
             except (OSError, ValueError):
                 # The peer's own close_notify is not waited for.
                 pass
         try:
-            socket.socket.shutdown(self.sock, socket.SHUT_WR)
+            self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass
 

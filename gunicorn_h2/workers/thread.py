@@ -14,55 +14,33 @@ import ssl
 from functools import partial
 from typing import Any
 
-from gunicorn import util
 from gunicorn.http import get_parser
-from gunicorn.http.message import _ip_in_allow_list
 from gunicorn.workers import gthread
 
 from gunicorn_h2.apps.wsgi import WSGIHandler
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
 
-from .settings import load_settings, never_http2_reason, startup_line
-from .tls import TLSWrapper, make_wrapper
+from .base import Http2Worker
 
 __all__ = ["ThreadWorker"]
 
 _NOT_AN_ERROR = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
 
-class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]
+class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     """HTTP/2 with its streams side by side in `threads` threads, HTTP/1 by Gunicorn's own code."""
 
-    alive: bool
-    nr: int
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.settings = load_settings(self.cfg)
-        self._wrap: TLSWrapper | None = None
-        self._driver: ThreadDriver
-        self._may_be_http2 = "h2" in self.settings.protocols and self.cfg_protocol == "http"
-
-    @property
-    def cfg_protocol(self) -> str:
-        """Gunicorn's `protocol` setting, where it has one."""
-        return str(getattr(self.cfg, "protocol", "http"))
+    _driver: ThreadDriver
 
     @classmethod
-    def check_config(cls, cfg: Any, log: Any) -> None:
-        """Stop the start where a setting is wrong; called once, by the master."""
-        super().check_config(cfg, log)
-        settings = load_settings(cfg)
-        log.info(startup_line(settings, cfg))
-        reason = never_http2_reason(settings, cfg)
-        if reason:
-            log.warning(reason)
+    def capacity(cls, cfg: Any) -> str:
+        """Say how many requests run at a time."""
+        return f"{cfg.threads} threads"
 
     def init_process(self) -> None:
         """Called in the worker's process; does not return before the worker ends."""
-        if self.cfg.is_ssl:
-            self._wrap = make_wrapper(self.cfg, self.settings.protocols)
+        self.make_wrapper()
         super().init_process()
 
     def get_thread_pool(self) -> RequestPool:
@@ -77,7 +55,7 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]
             self.settings.connection,
             WSGIHandler(self),
             self.log,
-            on_request=self._count_request,
+            on_request=self.count_request,
             on_close=self._connection_closed,
         )
         super().run()
@@ -94,24 +72,16 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]
             return
         self.nr_conns += 1
         server = listener.getsockname()
-        if self._wrap is not None or self._expects_preface(peer):
+        if self.must_negotiate(peer):
             self._driver.negotiate(sock, peer, server, self._wrap, self.settings.handshake_timeout, self._serve_http1)
         else:
             self._serve_http1(sock, peer, server, b"")
 
-    def _expects_preface(self, peer: Any) -> bool:
-        """Whether this peer may speak HTTP/2 in the clear (the rule of Gunicorn 26.2 and newer)."""
-        if not self._may_be_http2 or self.settings.cleartext not in ("prior-knowledge", "both"):
-            return False
-        if not isinstance(peer, tuple):
-            return True
-        trusted: bool = _ip_in_allow_list(peer[0], self.cfg.forwarded_allow_ips, self.cfg.forwarded_allow_networks())
-        return trusted
-
     def _serve_http1(self, sock: socket.socket, peer: Any, server: Any, data: bytes) -> None:
         """Give a connection to Gunicorn's own code; `data` was read in search of the preface."""
-        if self._wrap is None and self._expects_preface(peer) and self.settings.cleartext != "both":
-            self._refuse_http1(sock, peer)
+        if self.must_refuse_http1(peer):
+            self.refuse_http1(sock, peer)
+            self._connection_closed()
             return
         connection = gthread.TConn(self.cfg, sock, peer, server)
         if self._wrap is not None or data:
@@ -127,24 +97,8 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]
             callback = partial(self.on_client_socket_readable, connection)
             self.poller.register(sock, selectors.EVENT_READ, callback)
 
-    def _refuse_http1(self, sock: socket.socket, peer: Any) -> None:
-        """With prior knowledge alone, another protocol is a mistake of the deployment's: say so."""
-        self.log.warning("Invalid request from ip=%s: no HTTP/2 connection preface", peer[0] if peer else "")
-        try:
-            util.write_error(sock, 400, "Bad Request", "HTTP/2 connection preface expected")
-        except OSError as error:
-            self.log.debug("Failed to send error message: %s", error)
-        util.close(sock)
-        self._connection_closed()
-
     def _connection_closed(self) -> None:
         self.nr_conns -= 1
-
-    def _count_request(self) -> None:
-        self.nr += 1
-        if self.nr >= self.max_requests and self.alive:
-            self.log.info("Autorestarting worker after current request.")
-            self.alive = False
 
     # The loop
 

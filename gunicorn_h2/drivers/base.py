@@ -1,0 +1,70 @@
+"""What every driver does alike, however it waits: begin a connection, and contain a defect."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.errors import ErrorCode
+
+from .channel import Channel
+from .connection import Http2Connection
+from .negotiation import Negotiation, adequate_cipher
+
+__all__ = ["Application", "Driver", "HandOver", "Log", "deadline_after"]
+
+
+class Log(Protocol):
+    """The part of Gunicorn's logger that drivers use."""
+
+    def debug(self, msg: str, *args: object) -> None:
+        """Log at debug level."""
+
+    def warning(self, msg: str, *args: object) -> None:
+        """Log a warning."""
+
+    def exception(self, msg: str, *args: object) -> None:
+        """Log an error with its traceback."""
+
+
+Application = Callable[[Http2Connection, Channel], object]
+HandOver = Callable[[socket.socket, object, object, bytes], None]
+
+
+def deadline_after(seconds: float) -> float | None:
+    """When so many seconds will have passed; None, for never, where there are none."""
+    return time.monotonic() + seconds if seconds else None
+
+
+class Driver:
+    """The base of the drivers, one for a worker."""
+
+    def __init__(
+        self, config: ConnectionConfig, application: Application, log: Log, on_request: Callable[[], None]
+    ) -> None:
+        """`application` serves one request, elsewhere than in the connection's owner; see `Channel`."""
+        self.config = config
+        self.log_debug = log.debug
+        self.log_warning = log.warning
+        self.application = application
+        self.on_request = on_request
+        self._log = log
+        self._shutting_down = False
+
+    def begin(self, connection: Http2Connection, data: bytes) -> None:
+        """Let a new connection act on what was read before it was known to be HTTP/2."""
+        if not adequate_cipher(connection.transport.sock):
+            connection.fail(ErrorCode.INADEQUATE_SECURITY, "cipher suite")
+            return
+        connection.receive(data)
+        if self._shutting_down and not connection.closed:
+            connection.shutdown()
+
+    def contain(self, connection: Http2Connection | Negotiation) -> None:
+        """Call where an exception came out of a connection: a defect costs one connection, never the worker."""
+        peer = connection.peer if isinstance(connection, Http2Connection) else "a new client"
+        self._log.exception("HTTP/2 connection from %s ended by an internal error", peer)
+        connection.abandon()

@@ -1,0 +1,92 @@
+"""What every worker of this package has in common: settings, start-up, trust in the clear, counting."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http.message import _ip_in_allow_list
+
+from .settings import Settings, load_settings, never_http2_reason, startup_line
+from .tls import TLSWrapper, make_wrapper
+
+__all__ = ["Http2Worker"]
+
+
+class Http2Worker:
+    """To stand before one of Gunicorn's worker classes in the bases of ours."""
+
+    alive: bool
+    cfg: Any
+    log: Any
+    max_requests: int
+    nr: int
+    settings: Settings
+
+    _wrap: TLSWrapper | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings = load_settings(self.cfg)
+        self._may_be_http2 = "h2" in self.settings.protocols and self.cfg_protocol == "http"
+
+    @property
+    def cfg_protocol(self) -> str:
+        """Gunicorn's `protocol` setting, where it has one."""
+        return str(getattr(self.cfg, "protocol", "http"))
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Stop the start where a setting is wrong; called once, by the master."""
+        gunicorns = getattr(super(), "check_config", None)
+        if gunicorns is not None:
+            gunicorns(cfg, log)
+        settings = load_settings(cfg)
+        log.info(startup_line(settings, cfg, cls.capacity(cfg)))
+        reason = never_http2_reason(settings, cfg)
+        if reason:
+            log.warning(reason)
+
+    @classmethod
+    def capacity(cls, cfg: Any) -> str:
+        """Say, for the start-up line, how much a worker serves at a time."""
+        return f"{cfg.worker_connections} connections"
+
+    def make_wrapper(self) -> None:
+        """Read certificates and keys; called in the worker's process, while it may still read them."""
+        if self.cfg.is_ssl:
+            self._wrap = make_wrapper(self.cfg, self.settings.protocols)
+
+    def must_negotiate(self, peer: Any) -> bool:
+        """Whether it is still to be found out what a new connection speaks."""
+        return self._wrap is not None or self._expects_preface(peer)
+
+    def must_refuse_http1(self, peer: Any) -> bool:
+        """Whether it is an error that a connection that was negotiated does not speak HTTP/2."""
+        return self._wrap is None and self.settings.cleartext != "both" and self._expects_preface(peer)
+
+    def _expects_preface(self, peer: Any) -> bool:
+        """Whether this peer may speak HTTP/2 in the clear (the rule of Gunicorn 26.2 and newer)."""
+        if not self._may_be_http2 or self.settings.cleartext not in ("prior-knowledge", "both"):
+            return False
+        if not isinstance(peer, tuple):
+            return True
+        trusted: bool = _ip_in_allow_list(peer[0], self.cfg.forwarded_allow_ips, self.cfg.forwarded_allow_networks())
+        return trusted
+
+    def refuse_http1(self, sock: socket.socket, peer: Any) -> None:
+        """With prior knowledge alone, another protocol is a mistake of the deployment's: say so."""
+        self.log.warning("Invalid request from ip=%s: no HTTP/2 connection preface", peer[0] if peer else "")
+        try:
+            util.write_error(sock, 400, "Bad Request", "HTTP/2 connection preface expected")
+        except OSError as error:
+            self.log.debug("Failed to send error message: %s", error)
+        util.close(sock)
+
+    def count_request(self) -> None:
+        """Count a request, and end the worker after `max_requests`."""
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
