@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
-from gunicorn.http.message import Request
+from gunicorn.http.message import Request, _ip_in_allow_list
 
 from gunicorn_h2.protocol.headers import Fields, RequestHead
 
-__all__ = ["StreamRequest", "joined_fields", "policy_names"]
+__all__ = ["StreamRequest", "joined_fields", "policy_names", "trusts"]
 
 _MAX_NAMES = 1024
 _environ_names: dict[bytes, str] = {}
@@ -23,6 +23,14 @@ _environ_names: dict[bytes, str] = {}
 def policy_names(cfg: Any) -> frozenset[bytes]:
     """The names of headers that Gunicorn's policy looks at, besides those with an underscore."""
     return frozenset((b"expect", *(name.lower().encode("latin-1") for name in cfg.secure_scheme_headers)))
+
+
+def trusts(cfg: Any, peer: Any) -> bool:
+    """Whether a peer is one of `forwarded_allow_ips`; those on Unix sockets are trusted, as by Gunicorn."""
+    if not isinstance(peer, tuple):
+        return True
+    trusted: bool = _ip_in_allow_list(peer[0], cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
+    return trusted
 
 
 class _NoUnreader:
@@ -45,6 +53,8 @@ def joined_fields(head: RequestHead) -> Fields:
 
 class StreamRequest(Request):  # type: ignore[misc]
     """Gunicorn's request, made from a stream's head instead of from text."""
+
+    scheme: str
 
     def __init__(self, cfg: Any) -> None:
         """Make a request without contents, to make others from by `of`."""
@@ -78,6 +88,10 @@ class StreamRequest(Request):  # type: ignore[misc]
         # The core has seen to it that the path starts with "/" (or is "*") and has no fragment.
         self.path, _, self.query = uri.partition("?")
         self.fragment = ""
+        scheme = head.scheme.decode("latin-1").lower()
+        if scheme != self.scheme and scheme in ("http", "https") and trusts(self.cfg, self.peer_addr):
+            # A proxy may speak for its client, as it may by a forwarding header, which comes next.
+            self.scheme = scheme
         self.headers = self._apply_policy(joined_fields(head))
         # The answer to Expect is an interim response on the stream, not text on the socket.
         self._expected_100_continue = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,7 +13,7 @@ from .channel import Channel
 from .connection import Http2Connection
 from .negotiation import Negotiation, adequate_cipher
 
-__all__ = ["Application", "Driver", "HandOver", "Log", "deadline_after"]
+__all__ = ["Application", "Driver", "HandOver", "Log"]
 
 
 class Log(Protocol):
@@ -34,11 +33,6 @@ Application = Callable[[Http2Connection, Channel], object]
 HandOver = Callable[[socket.socket, object, object, bytes], None]
 
 
-def deadline_after(seconds: float) -> float | None:
-    """When so many seconds will have passed; None, for never, where there are none."""
-    return time.monotonic() + seconds if seconds else None
-
-
 class Driver:
     """The base of the drivers, one for a worker."""
 
@@ -54,12 +48,14 @@ class Driver:
         self._log = log
         self._shutting_down = False
 
-    def begin(self, connection: Http2Connection, data: bytes) -> None:
+    def begin(self, connection: Http2Connection, negotiation: Negotiation) -> None:
         """Let a new connection act on what was read before it was known to be HTTP/2."""
         if not adequate_cipher(connection.transport.sock):
             connection.fail(ErrorCode.INADEQUATE_SECURITY, "cipher suite")
             return
-        connection.receive(data)
+        if negotiation.upgrade is not None:
+            connection.receive_upgrade(negotiation.upgrade)
+        connection.receive(negotiation.data)
         if self._shutting_down and not connection.closed:
             connection.shutdown()
 

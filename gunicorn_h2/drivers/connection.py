@@ -23,6 +23,7 @@ from gunicorn_h2.protocol.events import (
     StreamWritable,
     TrailersReceived,
 )
+from gunicorn_h2.protocol.upgrade import Upgrade
 
 from .channel import Channel, ResponseFields
 from .transport import Transport
@@ -95,6 +96,10 @@ class Http2Connection:
         self._core.receive_data(data, time.monotonic())
         self.flush()
 
+    def receive_upgrade(self, upgrade: Upgrade) -> None:
+        """Begin with a request that came by HTTP/1.1."""
+        self._core.receive_upgrade(upgrade)
+
     def handle_readable(self) -> None:
         """Read what there is."""
         try:
@@ -105,13 +110,12 @@ class Http2Connection:
             return
         if data is None:
             return
-        if self._linger_deadline is not None:
-            if not data:
-                self.abandon()
-        elif data:
-            self.receive(data)
-        else:
+        if not data:
+            # Under TLS the client's close_notify wants one in return (RFC 8446 section 6.1).
+            self.transport.half_close()
             self.abandon()
+        elif self._linger_deadline is None:
+            self.receive(data)
 
     def handle_timeout(self) -> None:
         """Act on deadlines that have passed."""

@@ -1,4 +1,4 @@
-"""Which protocol a new connection speaks: by ALPN under TLS, by the client's preface in the clear.
+"""Which protocol a new connection speaks: by ALPN under TLS, by what the client sends first in the clear.
 
 No thread waits for a slow client here: the owner of the socket calls in when something happened.
 """
@@ -7,37 +7,60 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-from gunicorn_h2.protocol.frames import PREFACE
+from gunicorn_h2.protocol.upgrade import Upgrade
 
+from .opening import Opening
 from .transport import Transport
 
-__all__ = ["Negotiation", "adequate_cipher"]
+__all__ = ["Negotiation", "Terms", "adequate_cipher"]
+
+
+class Terms(NamedTuple):
+    """How a connection is to be negotiated."""
+
+    wrap: Callable[[socket.socket], ssl.SSLSocket] | None
+    """Puts TLS around the socket; ALPN decides then."""
+    opening: Opening | None
+    """Without TLS: judges what the client sends first."""
+    timeout: float
+    """Seconds from the start to the decision; 0: no limit."""
 
 
 class Negotiation:
     """A socket whose protocol is not known yet.
 
-    Ends with one call: `decided(self, data)` with what was read beyond the handshake, or
+    Ends with one call: `decided(self)`, `http2`, `data` and `upgrade` saying what, or
     `failed(self, reason)`.
     """
 
     def __init__(
         self,
         sock: socket.socket,
-        wrap: Callable[[socket.socket], ssl.SSLSocket] | None,
-        deadline: float | None,
-        decided: Callable[[Negotiation, bytes], None],
+        terms: Terms,
+        decided: Callable[[Negotiation], None],
         failed: Callable[[Negotiation, str], None],
     ) -> None:
-        self.transport = Transport(sock, wrap)
+        self.transport = Transport(sock, terms.wrap)
         self.http2 = False
         self.closed = False
-        self._deadline = deadline
+        self._opening = terms.opening
+        self._deadline = time.monotonic() + terms.timeout if terms.timeout else None
         self._decided = decided
         self._failed = failed
-        self._data = b""
+
+    @property
+    def data(self) -> bytes:
+        """What was read beyond the handshake, without a request that became an upgrade."""
+        return b"" if self._opening is None else self._opening.data
+
+    @property
+    def upgrade(self) -> Upgrade | None:
+        """The request that asked for HTTP/2, if one did."""
+        return None if self._opening is None else self._opening.upgrade
 
     @property
     def wants_write(self) -> bool:
@@ -48,17 +71,22 @@ class Negotiation:
         """When `handle_timeout` is due."""
         return self._deadline
 
+    def shutdown(self, timeout: float) -> None:
+        """The worker ends: the client has `timeout` seconds left to say what it speaks."""
+        deadline = time.monotonic() + timeout
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+
     def handle_readable(self) -> None:
         """Go on."""
         try:
-            finished = self._handshake_finished() if self.transport.tls else self._preface_judged()
+            finished = self._opening_judged() if self._opening else self._handshake_finished()
         except (OSError, ValueError) as error:
             # ValueError: an SSLSocket that lost its connection during the handshake.
             self._fail(str(error))
             return
         if finished and not self.closed:
             self.closed = True
-            self._decided(self, self._data)
+            self._decided(self)
 
     flush = handle_readable
 
@@ -76,13 +104,13 @@ class Negotiation:
         self.http2 = self.transport.selected_protocol() == "h2"
         return True
 
-    def _preface_judged(self) -> bool:
+    def _opening_judged(self) -> bool:
+        assert self._opening is not None
         data = self.transport.receive()
-        if data is None:
+        if data is None or not self._opening.feed(data):
             return False
-        self._data += data
-        self.http2 = self._data.startswith(PREFACE)
-        return self.http2 or not data or not PREFACE.startswith(self._data)
+        self.http2 = self._opening.http2
+        return True
 
     def _fail(self, reason: str) -> None:
         if not self.closed:

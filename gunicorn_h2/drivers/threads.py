@@ -11,7 +11,6 @@ import heapq
 import os
 import selectors
 import socket
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,10 +19,10 @@ from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 
-from .base import Application, Driver, HandOver, Log, deadline_after
+from .base import Application, Driver, HandOver, Log
 from .channel import Channel
 from .connection import Http2Connection
-from .negotiation import Negotiation
+from .negotiation import Negotiation, Terms
 from .pool import RequestPool
 
 __all__ = ["ThreadDriver"]
@@ -59,6 +58,8 @@ class Waker:
         self._pending = False
 
     def close(self) -> None:
+        # Threads that go on must not write to what may be another's file by then.
+        self._pending = True
         os.close(self._reader)
         if self._writer != self._reader:
             os.close(self._writer)
@@ -135,18 +136,17 @@ class ThreadDriver(Driver):
         sock: socket.socket,
         peer: object,
         server: object,
-        wrap: Callable[[socket.socket], ssl.SSLSocket] | None,
-        timeout: float,
+        terms: Terms,
         hand_over: HandOver,
     ) -> None:
-        """Take an accepted socket through TLS or look for the preface; HTTP/1 goes to `hand_over`."""
+        """Take an accepted socket and find out what the client speaks; HTTP/1 goes to `hand_over`."""
 
-        def decided(negotiation: Negotiation, data: bytes) -> None:
+        def decided(negotiation: Negotiation) -> None:
             self._forget(negotiation)
             if negotiation.http2:
-                self._adopt(Http2Connection(negotiation.transport, peer, server, self), data)
+                self._adopt(Http2Connection(negotiation.transport, peer, server, self), negotiation)
             else:
-                hand_over(negotiation.transport.sock, peer, server, data)
+                hand_over(negotiation.transport.sock, peer, server, negotiation.data)
 
         def failed(negotiation: Negotiation, reason: str) -> None:
             self._log.debug("connection from %s failed: %s", peer, reason)
@@ -154,12 +154,19 @@ class ThreadDriver(Driver):
             negotiation.transport.close()
             self._on_close()
 
-        negotiation = Negotiation(sock, wrap, deadline_after(timeout), decided, failed)
+        try:
+            negotiation = Negotiation(sock, terms, decided, failed)
+        except OSError as error:
+            # TLS looks at the socket at once; a client may have reset the connection by then.
+            self._log.debug("connection from %s failed: %s", peer, error)
+            sock.close()
+            self._on_close()
+            return
         registered = self._register(negotiation)
         self._call(registered, negotiation.handle_readable)
 
-    def _adopt(self, connection: Http2Connection, data: bytes) -> None:
-        self._call(self._register(connection), self.begin, connection, data)
+    def _adopt(self, connection: Http2Connection, negotiation: Negotiation) -> None:
+        self._call(self._register(connection), self.begin, connection, negotiation)
 
     def _register(self, connection: Http2Connection | Negotiation) -> _Registered:
         self._registered[connection] = registered = _Registered(connection)
@@ -178,6 +185,8 @@ class ThreadDriver(Driver):
             for connection, registered in list(self._registered.items()):
                 if isinstance(connection, Http2Connection):
                     self._call(registered, connection.shutdown)
+                else:
+                    self._call(registered, connection.shutdown, self.config.drain_timeout)
 
     def close(self) -> None:
         """Close every connection at once, and the driver."""

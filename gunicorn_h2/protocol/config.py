@@ -19,7 +19,7 @@ class ConnectionConfig:
     """Streams a client may have open at once, 1 to 2^31-1. Running requests count, too."""
 
     initial_window_size: int = 65_535
-    """Receive window of a new stream, 0 to 2^31-1."""
+    """Receive window of a new stream, 1 to 2^31-1."""
 
     connection_window_size: int = 1_048_576
     """Receive window of the whole connection, 65 535 to 2^31-1."""

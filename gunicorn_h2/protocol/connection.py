@@ -14,12 +14,14 @@ from . import frames
 from .config import ConnectionConfig
 from .engine import Engine
 from .errors import ConnectionFailure, ErrorCode, StreamFailure
+from .events import DataReceived
 from .h2_engine import H2Engine
 from .headers import check_response, check_response_trailers
 from .receiving import Receiving
 from .sending import Sending
 from .state import Phase
 from .stream import Stream
+from .upgrade import SWITCHING_PROTOCOLS, Upgrade
 
 __all__ = ["ServerConnection"]
 
@@ -73,6 +75,20 @@ class ServerConnection(Receiving, Sending):
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
         self._note_quiet(now)
+
+    def receive_upgrade(self, upgrade: Upgrade) -> None:
+        """Begin with a request that came by HTTP/1.1 (RFC 7540 section 3.2): it is stream 1.
+
+        To be called before anything else; the client's preface is still to come.
+        """
+        self._output.insert(0, SWITCHING_PROTOCOLS)
+        # These settings are not acknowledged: the 101 does that.
+        self._apply_settings(frames.frame(frames.SETTINGS, 0, 0, upgrade.settings))
+        self.last_stream_id = 1
+        stream = self._accept(1, True, upgrade.section, upgrade.head)
+        self._deliver_request(stream, not upgrade.body)
+        if upgrade.body:
+            self._events.append(DataReceived(stream, upgrade.body, True))
 
     def receive_eof(self) -> None:
         """The peer closed its side, or the socket broke."""
@@ -272,7 +288,10 @@ class ServerConnection(Receiving, Sending):
             if self.deadline <= now:
                 self._send_first_goaway(now)
         elif self.phase is Phase.SETUP:
+            # A client that is silent for so long has nothing to lose.
             self._shutdown_requested = True
+            deadline = now + self.config.drain_timeout
+            self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
 
     _shutdown_requested = False
 

@@ -26,6 +26,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_SIZE = 9
 DEFAULT_WINDOW_SIZE = 65_535
 DEFAULT_MAX_FRAME_SIZE = 16_384
+MAX_SETTINGS_SIZE = 32 * 6
+"""The largest SETTINGS payload we act on: each value may move the window of every stream."""
 LARGEST_WINDOW = LARGEST_STREAM_ID = 2**31 - 1
 
 _STREAM_ID_MASK = 0x7FFF_FFFF

@@ -22,7 +22,6 @@ _OCTETS_PER_CONTROL_FRAME = 1024
 _CONTROL_FRAMES_PER_REQUEST = 4
 # RFC 7541 section 4.2: a peer signals at most the smallest and the last table size at once.
 _MAX_SIZE_UPDATES = 2
-_MAX_SETTINGS_SIZE = 32 * 6
 _MIN_CONTINUATIONS = 8
 _UNLIMITED_BLOCK_SIZE = 1_048_576
 _BLOCK_OVERHEAD = 16_384
@@ -86,7 +85,7 @@ class Guard:
 
     def charge_settings(self, octets: int) -> None:
         """Check a SETTINGS payload: each value may move the window of every stream."""
-        if octets > _MAX_SETTINGS_SIZE:
+        if octets > frames.MAX_SETTINGS_SIZE:
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many values in a SETTINGS frame")
 
     def charge_header_block(self, octets: int, continuations: int) -> None:

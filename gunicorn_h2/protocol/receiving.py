@@ -178,27 +178,30 @@ class Receiving(ConnectionState):
         except MalformedRequest as error:
             self._refuse(block.stream_id, ErrorCode.PROTOCOL_ERROR, str(error))
             return
-        stream = self._accept(block, section, head)
+        stream = self._accept(block.stream_id, block.end_stream, section, head)
+        if block.priority is not None:
+            stream.depends_on, stream.weight = block.priority
         limit = self.config.max_header_list_size
         if limit and list_size(section) > limit:
             self._answer(stream, b"431", "header list too large")
         elif head.method == b"CONNECT":
             self._answer(stream, b"501", "CONNECT is not supported")
         else:
-            self.running += 1
-            stream.running = True
-            self._events.append(RequestReceived(stream, block.end_stream))
+            self._deliver_request(stream, block.end_stream)
 
-    def _accept(self, block: _HeaderBlock, section: Fields, head: RequestHead) -> Stream:
-        self.engine.receive_headers(block.stream_id, section, block.end_stream)
+    def _deliver_request(self, stream: Stream, end_stream: bool) -> None:
+        self.running += 1
+        stream.running = True
+        self._events.append(RequestReceived(stream, end_stream))
+
+    def _accept(self, stream_id: int, end_stream: bool, section: Fields, head: RequestHead) -> Stream:
+        self.engine.receive_headers(stream_id, section, end_stream)
         self._guard.earn_request()
         window = ReceiveWindow(self.initial_window_size, self.config.initial_window_size)
-        stream = Stream(block.stream_id, self.peer_initial_window_size, window)
+        stream = Stream(stream_id, self.peer_initial_window_size, window)
         stream.head = head
-        stream.remote_closed = block.end_stream
-        if block.priority is not None:
-            stream.depends_on, stream.weight = block.priority
-        self.streams[block.stream_id] = stream
+        stream.remote_closed = end_stream
+        self.streams[stream_id] = stream
         self.quiet_since = None
         self.served = True
         return stream
@@ -273,14 +276,18 @@ class Receiving(ConnectionState):
             self._settings_acknowledged(octets)
             return
         self._guard.charge_settings(len(payload))
-        for identifier, value in frames.parse_settings(payload).items():
+        self._put(self._apply_settings(octets))
+        if self.phase is Phase.SETUP:
+            self._setup_complete(now)
+
+    def _apply_settings(self, octets: bytes) -> bytes:
+        """Take over the client's settings; return the acknowledgement."""
+        for identifier, value in frames.parse_settings(octets[frames.FRAME_HEADER_SIZE :]).items():
             if identifier == frames.INITIAL_WINDOW_SIZE:
                 self._resize_send_windows(value)
             elif identifier == frames.MAX_FRAME_SIZE:
                 self.peer_max_frame_size = value
-        self._put(self.engine.receive_frame(octets))
-        if self.phase is Phase.SETUP:
-            self._setup_complete(now)
+        return self.engine.receive_frame(octets)
 
     def _settings_acknowledged(self, octets: bytes) -> None:
         """The client applies our settings from here on (section 6.5.3)."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import Any
 
 from gunicorn import util
-from gunicorn.http.message import _ip_in_allow_list
+from gunicorn.errors import HaltServer
 
-from .settings import Settings, load_settings, never_http2_reason, startup_line
+from gunicorn_h2.apps.request import trusts
+from gunicorn_h2.drivers.negotiation import Terms
+from gunicorn_h2.drivers.opening import Opening
+
+from .settings import Settings, SettingsError, load_settings, never_http2_reason, startup_line
 from .tls import TLSWrapper, make_wrapper
+from .upgrade import parse_upgrade
 
 __all__ = ["Http2Worker"]
 
@@ -28,7 +34,12 @@ class Http2Worker:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.settings = load_settings(self.cfg)
+        try:
+            self.settings = load_settings(self.cfg)
+        except SettingsError as error:
+            # At a reload: Gunicorn's master creates workers without having called `check_config` again.
+            self.log.error("%s", error)
+            raise HaltServer(str(error), 1) from error
         self._may_be_http2 = "h2" in self.settings.protocols and self.cfg_protocol == "http"
 
     @property
@@ -58,22 +69,24 @@ class Http2Worker:
         if self.cfg.is_ssl:
             self._wrap = make_wrapper(self.cfg, self.settings.protocols)
 
-    def must_negotiate(self, peer: Any) -> bool:
-        """Whether it is still to be found out what a new connection speaks."""
-        return self._wrap is not None or self._expects_preface(peer)
+    def terms(self, peer: Any) -> Terms | None:
+        """How to find out what a new connection speaks; None where it can only be HTTP/1."""
+        opening = None if self._wrap is not None else self.opening(peer)
+        if self._wrap is None and opening is None:
+            return None
+        return Terms(self._wrap, opening, self.settings.handshake_timeout)
+
+    def opening(self, peer: Any) -> Opening | None:
+        """How HTTP/2 may begin in the clear for this peer (the rule of Gunicorn 26.2 and newer)."""
+        cleartext = self.settings.cleartext
+        if self.cfg.is_ssl or not self._may_be_http2 or cleartext == "off" or not trusts(self.cfg, peer):
+            return None
+        upgrade = None if cleartext == "prior-knowledge" else partial(parse_upgrade, self.cfg, peer)
+        return Opening(cleartext != "upgrade", upgrade)
 
     def must_refuse_http1(self, peer: Any) -> bool:
-        """Whether it is an error that a connection that was negotiated does not speak HTTP/2."""
-        return self._wrap is None and self.settings.cleartext != "both" and self._expects_preface(peer)
-
-    def _expects_preface(self, peer: Any) -> bool:
-        """Whether this peer may speak HTTP/2 in the clear (the rule of Gunicorn 26.2 and newer)."""
-        if not self._may_be_http2 or self.settings.cleartext not in ("prior-knowledge", "both"):
-            return False
-        if not isinstance(peer, tuple):
-            return True
-        trusted: bool = _ip_in_allow_list(peer[0], self.cfg.forwarded_allow_ips, self.cfg.forwarded_allow_networks())
-        return trusted
+        """Whether it is an error that a connection does not speak HTTP/2."""
+        return self.settings.cleartext == "prior-knowledge" and self.opening(peer) is not None
 
     def refuse_http1(self, sock: socket.socket, peer: Any) -> None:
         """With prior knowledge alone, another protocol is a mistake of the deployment's: say so."""

@@ -240,7 +240,8 @@ TABLE: tuple[SettingSpec, ...] = (
     SettingSpec(
         "http2_initial_window_size",
         "initial_window_size",
-        Integer(0, MAX_31),
+        # A window of 0 would be one that never opens: credit is given for what was received.
+        Integer(1, MAX_31),
         65_535,
         "octets",
         "Receive window of a new stream: how much of a request body may be under way, unread.",

@@ -72,8 +72,9 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             return
         self.nr_conns += 1
         server = listener.getsockname()
-        if self.must_negotiate(peer):
-            self._driver.negotiate(sock, peer, server, self._wrap, self.settings.handshake_timeout, self._serve_http1)
+        terms = self.terms(peer)
+        if terms is not None:
+            self._driver.negotiate(sock, peer, server, terms, self._serve_http1)
         else:
             self._serve_http1(sock, peer, server, b"")
 

@@ -1,0 +1,50 @@
+"""The upgrade from HTTP/1.1 to HTTP/2 in the clear: Gunicorn's parser reads the request that asks for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gunicorn.http import get_parser
+from gunicorn.http.errors import NoMoreData, ParseException
+
+from gunicorn_h2.protocol.upgrade import Upgrade, judge_upgrade
+
+__all__ = ["parse_upgrade"]
+
+MAX_BODY_SIZE = 65_536
+"""A larger body is left to HTTP/1: an upgraded request's is held in memory."""
+_END_OF_HEAD = b"\r\n\r\n"
+
+
+def parse_upgrade(cfg: Any, peer: Any, data: bytes) -> tuple[Upgrade, bytes] | bool:
+    """See `UpgradeParser`."""
+    head, found, _ = data.partition(_END_OF_HEAD)
+    max_head_size = cfg.limit_request_line + cfg.limit_request_fields * (cfg.limit_request_field_size + 2)
+    if not found:
+        return len(data) <= (max_head_size or MAX_BODY_SIZE)
+    if b"http2-settings" not in head.lower():
+        return False
+    try:
+        return _parse(cfg, peer, data)
+    except (NoMoreData, StopIteration):
+        # The body is not complete.
+        return len(data) <= len(head) + MAX_BODY_SIZE
+    except (ParseException, OSError, ValueError):
+        # Gunicorn's own code will find the same error, and knows how to answer.
+        return False
+
+
+def _parse(cfg: Any, peer: Any, data: bytes) -> tuple[Upgrade, bytes] | bool:
+    parser = get_parser(cfg, iter([data]), peer)
+    request = next(parser)
+    if request.version != (1, 1):
+        return False
+    lengths = [int(value) for name, value in request.headers if name == "CONTENT-LENGTH"]
+    if lengths and lengths[0] > MAX_BODY_SIZE:
+        return False
+    body = request.body.read() or b""
+    if lengths and len(body) < lengths[0]:
+        return True
+    fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
+    upgrade = judge_upgrade(request.method.encode("latin-1"), request.uri.encode("latin-1"), fields, body)
+    return (upgrade, parser.unreader.buf.getvalue()) if upgrade is not None else False
