@@ -20,7 +20,7 @@ _SHORT_NAMES = {
     "userId": "UID",
     "emailAddress": "emailAddress",
 }
-_ESCAPES = str.maketrans({character: f"\\{character}" for character in ',+"\\<>;'})
+_ESCAPES = str.maketrans({character: f"\\{character}" for character in ',+"\\<>;'} | {"\0": "\\00"})
 
 
 def tls_environ(sock: ssl.SSLSocket) -> dict[str, str]:
@@ -60,7 +60,15 @@ def _distinguished_name(name: object) -> str:
     assert isinstance(name, tuple)
     parts = []
     for relative in reversed(name):
-        parts.append(
-            "+".join(f"{_SHORT_NAMES.get(kind, kind)}={value.translate(_ESCAPES)}" for kind, value in relative)
-        )
+        parts.append("+".join(f"{_SHORT_NAMES.get(kind, kind)}={_escaped(value)}" for kind, value in relative))
     return ",".join(parts)
+
+
+def _escaped(value: str) -> str:
+    """RFC 4514 section 2.4: some characters everywhere, a number sign in front, a space at either end."""
+    escaped = value.translate(_ESCAPES)
+    if escaped.startswith((" ", "#")):
+        escaped = "\\" + escaped
+    if escaped.endswith(" ") and len(value) > 1:
+        escaped = escaped[:-1] + "\\ "
+    return escaped

@@ -6,19 +6,18 @@ home. What is ours is where the octets come from and where they go.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 from gunicorn.http import errors, wsgi
-from gunicorn.util import http_date
 
 from gunicorn_h2.drivers.channel import Channel, StreamAborted
 from gunicorn_h2.drivers.connection import Http2Connection
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import CONNECTION_SPECIFIC, Fields, check_response, check_response_trailers
 
+from .answers import REASONS, date_value, error_answer, refusal_status
 from .environ import EnvironFactory
 from .input import StreamInput
 from .request import StreamRequest
@@ -26,24 +25,6 @@ from .request import StreamRequest
 __all__ = ["WSGIHandler"]
 
 AnyHeaders = Iterable[tuple[str | bytes, str | bytes]]
-
-# What Gunicorn raises for a client's request, and what it answers over HTTP/1.
-_REFUSALS: tuple[tuple[type[Exception], int], ...] = (
-    (errors.LimitRequestLine, 414),
-    (errors.LimitRequestHeaders, 431),
-    (errors.ExpectationFailed, 417),
-    (errors.ForbiddenProxyRequest, 403),
-    (errors.ConfigurationProblem, 500),
-    (errors.ParseException, 400),
-)
-_REASONS = {
-    400: "Bad Request",
-    403: "Forbidden",
-    414: "URI Too Long",
-    417: "Expectation Failed",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-}
 
 
 class StreamResponse(wsgi.Response):  # type: ignore[misc]
@@ -102,7 +83,7 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         if b"server" not in names:
             fields.append((b"server", self.version.encode("latin-1")))
         if b"date" not in names:
-            fields.append((b"date", _date()))
+            fields.append((b"date", date_value()))
 
     def sendall(self, data: bytes) -> None:
         """Gunicorn's way to send the body, already cut to Content-Length."""
@@ -232,24 +213,17 @@ class WSGIHandler:
             if not response.complete:
                 channel.reset(ErrorCode.INTERNAL_ERROR)
         else:
-            response.status = "500 " + _REASONS[500]
+            response.status = "500 " + REASONS[500]
             response.headers = []
             self._send_error(channel, request.method, 500)
 
     def _refuse(self, connection: Http2Connection, channel: Channel, error: Exception) -> None:
         """Answer a request that Gunicorn's rules refuse."""
-        status = next(status for kind, status in _REFUSALS if isinstance(error, kind))
         self._log.warning("Invalid request from ip=%s: %s", connection.peer, error)
-        self._send_error(channel, channel.stream.head.method.decode("latin-1"), status)
+        self._send_error(channel, channel.stream.head.method.decode("latin-1"), refusal_status(error))
 
     def _send_error(self, channel: Channel, method: str, status: int) -> None:
-        body = f"{status} {_REASONS[status]}\n".encode()
-        fields = [
-            (b"content-type", b"text/plain"),
-            (b"content-length", b"%d" % len(body)),
-            (b"server", wsgi.SERVER.encode()),
-            (b"date", _date()),
-        ]
+        fields, body = error_answer(status, wsgi.SERVER.encode())
         try:
             channel.respond(status, fields, b"" if method == "HEAD" else body, True)
         except StreamAborted:
@@ -276,17 +250,3 @@ def octets(headers: AnyHeaders) -> Fields:
 
 def _latin1(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin-1")
-
-
-_date_cache: tuple[int, bytes] = (0, b"")
-
-
-def _date() -> bytes:
-    """The Date field's value, made once a second. Threads may race: either result is right."""
-    global _date_cache
-    now = int(time.time())
-    second, value = _date_cache
-    if second != now:
-        value = http_date(now).encode("ascii")
-        _date_cache = (now, value)
-    return value

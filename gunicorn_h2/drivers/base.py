@@ -11,7 +11,7 @@ from gunicorn_h2.protocol.errors import ErrorCode
 
 from .channel import Channel
 from .connection import Http2Connection
-from .negotiation import Negotiation, adequate_cipher
+from .negotiation import Negotiation, Terms, adequate_cipher
 
 __all__ = ["Application", "Driver", "HandOver", "Log"]
 
@@ -47,6 +47,23 @@ class Driver:
         self.on_request = on_request
         self._log = log
         self._shutting_down = False
+
+    def begin_negotiation(
+        self,
+        sock: socket.socket,
+        peer: object,
+        terms: Terms,
+        decided: Callable[[Negotiation], None],
+        failed: Callable[[Negotiation, str], None],
+    ) -> Negotiation | None:
+        """Make a `Negotiation`; None, and the socket closed, where there is no one left to negotiate with."""
+        try:
+            return Negotiation(sock, terms, decided, failed)
+        except OSError as error:
+            # TLS looks at the socket at once; a client may have reset the connection by then.
+            self._log.debug("connection from %s failed: %s", peer, error)
+            sock.close()
+            return None
 
     def begin(self, connection: Http2Connection, negotiation: Negotiation) -> None:
         """Let a new connection act on what was read before it was known to be HTTP/2."""

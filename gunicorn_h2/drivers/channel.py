@@ -19,6 +19,8 @@ from gunicorn_h2.protocol.stream import Stream
 
 __all__ = ["Channel", "StreamAborted", "StreamOwner"]
 
+_SMALL_PIECE = 1024
+
 ResponseFields = Sequence[tuple[bytes, bytes]]
 
 
@@ -80,8 +82,6 @@ class Channel:
         self._ended = ended
         self._aborted: StreamAborted | None = None
         self._accepted = 0
-        self.delivered = 0
-        self.acknowledged = 0
         self.trailers: list[tuple[bytes, bytes]] = []
         # Written by the application.
         self._submitted = 0
@@ -95,11 +95,24 @@ class Channel:
     def deliver(self, data: bytes, ended: bool) -> None:
         """A piece of the body has come."""
         if data:
-            self._body.append(data)
-            self.delivered += len(data)
+            self._append(data)
         if ended:
             self._ended = True
         self.wake()
+
+    def _append(self, data: bytes) -> None:
+        """Join small pieces: an octet in a frame of its own would take fifty times its room."""
+        if len(data) < _SMALL_PIECE and self._body:
+            # The application takes from the other end; where it was faster, there is nothing to join.
+            try:
+                last = self._body.pop()
+            except IndexError:
+                last = b""
+            if len(last) < _SMALL_PIECE:
+                data = last + data
+            else:
+                self._body.append(last)
+        self._body.append(data)
 
     def deliver_trailers(self, fields: list[tuple[bytes, bytes]]) -> None:
         """The body is complete, and these are its trailers."""
@@ -136,25 +149,35 @@ class Channel:
         rest of it void; or where nothing comes for `read_timeout` seconds: the stream is reset with
         CANCEL then.
         """
-        if not self._body:
+        piece = self._next_piece()
+        while not piece:
             self._return_credit()
-            if self._ended and not self._body:
-                return b""
-            if self._completed:
-                raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the response is complete")
-            if self.expects_continue:
-                self.send_interim(100, ())
-            if not self._wait(self._readable, self._owner.read_timeout):
-                self._owner.submit(self._owner.do_reset, self, ErrorCode.CANCEL)
-                self._aborted = StreamAborted(self.stream.stream_id, ErrorCode.CANCEL, "the client stopped sending")
-            self._raise_if_aborted()
-            if not self._body:
-                return b""
-        data = self._body.popleft()
-        self._taken += len(data)
+            if self._ended:
+                # What was put there before the end may have come since the last look.
+                piece = self._next_piece()
+                break
+            self._wait_for_body()
+            piece = self._next_piece()
+        self._taken += len(piece)
         if self._taken * 2 >= self.stream.receive_window.size:
             self._return_credit()
-        return data
+        return piece
+
+    def _wait_for_body(self) -> None:
+        if self._completed:
+            raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the response is complete")
+        if self.expects_continue:
+            self.send_interim(100, ())
+        if not self._wait(self._readable, self._owner.read_timeout):
+            self._owner.submit(self._owner.do_reset, self, ErrorCode.CANCEL)
+            self._aborted = StreamAborted(self.stream.stream_id, ErrorCode.CANCEL, "the client stopped sending")
+        self._raise_if_aborted()
+
+    def _next_piece(self) -> bytes:
+        try:
+            return self._body.popleft()
+        except IndexError:
+            return b""
 
     def send_interim(self, status: int, fields: ResponseFields) -> None:
         """Send a 1xx response (RFC 9113 section 8.1)."""

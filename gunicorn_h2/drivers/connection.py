@@ -260,7 +260,6 @@ class Http2Connection:
 
     def do_acknowledge(self, channel: Channel, octets: int) -> None:
         """See `StreamOwner.do_acknowledge`."""
-        channel.acknowledged += octets
         self._core.acknowledge(channel.stream, octets)
 
     def do_reset(self, channel: Channel, code: ErrorCode) -> None:
@@ -269,8 +268,7 @@ class Http2Connection:
 
     def do_finish(self, channel: Channel) -> None:
         """See `StreamOwner.do_finish`."""
-        unread = channel.delivered - channel.acknowledged
-        self._core.finish(channel.stream, unread, time.monotonic())
+        self._core.finish(channel.stream, time.monotonic())
         channel.stream.context = None
 
 

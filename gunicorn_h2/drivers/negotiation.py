@@ -125,6 +125,7 @@ def adequate_cipher(sock: socket.socket | ssl.SSLObject | None) -> bool:
     stay clear of the list of appendix A.
     """
     cipher = sock.cipher() if isinstance(sock, (ssl.SSLSocket, ssl.SSLObject)) else None
-    if cipher is None or cipher[1] != "TLSv1.2":
+    # The version is the first that had the suite: of an old one that TLS 1.2 may use, not "TLSv1.2".
+    if cipher is None or cipher[1] == "TLSv1.3":
         return True
     return cipher[0].startswith(("ECDHE-", "DHE-")) and any(mode in cipher[0] for mode in ("GCM", "CHACHA20", "CCM"))

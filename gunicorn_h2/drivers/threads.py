@@ -154,16 +154,11 @@ class ThreadDriver(Driver):
             negotiation.transport.close()
             self._on_close()
 
-        try:
-            negotiation = Negotiation(sock, terms, decided, failed)
-        except OSError as error:
-            # TLS looks at the socket at once; a client may have reset the connection by then.
-            self._log.debug("connection from %s failed: %s", peer, error)
-            sock.close()
+        negotiation = self.begin_negotiation(sock, peer, terms, decided, failed)
+        if negotiation is None:
             self._on_close()
-            return
-        registered = self._register(negotiation)
-        self._call(registered, negotiation.handle_readable)
+        else:
+            self._call(self._register(negotiation), negotiation.handle_readable)
 
     def _adopt(self, connection: Http2Connection, negotiation: Negotiation) -> None:
         self._call(self._register(connection), self.begin, connection, negotiation)

@@ -76,9 +76,11 @@ class Transport:
         """Send what the socket takes of `data`; return how many octets that was."""
         view = memoryview(data)
         sent = 0
+        # TLS that blocks within a longer piece would not say how much of it has gone out.
+        step = _RECORD_SIZE if self.tls else len(view)
         while sent < len(view):
             try:
-                taken = self.sock.send(view[sent:])
+                taken = self.sock.send(view[sent : sent + step])
             except _BLOCKED:
                 break
             if not taken:

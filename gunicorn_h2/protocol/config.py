@@ -22,7 +22,9 @@ class ConnectionConfig:
     """Receive window of a new stream, 1 to 2^31-1."""
 
     connection_window_size: int = 1_048_576
-    """Receive window of the whole connection, 65 535 to 2^31-1."""
+    """Receive window of the whole connection, 65 535 to 2^31-1: what may be under way on it.
+
+    What it holds unread is limited by the windows of its streams."""
 
     max_frame_size: int = 16_384
     """Largest frame payload accepted, 16 384 to 2^24-1."""

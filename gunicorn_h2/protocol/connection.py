@@ -175,21 +175,16 @@ class ServerConnection(Receiving, Sending):
 
     def acknowledge(self, stream: Stream, octets: int) -> None:
         """The application took so much of the body: give its credit back (section 6.9)."""
-        if self.closed:
-            return
-        self._give_credit(self.receive_window, 0, octets)
-        if not stream.remote_closed:
+        if not self.closed and not stream.remote_closed:
             self._give_credit(stream.receive_window, stream.stream_id, octets)
 
-    def finish(self, stream: Stream, unread: int, now: float) -> None:
-        """The application call has returned; `unread` octets of the body were delivered and not taken."""
+    def finish(self, stream: Stream, now: float) -> None:
+        """The application call has returned: nobody will read what is left of the body."""
         self._now = now
         if stream.running:
             stream.running = False
             self.running -= 1
         stream.finished = True
-        if not self.closed:
-            self._give_credit(self.receive_window, 0, unread)
         self._note_quiet(now)
 
     def data_to_send(self, now: float) -> bytes:
@@ -298,7 +293,8 @@ class ServerConnection(Receiving, Sending):
     def _setup_complete(self, now: float) -> None:
         self.phase = Phase.OPEN
         self.deadline = None
-        self.quiet_since = now
+        # Stream 1 may be open already, by an upgrade.
+        self.quiet_since = None if self.streams else now
         if self._shutdown_requested:
             self.shutdown(now)
 

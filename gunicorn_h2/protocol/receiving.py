@@ -71,9 +71,8 @@ class Receiving(ConnectionState):
         length = len(octets) - frames.FRAME_HEADER_SIZE
         data = frames.unpadded(octets[frames.FRAME_HEADER_SIZE :], flags)
         stream = self._open_stream(stream_id, "DATA")
-        self.receive_window.consume(length)
+        self._take_from_connection_window(length)
         if stream is None or stream.remote_closed:
-            self._discard_data(length)
             self._judge_late_frame(stream, stream_id, "DATA")
             return
         end_stream = bool(flags & frames.END_STREAM)
@@ -83,7 +82,6 @@ class Receiving(ConnectionState):
         stream.received += len(data)
         declared = stream.head.content_length
         if declared is not None and (stream.received > declared or (end_stream and stream.received != declared)):
-            self._discard_data(length)
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "the body is not as long as content-length")
         self._put(self.engine.receive_frame(octets))
         self._deliver_data(stream, data, length, end_stream)
@@ -91,21 +89,23 @@ class Receiving(ConnectionState):
     def _deliver_data(self, stream: Stream, data: bytes, length: int, end_stream: bool) -> None:
         if end_stream:
             stream.remote_closed = True
-        # Nobody reads padding, nor the rest of a body behind its response; `_before_end` gave credit for that.
-        unread = length - len(data)
-        if stream.local_closed or stream.finished:
-            unread = length
-        elif data or end_stream:
-            self._events.append(DataReceived(stream, data, end_stream))
-        if unread:
-            self._give_credit(self.receive_window, 0, unread)
-            if not (stream.local_closed or stream.finished or end_stream):
-                self._give_credit(stream.receive_window, stream.stream_id, unread)
+        # Nobody reads the rest of a body behind its response; `_before_end` gave credit for that.
+        if not (stream.local_closed or stream.finished):
+            if data or end_stream:
+                self._events.append(DataReceived(stream, data, end_stream))
+            # Nobody reads padding either.
+            if length > len(data) and not end_stream:
+                self._give_credit(stream.receive_window, stream.stream_id, length - len(data))
         if stream.local_closed and stream.remote_closed:
             self._forget(stream)
 
-    def _discard_data(self, length: int) -> None:
-        """Give the connection's credit for data that nobody will read back."""
+    def _take_from_connection_window(self, length: int) -> None:
+        """Its credit comes back at once: what is held unread is limited by the streams' windows.
+
+        Were it to wait for the applications, the bodies of requests whose turn to run has not come
+        could use the window up, and those that run would wait for them for ever.
+        """
+        self.receive_window.consume(length)
         self._give_credit(self.receive_window, 0, length)
 
     def _judge_late_frame(self, stream: Stream | None, stream_id: int, what: str) -> None:

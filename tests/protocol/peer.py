@@ -157,7 +157,7 @@ class Peer:
             self.core.send_headers(stream, status, extra, False)
             self.core.send_data(stream, body, False)
         if finish:
-            self.core.finish(stream, 0, self.now)
+            self.core.finish(stream, self.now)
         return self.collect()
 
     # -- time --------------------------------------------------------------------------------------------------------

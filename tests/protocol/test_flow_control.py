@@ -171,14 +171,20 @@ def test_padding_counts_against_the_window(connect):
 
 
 def test_data_beyond_the_connections_window_is_an_error(connect):
+    peer = connect(connection_window_size=65_535, initial_window_size=100_000, max_frame_size=100_000)
+    peer.open(end=False)
+    peer.send(data(1, bytes(65_536))).assert_goaway(FLOW)
+
+
+def test_bodies_that_nobody_reads_leave_the_connections_window_to_others(connect):
     peer = connect(connection_window_size=65_535, initial_window_size=60_000)
-    for _ in range(2):
+    updated = set()
+    for stream_id in (1, 3, 5):
         peer.open(end=False)
-    for stream_id, count in ((1, 3), (3, 1)):
-        peer.send(data(stream_id, bytes(16_000)) * count)
-    peer.send(data(3, bytes(1_535)))
+        peer.send(data(stream_id, bytes(15_000)) * 4)
+        updated |= {updated_id for updated_id, _ in peer.updates}
     peer.assert_alive()
-    peer.send(data(3, b"x")).assert_goaway(FLOW)
+    assert updated == {0}
 
 
 def test_data_that_is_discarded_counts_against_the_connections_window(connect):
@@ -233,7 +239,7 @@ def test_credit_for_an_unread_body_comes_back_at_the_end(connect):
         stream = peer.open(end=False)
         peer.send(data(stream.stream_id, bytes(16_000)), data(stream.stream_id, bytes(14_000), end=True))
         peer.core.send_headers(stream, 200, [], True)
-        peer.core.finish(stream, 30_000, peer.now)
+        peer.core.finish(stream, peer.now)
         peer.collect()
     peer.assert_alive()
 
@@ -257,7 +263,7 @@ def test_credit_for_unread_data_of_a_reset_stream_comes_back(connect, by_client)
         else:
             peer.core.reset(stream, ErrorCode.INTERNAL_ERROR)
         peer.core.acknowledge(stream, 6_000)
-        peer.core.finish(stream, 10_000, peer.now)
+        peer.core.finish(stream, peer.now)
         peer.collect()
     assert {stream_id for stream_id, _ in peer.updates} == {0}
     peer.assert_alive()
@@ -268,7 +274,7 @@ def test_credit_after_the_end_of_the_connection_is_nothing(peer):
     peer.send(data(1, b"x"))
     peer.core.receive_eof()
     peer.core.acknowledge(stream, 1)
-    peer.core.finish(stream, 0, peer.now)
+    peer.core.finish(stream, peer.now)
     assert peer.collect().updates == []
 
 

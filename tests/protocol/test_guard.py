@@ -74,7 +74,7 @@ def test_a_flood_of_resets(guarded):
     def request_and_reset(number):
         stream = guarded.open()
         if stream is not None:
-            guarded.core.finish(stream, 0, guarded.now)
+            guarded.core.finish(stream, guarded.now)
         return rst_stream(stream.stream_id) if stream is not None else b""
 
     assert_flood(guarded, request_and_reset, RESETS)
@@ -218,7 +218,7 @@ def test_a_browser_may_cancel_now_and_then(guarded):
     for _ in range(10 * RESETS):
         stream = guarded.open()
         guarded.send(rst_stream(stream.stream_id))
-        guarded.core.finish(stream, 0, guarded.now)
+        guarded.core.finish(stream, guarded.now)
         guarded.now += 2.0
     guarded.assert_alive()
 

@@ -149,7 +149,7 @@ def answer(core, stream, pieces):
         for piece in pieces:
             core.send_data(stream, piece, False)
         core.send_data(stream, b"", True)
-    core.finish(stream, 0, 0.0)
+    core.finish(stream, 0.0)
 
 
 # -- garbage ---------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ class Wild(Peer):
             elif isinstance(event, TrailersReceived):
                 self.respond(event.stream, b"thanks")
             elif isinstance(event, StreamReset):
-                self.core.finish(event.stream, 0, self.now)
+                self.core.finish(event.stream, self.now)
             elif isinstance(event, ConnectionTerminated):
                 self.ends.append(event)
         self.take()

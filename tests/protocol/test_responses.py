@@ -141,7 +141,7 @@ def test_data_arrives_whatever_the_pieces_and_windows(engine, pieces, window, tr
     peer.send(window_update(1, 300_000), window_update(0, 300_000))
     assert (peer.answers[1].body, peer.answers[1].ended) == (body, True)
     assert peer.answers[1].trailers == ([(b"x-sum", b"1")] if trailers else None)
-    peer.core.finish(stream, 0, peer.now)
+    peer.core.finish(stream, peer.now)
     assert peer.core.streams == {}
 
 
@@ -152,7 +152,7 @@ def test_a_reset_while_the_response_waits_is_told(connect):
     peer.send(rst_stream(1, 0xABCD))
     reset, = peer.of(StreamReset)
     assert (reset.stream, reset.code) == (stream, 0xABCD)
-    peer.core.finish(stream, 0, peer.now)
+    peer.core.finish(stream, peer.now)
     peer.assert_alive()
 
 

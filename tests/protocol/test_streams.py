@@ -60,7 +60,7 @@ def test_what_comes_of_a_body_behind_the_response_is_dropped(peer):
     peer.respond(stream, b"early", finish=False)
     peer.send(window_update(1, 5), priority(1), data(1, b"rest"), data(1, b"of it", end=True))
     assert peer.of(DataReceived) == []
-    peer.core.finish(stream, 0, peer.now)
+    peer.core.finish(stream, peer.now)
     assert (peer.collect().resets, peer.core.streams) == ([], {})
     peer.assert_alive()
 
@@ -145,7 +145,7 @@ def reset_stream(peer):
     peer.core.reset(stream, ErrorCode.INTERNAL_ERROR)
     assert peer.collect().resets == [(1, ErrorCode.INTERNAL_ERROR)]
     peer.core.reset(stream, ErrorCode.INTERNAL_ERROR)
-    peer.core.finish(stream, 0, peer.now)
+    peer.core.finish(stream, peer.now)
     peer.take()
     peer.take_events()
 
@@ -234,8 +234,8 @@ def test_a_running_request_counts_until_it_has_returned(connect):
     peer.send(rst_stream(1), rst_stream(3))
     assert peer.open() is None
     assert peer.resets == [(5, REFUSED)]
-    peer.core.finish(streams[0], 0, peer.now)
-    peer.core.finish(streams[0], 0, peer.now)
+    peer.core.finish(streams[0], peer.now)
+    peer.core.finish(streams[0], peer.now)
     assert peer.open() is not None
     assert peer.open() is None
 
@@ -294,7 +294,7 @@ def test_the_unread_rest_of_a_body_is_declined_after_the_response(peer):
     peer.send(data(1, b"unread"))
     peer.respond(stream, b"done", finish=False)
     assert peer.resets == []
-    peer.core.finish(stream, 6, peer.now)
+    peer.core.finish(stream, peer.now)
     assert peer.collect().answers[1].ended
     assert peer.wait(0.2).resets == [(1, ErrorCode.NO_ERROR)]
     peer.send(data(1, b"more of it"))
@@ -305,7 +305,7 @@ def test_the_rest_is_not_declined_before_the_response_is_out(connect):
     peer = connect([(INITIAL_WINDOW_SIZE, 4)])
     stream = peer.open(end=False)
     peer.respond(stream, b"complete", finish=False)
-    peer.core.finish(stream, 0, peer.now)
+    peer.core.finish(stream, peer.now)
     peer.send(data(1, b"more"))
     assert peer.resets == []
     assert peer.of(DataReceived) == []

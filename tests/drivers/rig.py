@@ -1,0 +1,209 @@
+"""A threaded driver with its I/O thread, as a worker would run it, over socket pairs."""
+
+import contextlib
+import queue
+import selectors
+import socket
+import ssl
+import sys
+import threading
+
+from gunicorn_h2.drivers.channel import StreamAborted
+from gunicorn_h2.drivers.negotiation import Terms
+from gunicorn_h2.drivers.opening import Opening
+from gunicorn_h2.drivers.pool import RequestPool
+from gunicorn_h2.drivers.threads import ThreadDriver
+from gunicorn_h2.protocol.config import ConnectionConfig
+from tests.support.h2client import H2Client
+
+TIMEOUT = 10
+
+
+class Log:
+    """Remembers what was logged. `errors` are those that no test expected."""
+
+    def __init__(self):
+        self.debugs, self.warnings, self.errors = [], [], []
+
+    def debug(self, message, *arguments):
+        """Keep a message."""
+        self.debugs.append(message % arguments)
+
+    def warning(self, message, *arguments):
+        """Keep a warning."""
+        self.warnings.append(message % arguments)
+
+    def exception(self, message, *arguments):
+        """Keep an error, with what was raised."""
+        self.errors.append((message % arguments, repr(sys.exc_info()[1])))
+
+    def take_errors(self):
+        """Return the errors and forget them."""
+        errors, self.errors = self.errors, []
+        return errors
+
+
+class Rig:
+    """A driver, its I/O thread, its pool, and what they have told."""
+
+    def __init__(self, certs, application, threads=4, handshake_timeout=TIMEOUT, on_request=None, **config):
+        self.certs, self.handshake_timeout = certs, handshake_timeout
+        self.log, self.requests, self.closes = Log(), 0, Counter()
+        self.handed_over = queue.SimpleQueue()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certs.server_cert, certs.server_key)
+        self.context.set_alpn_protocols(["h2", "http/1.1"])
+        self.selector, self.pool = selectors.DefaultSelector(), RequestPool(threads)
+        config.setdefault("idle_timeout", TIMEOUT)
+        self.driver = ThreadDriver(
+            self.selector, self.pool, ConnectionConfig(**config), application, self.log,
+            on_request or self._count_request, self.closes.add)
+        self._calls, self._stopping = queue.SimpleQueue(), False
+        self._bell, self._ear = socket.socketpair()
+        self.selector.register(self._ear, selectors.EVENT_READ, self._hear)
+        self._sockets = [self._bell, self._ear]
+        self.thread = threading.Thread(target=self._loop, daemon=True)
+        self.thread.start()
+
+    def stop(self):
+        """End the loop, then close the driver."""
+        self.call(self._stop)
+        self.thread.join(TIMEOUT)
+        assert not self.thread.is_alive()
+        self.driver.close()
+
+    def close(self):
+        """End everything that the test has not ended itself."""
+        if not self._stopping:
+            self.stop()
+        self.pool.shutdown(wait=False)
+        self.selector.close()
+        for sock in self._sockets:
+            sock.close()
+
+    def call(self, what, *arguments):
+        """Have the I/O thread call something; return what it returns."""
+        answer = queue.SimpleQueue()
+        self._calls.put((what, arguments, answer))
+        self._bell.send(b"!")
+        return answer.get(timeout=TIMEOUT)
+
+    def socketpair(self):
+        """Give one end of a pair of sockets to the driver; return the other."""
+        ours, theirs = socket.socketpair()
+        self._sockets.append(theirs)
+        theirs.settimeout(TIMEOUT)
+        return ours, theirs
+
+    def connect(self, tls=False):
+        """Open a connection; return the client's socket, after the handshake where it is TLS."""
+        ours, theirs = self.socketpair()
+        self.negotiate(ours, tls)
+        if tls:
+            theirs = self.certs.client_context().wrap_socket(theirs, server_hostname="localhost")
+            self._sockets.append(theirs)
+        return theirs
+
+    def negotiate(self, sock, tls=False):
+        """Hand the driver a socket; fail where that raises."""
+        terms = Terms(self._wrap if tls else None, None if tls else Opening(preface=True), self.handshake_timeout)
+        answer = self.call(self.driver.negotiate, sock, "a test", ("localhost", 443), terms, self._hand_over)
+        assert answer is None, answer
+
+    def client(self, tls=False, settings=None, **options):
+        """Open an HTTP/2 connection; return the client."""
+        client = H2Client(self.connect(tls), **options)
+        client.send_preface(settings)
+        return client
+
+    def _wrap(self, sock):
+        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+    def _hand_over(self, sock, peer, server, data):
+        self._sockets.append(sock)
+        self.handed_over.put((sock, data))
+
+    def _count_request(self):
+        self.requests += 1
+
+    def _loop(self):
+        while not self._stopping:
+            self.driver.poll(TIMEOUT)
+
+    def _stop(self):
+        self._stopping = True
+
+    def _hear(self, ear):
+        ear.recv(1)
+        what, arguments, answer = self._calls.get()
+        try:
+            answer.put(what(*arguments))
+        except Exception as error:  # The test shall see it, not the thread.
+            answer.put(error)
+
+
+class Counter:
+    """Counts, and lets others wait for a count."""
+
+    def __init__(self):
+        self.value, self._changed = 0, threading.Condition()
+
+    def add(self, count=1):
+        """Count."""
+        with self._changed:
+            self.value += count
+            self._changed.notify_all()
+
+    def wait_for(self, value):
+        """Wait until so many were counted."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.value >= value, TIMEOUT), f"{self.value} of {value}"
+
+
+class Probe:
+    """An application in a test's hand: each request is put in a queue, and goes on as the test's function says."""
+
+    def __init__(self, serve):
+        self.serve, self.results, self.channels = serve, queue.SimpleQueue(), queue.SimpleQueue()
+
+    def __call__(self, connection, channel):
+        """Serve one request; what comes of it is in `results`."""
+        self.channels.put(channel)
+        try:
+            self.results.put(self.serve(channel))
+        except StreamAborted as error:
+            self.results.put(error)
+        finally:
+            channel.finish()
+
+    def result(self):
+        """What the next request came to."""
+        return self.results.get(timeout=TIMEOUT)
+
+    def channel(self):
+        """The channel of the next request that has begun."""
+        return self.channels.get(timeout=TIMEOUT)
+
+
+def read_all(channel):
+    """Read a request's body to its end."""
+    return b"".join(iter(channel.read, b""))
+
+
+def hello(channel):
+    """Answer with the request's path."""
+    channel.respond(200, [(b"x-path", channel.stream.head.path)], channel.stream.head.path, True)
+
+
+def echo(channel):
+    """Answer with the request's body."""
+    channel.respond(200, [], read_all(channel), True)
+
+
+@contextlib.contextmanager
+def released(event):
+    """Set an event at the end, whatever happens, so that no thread waits for it."""
+    try:
+        yield event
+    finally:
+        event.set()

@@ -1,0 +1,311 @@
+"""A channel between an application's thread and an owner that does what the test says."""
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gunicorn_h2.drivers.channel import Channel, StreamAborted
+from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.headers import RequestHead
+from gunicorn_h2.protocol.stream import ReceiveWindow, Stream
+
+TIMEOUT = 10
+
+
+class Owner:
+    """Keeps what was submitted; `accepting` owners take data over at once, as if all of it had been sent."""
+
+    def __init__(self, stream_buffer_size=100, read_timeout=TIMEOUT, accepting=True):
+        self.stream_buffer_size, self.read_timeout = stream_buffer_size, read_timeout
+        self.accepting, self.done = accepting, []
+        self.submitted = threading.Semaphore(0)
+
+    def submit(self, do, *arguments):
+        """Run a command at once, in the caller's thread."""
+        do(*arguments)
+        self.submitted.release()
+
+    def do_respond(self, channel, status, fields, data, end_stream):
+        """Note a response."""
+        self.done.append(("respond", status, tuple(fields), data, end_stream))
+        self.take(channel, data)
+
+    def do_send(self, channel, data, end_stream):
+        """Note data."""
+        self.done.append(("send", data, end_stream))
+        self.take(channel, data)
+
+    def take(self, channel, data):
+        """Take data over."""
+        if self.accepting:
+            channel.accept(len(data))
+
+    def do_send_trailers(self, channel, fields):
+        """Note trailers."""
+        self.done.append(("trailers", tuple(fields)))
+
+    def do_acknowledge(self, channel, octets):
+        """Note credit."""
+        self.done.append(("acknowledge", octets))
+
+    def do_reset(self, channel, code):
+        """Note a reset."""
+        self.done.append(("reset", code))
+
+    def do_finish(self, channel):
+        """Note the end."""
+        self.done.append(("finish",))
+
+
+def make(owner=None, ended=False, expects=False, window=1_000):
+    """A channel of stream 1."""
+    stream = Stream(1, 65_535, ReceiveWindow(window, window))
+    stream.head = RequestHead(b"POST", b"https", b"example.org", b"/", [], None, expects)
+    return Channel(owner or Owner(), stream, ended)
+
+
+def in_thread(call, *arguments):
+    """Call something in a thread; return a function that waits for what it returned or raised."""
+    results = []
+
+    def run():
+        try:
+            results.append(call(*arguments))
+        except StreamAborted as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def result():
+        thread.join(TIMEOUT)
+        assert not thread.is_alive(), "still waiting"
+        return results[0]
+
+    result.thread = thread
+    return result
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def test_pieces_are_read_as_they_came():
+    channel = make()
+    channel.deliver(b"1" * 1024, False)
+    channel.deliver(b"", False)
+    channel.deliver(b"2" * 1024, True)
+    assert [channel.read() for _ in range(4)] == [b"1" * 1024, b"2" * 1024, b"", b""]
+
+
+def test_small_pieces_are_joined():
+    channel = make()
+    for _ in range(3000):
+        channel.deliver(b"x", False)
+    channel.deliver(b"", True)
+    pieces = list(iter(channel.read, b""))
+    assert (len(pieces), b"".join(pieces)) == (3, b"x" * 3000)
+
+
+def test_a_request_without_a_body_has_its_end_at_once():
+    assert make(ended=True).read() == b""
+
+
+def test_a_read_waits_for_the_next_piece():
+    channel = make()
+    result = in_thread(channel.read)
+    channel.deliver(b"late", False)
+    assert result() == b"late"
+
+
+def test_a_read_waits_for_the_end():
+    channel = make()
+    result = in_thread(channel.read)
+    channel.deliver_trailers([(b"x-sum", b"1")])
+    assert result() == b""
+    assert channel.trailers == [(b"x-sum", b"1")]
+
+
+def test_a_wake_up_that_brings_nothing_is_waited_through():
+    channel = make()
+    result = in_thread(channel.read)
+    for _ in range(100):
+        channel.wake()
+    channel.deliver(b"late", False)
+    assert result() == b"late"
+
+
+def test_a_read_ends_with_the_stream():
+    channel = make()
+    result = in_thread(channel.read)
+    channel.abort(5, "for a reason")
+    error = result()
+    assert (error.stream_id, error.code) == (1, 5)
+    assert "for a reason" in str(error)
+    assert isinstance(error, OSError)
+    assert channel.aborted
+
+
+def test_what_came_before_the_abort_may_be_read():
+    channel = make()
+    channel.deliver(b"came", False)
+    channel.abort(8, "gone")
+    assert channel.read() == b"came"
+    for _ in range(2):
+        with pytest.raises(StreamAborted):
+            channel.read()
+
+
+def test_a_complete_body_may_be_read_after_the_abort():
+    channel = make()
+    channel.deliver(b"all", True)
+    channel.abort(8, "gone")
+    assert [channel.read(), channel.read()] == [b"all", b""]
+
+
+def test_a_client_that_stops_sending_is_not_waited_for():
+    owner = Owner(read_timeout=0.01)
+    channel = make(owner)
+    with pytest.raises(StreamAborted, match="stopped sending"):
+        channel.read()
+    assert owner.done == [("reset", ErrorCode.CANCEL)]
+    with pytest.raises(StreamAborted):
+        channel.send(b"x", True)
+
+
+def test_without_a_limit_a_read_waits_on():
+    channel = make(Owner(read_timeout=None))
+    result = in_thread(channel.read)
+    channel.deliver(b"late", False)
+    assert result() == b"late"
+
+
+def test_credit_goes_back_in_halves_of_the_window_and_before_waiting():
+    owner = Owner()
+    channel = make(owner, window=10_000)
+    for _ in range(3):
+        channel.deliver(b"x" * 3000, False)
+    channel.read()
+    assert owner.done == []
+    channel.read()
+    assert owner.done == [("acknowledge", 6000)]
+    channel.read()
+    result = in_thread(channel.read)
+    assert owner.submitted.acquire(timeout=TIMEOUT)
+    assert owner.submitted.acquire(timeout=TIMEOUT)
+    assert owner.done == [("acknowledge", 6000), ("acknowledge", 3000)]
+    channel.deliver(b"", True)
+    assert result() == b""
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20), st.integers(1, 200))
+def test_all_credit_goes_back_by_the_end(pieces, window):
+    owner = Owner()
+    channel = make(owner, window=window)
+    for piece in pieces:
+        channel.deliver(piece, False)
+    channel.deliver(b"", True)
+    assert b"".join(iter(channel.read, b"")) == b"".join(pieces)
+    assert sum(command[1] for command in owner.done) == sum(map(len, pieces))
+
+
+def test_an_expectation_is_answered_by_the_first_read_that_waits():
+    owner = Owner()
+    channel = make(owner, expects=True)
+    result = in_thread(channel.read)
+    assert owner.submitted.acquire(timeout=TIMEOUT)
+    assert owner.done == [("respond", 100, (), b"", False)]
+    channel.deliver(b"body" * 1024, False)
+    channel.deliver(b"more" * 1024, True)
+    assert result() + channel.read() == b"body" * 1024 + b"more" * 1024
+    assert channel.read() == b""
+    assert [command[0] for command in owner.done if command[0] != "acknowledge"] == ["respond"]
+
+
+def test_an_expectation_is_not_answered_where_the_body_came_or_the_response_began():
+    owner = Owner()
+    channel = make(owner, expects=True)
+    channel.deliver(b"body", True)
+    assert [channel.read(), channel.read()] == [b"body", b""]
+    assert owner.done == [("acknowledge", 4)]
+    assert not make(expects=True, ended=True).expects_continue
+    channel = make(expects=True)
+    channel.respond(200, (), b"", False)
+    assert not channel.expects_continue
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_response_is_submitted_in_order():
+    owner = Owner()
+    channel = make(owner)
+    channel.send_interim(103, ((b"link", b"x"),))
+    assert not channel.responded
+    channel.respond(200, ((b"x-a", b"1"),), b"one", False)
+    channel.send_interim(103, ())
+    channel.send(b"two", False)
+    channel.send_trailers(((b"x-sum", b"1"),))
+    channel.finish()
+    assert channel.responded
+    assert owner.done == [
+        ("respond", 103, ((b"link", b"x"),), b"", False), ("respond", 200, ((b"x-a", b"1"),), b"one", False),
+        ("send", b"two", False), ("trailers", ((b"x-sum", b"1"),)), ("finish",)]
+
+
+def test_a_write_waits_while_too_much_is_on_its_way():
+    owner = Owner(stream_buffer_size=100, accepting=False)
+    channel = make(owner)
+    channel.respond(200, (), b"x" * 100, False)
+    result = in_thread(channel.send, b"x", False)
+    assert owner.submitted.acquire(timeout=TIMEOUT)
+    assert owner.submitted.acquire(timeout=TIMEOUT)
+    channel.wake()
+    assert result.thread.is_alive()
+    channel.accept(100)
+    assert result() is None
+
+
+def test_a_write_waits_while_too_much_is_queued():
+    owner = Owner(stream_buffer_size=100)
+    channel = make(owner)
+    channel.stream.queued = 101
+    result = in_thread(channel.respond, 200, (), b"x", False)
+    assert owner.submitted.acquire(timeout=TIMEOUT)
+    channel.wake()
+    assert result.thread.is_alive()
+    channel.stream.queued = 50
+    channel.wake()
+    assert result() is None
+
+
+def test_a_write_that_waits_ends_with_the_stream():
+    channel = make(Owner(accepting=False))
+    result = in_thread(channel.respond, 200, (), b"x" * 101, False)
+    channel.abort(2, "gone")
+    assert result().code == 2
+
+
+def test_nothing_is_submitted_to_a_stream_that_is_gone():
+    owner = Owner()
+    channel = make(owner)
+    channel.abort(8, "gone")
+    for act in (lambda: channel.respond(200, (), b"", True), lambda: channel.send(b"", True),
+                lambda: channel.send_trailers(()), lambda: channel.send_interim(103, ())):
+        with pytest.raises(StreamAborted):
+            act()
+    assert owner.done == []
+    channel.reset(ErrorCode.INTERNAL_ERROR)
+    channel.finish()
+    assert owner.done == [("reset", ErrorCode.INTERNAL_ERROR), ("finish",)]
+
+
+def test_reader_and_owner_never_miss_each_other():
+    """A body in very many small pieces, delivered as fast as it is read."""
+    channel = make()
+    result = in_thread(lambda: sum(len(piece) for piece in iter(channel.read, b"")))
+    for _ in range(20_000):
+        channel.deliver(b"ab", False)
+    channel.deliver(b"", True)
+    assert result() == 40_000
