@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -29,7 +30,7 @@ class RequestPool(Executor):
             thread.start()
 
     def run(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Have a thread call `call(*arguments)`, which must not raise."""
+        """Have a thread call `call(*arguments)`, which should not raise."""
         self._queue.put((call, arguments))
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
@@ -52,7 +53,10 @@ class RequestPool(Executor):
             if task is None:
                 return
             call, arguments = task
-            call(*arguments)
+            try:
+                call(*arguments)
+            except Exception:  # The top of a thread: it has more requests to serve.
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             # The last request must not be kept alive by an idle thread.
             del task, call, arguments
 

@@ -162,6 +162,8 @@ class Receiving(ConnectionState):
         if self._is_refused(stream_id):
             self._guard.charge_control(self._now)
             return
+        if stream_id > self.last_stream_id + 2:
+            self._skipped.append((self.last_stream_id + 1, stream_id - 1))
         self.last_stream_id = stream_id
         if block.priority is not None and block.priority[0] == stream_id:
             self._refuse(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself")
@@ -227,6 +229,9 @@ class Receiving(ConnectionState):
 
     def _receive_trailers(self, stream_id: int, section: Fields, end_stream: bool) -> None:
         stream = self.streams.get(stream_id)
+        if any(first <= stream_id <= last for first, last in self._skipped):
+            # Section 5.1.1: the identifiers of new streams grow.
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"stream {stream_id} was passed over")
         if stream is None or stream.remote_closed:
             self._judge_late_frame(stream, stream_id, "HEADERS")
             self._guard.charge_control(self._now)

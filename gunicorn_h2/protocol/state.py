@@ -77,6 +77,8 @@ class ConnectionState:
         self._events: list[Event] = []
         self._reset_streams: dict[int, None] = {}
         self._reset_order: deque[int] = deque()
+        self._skipped: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED_RESETS)
+        """First and last of the streams that the client passed over."""
 
     def events(self) -> list[Event]:
         """Take what has happened since the last call, oldest first."""

@@ -94,3 +94,11 @@ def test_an_idle_thread_keeps_nothing_alive():
     gc.collect()
     assert ref() is None
     pool.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_call_that_raises_costs_no_thread(capsys):
+    pool = RequestPool(1)
+    pool.run(divmod, 1, 0)
+    assert pool.submit(divmod, 7, 2).result(TIMEOUT) == (3, 1)
+    pool.shutdown()

@@ -119,9 +119,14 @@ def test_headers_on_a_closed_stream_are_a_connection_error(peer):
     peer.send(peer.headers(1)).assert_goaway(CLOSED, 1)
 
 
-def test_an_identifier_that_was_skipped_is_closed(peer):
+def test_an_identifier_that_was_passed_over_is_not_to_be_used(peer):
     peer.send(peer.headers(5))
-    peer.send(peer.headers(3)).assert_goaway(CLOSED, 5)
+    peer.send(peer.headers(3)).assert_goaway(ErrorCode.PROTOCOL_ERROR, 5)
+
+
+def test_data_on_an_identifier_that_was_passed_over_is_an_error(peer):
+    peer.send(peer.headers(5))
+    peer.send(data(3, b"x")).assert_goaway(CLOSED, 5)
 
 
 def test_frames_that_may_be_late_are_ignored_on_a_closed_stream(peer):
