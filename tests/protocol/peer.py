@@ -110,6 +110,8 @@ class Peer:
         self.config = ConnectionConfig(**config)
         self.core = ServerConnection(self.config, self.now, engine)
         self.encoder, self.decoder = Encoder(), Decoder()
+        # Whatever table size a test announces, the server may make use of it.
+        self.decoder.max_allowed_table_size = 65_536
         self.frames, self.events, self.answers, self.octets, self.written = [], [], {}, b"", b""
         self._section, self._next = b"", 1
         if setup:
