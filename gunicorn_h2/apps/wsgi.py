@@ -70,6 +70,8 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         """Prepare the head; it leaves with the first data."""
         if self.headers_sent:
             return
+        if self.status is None:
+            raise RuntimeError("the application did not call start_response")
         self.headers_sent = True
         self._status = self.status_code
         names = set()
@@ -188,7 +190,7 @@ class WSGIHandler:
             self._run(environ, response)
         except StreamAborted as error:
             self._log.debug("Ignoring aborted stream: %s", error)
-        except (Exception, SystemExit):  # Application code: anything may come out of it.
+        except BaseException:  # Application code: anything may come out of it, gevent.Timeout and GreenletExit too.
             self._application_failed(channel, request, response)
         finally:
             self._account(request, environ, response, datetime.now() - started)

@@ -1,0 +1,89 @@
+"""Fixtures for all tests: certificates, and Gunicorn servers for the tests that need real processes."""
+
+import pytest
+
+from tests.support.certs import Certs
+from tests.support.server import REFERENCE_WORKERS, WORKERS, Server
+
+ALL_WORKERS = {**WORKERS, **REFERENCE_WORKERS}
+
+
+def pytest_addoption(parser):
+    """Let one choose the worker classes to test."""
+    parser.addoption("--worker", action="append", choices=sorted(ALL_WORKERS), default=None,
+                     help="test this worker class (may be repeated; default: all of the package's)")
+
+
+def pytest_configure(config):
+    """Register the markers."""
+    config.addinivalue_line("markers", "compat: the quick subset that is run with every supported Gunicorn and Python")
+    config.addinivalue_line("markers", "memory: measures a worker's memory while moving a gigabyte")
+
+
+def pytest_generate_tests(metafunc):
+    """Run every test that needs a worker once for each of the chosen worker classes."""
+    if "worker" in metafunc.fixturenames:
+        names = metafunc.config.getoption("--worker") or list(WORKERS)
+        metafunc.parametrize("worker", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def certs(tmp_path_factory):
+    """A certificate authority with a server and a client certificate."""
+    return Certs(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture(scope="session")
+def worker(request):
+    """The worker class under test."""
+    return ALL_WORKERS[request.param]
+
+
+@pytest.fixture
+def boot(tmp_path_factory, certs, worker):
+    """A function that boots a server for one test; the server is stopped, and its log examined, at the end."""
+    servers = []
+
+    def boot(app="wsgi", start=True, **options):
+        server = Server(tmp_path_factory.mktemp("server"), worker, certs, app, **options)
+        servers.append(server)
+        return server.start() if start else server
+
+    yield boot
+    _stop_all(servers)
+
+
+@pytest.fixture(scope="session")
+def shared_servers(tmp_path_factory, certs, worker):
+    """A function that returns a running server with the given options, booted when it is first asked for."""
+    servers = {}
+
+    def get(app="wsgi", tls=True, **options):
+        key = (app, tls, repr(sorted(options.items())))
+        if key not in servers or not servers[key].running:
+            directory = tmp_path_factory.mktemp("server")
+            servers[key] = Server(directory, worker, certs, app, tls=tls, **options).start()
+        return servers[key]
+
+    get.all = servers
+    yield get
+    _stop_all(servers.values())
+
+
+@pytest.fixture
+def shared(shared_servers):
+    """The shared servers; each one's log is examined after the test."""
+    yield shared_servers
+    for server in shared_servers.all.values():
+        server.check_log()
+
+
+def _stop_all(servers):
+    errors = []
+    for server in servers:
+        try:
+            if server.launched:
+                server.stop()
+        except AssertionError as error:
+            errors.append(str(error))
+    assert not errors, "\n".join(errors)

@@ -1,0 +1,34 @@
+"""Chromium fetches what a 103 names while the response is still in the making."""
+
+import os
+import shutil
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
+from tests.support.server import Server
+from tests.support.tools import run
+
+KINDS = {**WSGI_KINDS, **ASGI_KINDS}
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(
+    shutil.which("chromium") is None and "CI" not in os.environ, reason="chromium is not installed")]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+         "--ignore-certificate-errors"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", KINDS)
+def test_chromium_preloads_on_early_hints(kind, certs, tmp_path):
+    """The page waits for the request of its style sheet, which only the hint has named by then."""
+    app = f"tests.apps.features:{'asgi' if kind in ASGI_KINDS else 'wsgi'}"
+    server = Server(tmp_path, KINDS[kind], certs, app).start()
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        done = run("chromium", *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+                   f"{server.url}/page?key={kind}", timeout=90)
+        assert "<p>preloaded</p>" in done.stdout
+        style = server.wait_log(rf"ACCESS \S+ GET /style.css\?{kind} HTTP/2.0 200")
+        page = server.wait_log(rf"ACCESS \S+ GET /page\?key={kind} HTTP/2.0 200")
+        assert style.line_number < page.line_number

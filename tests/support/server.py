@@ -1,0 +1,338 @@
+"""Booting real Gunicorn processes and watching what they log.
+
+A server is one Gunicorn master in a process group of its own. Its output is read by a thread, so a test waits for a
+line and never for a time. Stopping a server fails the test if its log holds trouble that no one announced.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOT_TIMEOUT = 20
+TROUBLE = re.compile(r"Traceback \(most recent call last\)|\[CRITICAL\]|was sent SIG(KILL|SEGV|ABRT|BUS)|Fatal Python")
+
+WSGI_APPS = {"flask": "tests.apps.flask_app:app", "wsgi": "tests.apps.wsgi_app:app"}
+
+
+class WorkerKind(NamedTuple):
+    """One way to run the tests: a worker class, the flags it needs, and the application it serves for each name."""
+
+    worker_class: str
+    flags: tuple = ()
+    apps: dict = WSGI_APPS
+
+
+WORKERS = {
+    "thread": WorkerKind("gunicorn_h2.ThreadWorker"),
+}
+
+# Gunicorn's own worker, only on request (--worker builtin): shows which tests the built-in HTTP/2 fails.
+REFERENCE_WORKERS = {
+    "builtin": WorkerKind("gthread", ("--http-protocols", "h2,h1")),
+    "gevent": WorkerKind("gunicorn_h2.GeventWorker"),
+    "eventlet": WorkerKind("gunicorn_h2.EventletWorker"),
+}
+
+# The prologue ties the master's life to the test run's; the epilogue logs a line once a worker can serve.
+PROLOGUE = """\
+import sys
+if sys.platform == "linux":
+    import ctypes, signal
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
+"""
+EPILOGUE = """
+_post_worker_init = globals().get("post_worker_init")
+
+
+def post_worker_init(worker):
+    if _post_worker_init is not None:
+        _post_worker_init(worker)
+    worker.log.info("worker %s is ready", worker.pid)
+"""
+
+
+class Server:
+    """A running Gunicorn master with its workers, its address and its log."""
+
+    def __init__(self, directory, kind, certs, app="wsgi", tls=True, unix=False, flags=(), env=None, code="",
+                 **settings):
+        self.directory, self.kind, self.certs = Path(directory), kind, certs
+        self.app, self.tls = app, tls
+        self.socket_path = str(self.directory / "g.sock") if unix else None
+        self.settings = {**self._default_settings(), **settings}
+        self.code = code
+        self.flags, self.env = tuple(flags), dict(env or {})
+        self.expected, self.host, self.port = [], "127.0.0.1", None
+        self._lines, self._checked, self._eof = [], 0, False
+        self._news = threading.Condition()
+        self._process = None
+
+    # -- configuration ---------------------------------------------------------------------------------------------
+
+    def _default_settings(self):
+        settings = {
+            "bind": f"unix:{self.socket_path}" if self.socket_path else "127.0.0.1:0",
+            "workers": 1,
+            "threads": 8,
+            "accesslog": "-",
+            "access_log_format": "ACCESS %(h)s %(r)s %(s)s",
+            "graceful_timeout": 10,
+            "http2_drain_timeout": 0.3,
+            "control_socket_disable": True,
+        }
+        if self.tls:
+            settings.update(certfile=self.certs.server_cert, keyfile=self.certs.server_key)
+        else:
+            settings["http2_cleartext"] = "both"
+        return settings
+
+    def write_conf(self, code=None, **settings):
+        """Write the conf file; called again before a reload, with the settings that are to change."""
+        self.settings.update(settings)
+        self.code = self.code if code is None else code
+        lines = [f"{name} = {value!r}" for name, value in self.settings.items()]
+        text = "\n".join([PROLOGUE, *lines, self.code, EPILOGUE])
+        (self.directory / "gunicorn.conf.py").write_text(text, encoding="utf-8")
+
+    @property
+    def command(self):
+        """The command line that starts the server."""
+        return [sys.executable, "-m", "gunicorn", "-k", self.kind.worker_class, *self.kind.flags, "-c",
+                str(self.directory / "gunicorn.conf.py"), *self.flags, self.kind.apps.get(self.app, self.app)]
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def launch(self):
+        """Start the master without waiting for anything."""
+        self.write_conf()
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self.env}
+        self._process = subprocess.Popen(self.command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        return self
+
+    def start(self):
+        """Start the master and return once every worker can serve."""
+        self.launch()
+        try:
+            address = self.wait_log(r"Listening at: (\S+)", timeout=BOOT_TIMEOUT)[1]
+            if not self.socket_path:
+                self.host, port = re.match(r"https?://(\[[^]]+\]|[^:,]+):(\d+)", address).groups()
+                self.host, self.port = self.host.strip("[]"), int(port)
+            self._wait_ready(0)
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def stop(self, timeout=20):
+        """Ask the server to go, see that it does, and look for trouble in its log."""
+        try:
+            if self.running:
+                self.signal(signal.SIGTERM)
+                self.wait_exit(timeout)
+        finally:
+            self.kill()
+        self.check_log()
+
+    @property
+    def launched(self):
+        """Whether it has been started at all."""
+        return self._process is not None
+
+    def kill(self):
+        """Kill the whole process group, whatever state it is in."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait()
+        self._reader.join(timeout=5)
+        self._process.stdout.close()
+
+    def wait_exit(self, timeout=20):
+        """Wait until the master is gone and return its exit status."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout} s\n{self.log_tail()}") from None
+
+    @property
+    def running(self):
+        """Whether the master process lives."""
+        return self._process.poll() is None
+
+    def signal(self, number):
+        """Send a signal to the master."""
+        os.kill(self._process.pid, number)
+
+    def reload(self, code=None, **settings):
+        """Change the conf file, send SIGHUP and return once the new workers can serve."""
+        self.write_conf(code, **settings)
+        mark = self.log_mark()
+        self.signal(signal.SIGHUP)
+        self._wait_ready(mark)
+
+    def _wait_ready(self, mark):
+        """Wait until as many workers as there are to be have logged that they can serve, after a mark."""
+        for _ in range(self.settings["workers"]):
+            mark = self.wait_log(r"worker \d+ is ready", after=mark, timeout=BOOT_TIMEOUT).line_number + 1
+
+    # -- the log ---------------------------------------------------------------------------------------------------
+
+    def _read_log(self):
+        for line in self._process.stdout:
+            with self._news:
+                self._lines.append(line.decode("utf-8", "backslashreplace").rstrip("\n"))
+                self._news.notify_all()
+        with self._news:
+            self._eof = True
+            self._news.notify_all()
+
+    @property
+    def log(self):
+        """Everything the server has printed so far."""
+        return "\n".join(self._lines)
+
+    def log_mark(self):
+        """Return a place in the log: now."""
+        return len(self._lines)
+
+    def log_tail(self, lines=40):
+        """Return the last lines of the log, for messages."""
+        return "\n".join(self._lines[-lines:])
+
+    def wait_log(self, pattern, after=0, timeout=10):
+        """Wait for a line that matches ``pattern``, at or after the mark ``after``; return the match."""
+        regex, deadline = re.compile(pattern), time.monotonic() + timeout
+        with self._news:
+            seen = after
+            while True:
+                for number in range(seen, len(self._lines)):
+                    match = regex.search(self._lines[number])
+                    if match:
+                        return LogMatch(match, number)
+                seen = max(seen, len(self._lines))
+                left = deadline - time.monotonic()
+                if self._eof or left <= 0:
+                    raise AssertionError(f"no {pattern!r} in the log:\n{self.log_tail()}")
+                self._news.wait(left)
+
+    def expect(self, *patterns):
+        """Announce trouble: a traceback or line that matches one of the patterns is no failure."""
+        self.expected.extend(patterns)
+
+    def check_log(self):
+        """Fail if the log holds trouble that was not announced; each line is looked at once."""
+        lines = self._lines[self._checked:]
+        self._checked += len(lines)
+        bad = [text for text in _trouble(lines) if not any(re.search(p, text) for p in self.expected)]
+        assert not bad, "trouble in the server's log:\n" + "\n".join(bad)
+
+    # -- where it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def authority(self):
+        """What a client puts in ``:authority`` or ``Host``."""
+        return "localhost" if self.socket_path else f"localhost:{self.port}"
+
+    @property
+    def scheme(self):
+        """The scheme of its URLs."""
+        return "https" if self.tls else "http"
+
+    @property
+    def url(self):
+        """The address as a URL without a path."""
+        host = "localhost" if self.socket_path else f"127.0.0.1:{self.port}"
+        return f"{self.scheme}://{host}"
+
+    @property
+    def curl_options(self):
+        """The options curl needs to reach the server."""
+        unix = ["--unix-socket", self.socket_path] if self.socket_path else []
+        return [*unix, "--cacert", self.certs.ca]
+
+    # -- the processes ---------------------------------------------------------------------------------------------
+
+    @property
+    def pid(self):
+        """The master's process id."""
+        return self._process.pid
+
+    @property
+    def worker_pids(self):
+        """The process ids of the workers that live, oldest first."""
+        booted = re.findall(r"Booting worker with pid: (\d+)", self.log)
+        gone = set(re.findall(r"Worker exiting \(pid: (\d+)\)", self.log))
+        return [int(pid) for pid in booted if pid not in gone and _alive(int(pid))]
+
+    @property
+    def worker_pid(self):
+        """The process id of the only worker."""
+        (pid,) = self.worker_pids
+        return pid
+
+    def rss(self):
+        """Resident memory of the only worker, in bytes."""
+        return _memory(self.worker_pid, "VmRSS")
+
+    def reset_peak(self):
+        """Forget the worker's highest resident memory, and return the present one."""
+        Path(f"/proc/{self.worker_pid}/clear_refs").write_text("5")
+        return self.rss()
+
+    def peak_rss(self):
+        """The highest resident memory of the only worker since ``reset_peak``, in bytes."""
+        return _memory(self.worker_pid, "VmHWM")
+
+
+class LogMatch:
+    """A match in the log, with the number of its line."""
+
+    def __init__(self, match, line_number):
+        self._match, self.line_number = match, line_number
+
+    def __getitem__(self, group):
+        return self._match[group]
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _memory(pid, field):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"process {pid} has no {field}")
+
+
+def _trouble(lines):
+    """Yield each troubling line, a traceback with everything up to its last line."""
+    numbers = iter(range(len(lines)))
+    for number in numbers:
+        if not TROUBLE.search(lines[number]):
+            continue
+        block = [lines[number]]
+        while "Traceback" in block[0]:
+            number = next(numbers, None)
+            if number is None:
+                break
+            block.append(lines[number])
+            if not lines[number].startswith((" ", "\t")):
+                break
+        yield "\n".join(block)

@@ -1,0 +1,37 @@
+"""Finding and running the command-line clients the tests are driven by."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+PACKAGES = {"curl": "curl", "nghttp": "nghttp2-client", "h2load": "nghttp2-client"}
+
+
+def require_tool(name):
+    """Return the path of a command; where it is missing skip, but fail in CI, where nothing may be skipped."""
+    path = shutil.which(name)
+    if path:
+        return path
+    reason = f"{name} is not installed; install the package {PACKAGES.get(name, name)}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def run(name, *args, timeout=60, check=True, **kwargs):
+    """Run a command-line client and return the finished process, its output as text."""
+    command = [require_tool(name), *map(str, args)]
+    if kwargs.setdefault("text", True):
+        kwargs.setdefault("errors", "backslashreplace")
+    done = subprocess.run(command, capture_output=True, timeout=timeout, **kwargs)
+    if check:
+        assert done.returncode == 0, f"{' '.join(command)}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def curl(server, path, *args, **kwargs):
+    """Run curl against a path of a server, trusting its certificate authority."""
+    common = ["--silent", "--show-error", "--max-time", "60", *server.curl_options]
+    return run("curl", *common, *args, server.url + path, **kwargs)

@@ -1,0 +1,54 @@
+"""Every conf file in conf_examples/ boots as it is and serves HTTP/2."""
+
+from pathlib import Path
+
+import pytest
+
+from gunicorn_h2.workers.settings import TABLE
+from tests.support.command import Command, fetch
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "conf_examples").glob("*.py"))
+
+
+def names_of(path):
+    """Return what a conf file defines."""
+    names = {}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), names)
+    return names
+
+
+def options_for(example, certs):
+    """Return the arguments that replace what only the real machine has: its certificate, its address."""
+    names = names_of(example)
+    options = ["-c", str(example)]
+    if "certfile" in names:
+        options += ["--certfile", certs.server_cert, "--keyfile", certs.server_key]
+    if "PORT" not in example.read_text() and not str(names.get("bind", "")).startswith("unix:"):
+        options += ["--bind", "127.0.0.1:0"]
+    return options
+
+
+@pytest.mark.compat
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_the_example_serves_http2(example, certs, tmp_path):
+    env = {"PORT": "0", "RUNTIME_DIRECTORY": str(tmp_path), "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    server = Command(tmp_path, certs, *options_for(example, certs), module="gunicorn", env=env)
+    server.ready = "Booting worker"  # the request waits for the rest
+    server.start()
+    try:
+        uds = None if server.port else str(tmp_path / "app.sock")
+        assert fetch(server, uds=uds).status_code == 200
+        assert "[WARNING]" not in server.log
+    finally:
+        server.stop()
+
+
+def test_the_limits_are_the_defaults():
+    names = names_of(next(path for path in EXAMPLES if path.stem == "limits"))
+    for spec in TABLE:
+        assert spec.parse(names[spec.name]) == spec.default, spec.name
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_the_example_says_how_to_use_it(example):
+    assert f"-c {example.name}" in names_of(example)["__doc__"].replace('", "', " ")
