@@ -29,7 +29,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 IDLE_CONNECTIONS = 200
 GOAL_RATIO, GOAL_HEAD_OF_LINE, GOAL_IDLE_DELAY = 2.0, 0.6, 0.020
-WORKERS = {"thread": ("gunicorn_h2.ThreadWorker", "gthread")}
+WORKERS = {
+    "thread": ("gunicorn_h2.ThreadWorker", "gthread"),
+    "gevent": ("gunicorn_h2.GeventWorker", "gevent"),
+    "asgi": ("gunicorn_h2.ASGIWorker", "asgi"),
+}
+ASGI_WORKERS = {*WORKERS["asgi"]}
 
 
 @dataclass
@@ -71,7 +76,8 @@ def serve(worker: str, flags: list[str], files: tuple[str, str]) -> Iterator[Ser
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "bench.hello:app", "-k", worker, "-b", f"127.0.0.1:{port}"]
+    app = "bench.hello_asgi:app" if worker in ASGI_WORKERS else "bench.hello:app"
+    command = [sys.executable, "-m", "gunicorn", app, "-k", worker, "-b", f"127.0.0.1:{port}"]
     command += ["--certfile", files[0], "--keyfile", files[1], "--log-level", "warning", "--keep-alive", "60", *flags]
     process = subprocess.Popen(command, cwd=HERE.parent)
     try:
@@ -169,10 +175,10 @@ def main() -> int:
     options = parser.parse_args()
     ours, theirs = WORKERS[options.worker]
     with certificate() as files:
-        with serve(ours, ["--threads", "16"], files) as mine:
-            with serve(theirs, ["--threads", "16", "--http-protocols", "h2,h1"], files) as builtin:
-                ratio = compare_throughput(mine, builtin, options.rounds, options.requests)
-                waits = [(server.name, head_of_line(server)) for server in (mine, builtin)]
+        flags = ["--threads", "16", "--http-protocols", "h2,h1"]
+        with serve(ours, flags, files) as mine, serve(theirs, flags, files) as builtin:
+            ratio = compare_throughput(mine, builtin, options.rounds, options.requests)
+            waits = [(server.name, head_of_line(server)) for server in (mine, builtin)]
         with serve(ours, ["--threads", "4"], files) as mine:
             delay = idle_delay(mine)
     print(f"ratio {ratio:.2f} (goal: {GOAL_RATIO} or more)")

@@ -325,7 +325,8 @@ def test_the_startup_line_with_tls(read):
 
 def test_the_startup_line_without_tls(read):
     cfg = read("http2_cleartext = 'prior-knowledge'\nforwarded_allow_ips = '10.0.0.0/8'\nthreads = 4")
-    assert "cleartext HTTP/2 (prior-knowledge) from 10.0.0.0/8; engine h2;" in startup_line(load_settings(cfg), cfg, "4 threads")
+    line = startup_line(load_settings(cfg), cfg, "4 threads")
+    assert "cleartext HTTP/2 (prior-knowledge) from 10.0.0.0/8; engine h2;" in line
 
 
 def test_the_startup_line_names_unix_sockets(read):
