@@ -1,0 +1,63 @@
+"""The green driver's view of gevent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+
+from .green import Library, Waiter
+
+__all__ = ["GEVENT", "GeventWaiter"]
+
+_READ, _WRITE = 1, 2
+
+
+class GeventWaiter(Waiter):
+    """Waits with watchers of its own, beside those that a gevent socket has."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._hub = gevent.get_hub()
+        self._reader = self._hub.loop.io(fd, _READ)
+        self._writer = self._hub.loop.io(fd, _WRITE)
+        self._timer = self._hub.loop.timer(0.0)
+        self._closed = False
+
+    def _watch(self, wants_write: bool) -> None:
+        if not self._reader.active:
+            self._reader.start(self._on_readable)
+        if wants_write == self._writer.active:
+            return
+        if wants_write:
+            self._writer.start(self._on_writable)
+        else:
+            self._writer.stop()
+
+    def unwatch(self) -> None:
+        """See `Waiter.unwatch`."""
+        if not self._closed:
+            self._reader.stop()
+            self._writer.stop()
+
+    def close(self) -> None:
+        """See `Waiter.close`."""
+        self._closed = True
+        for watcher in (self._reader, self._writer, self._timer):
+            watcher.stop()
+            watcher.close()
+
+    def _set_alarm(self, seconds: float) -> None:
+        self._timer.stop()
+        self._timer.close()
+        self._timer = self._hub.loop.timer(seconds)
+        self._timer.start(self._on_alarm, update=True)
+
+    def _call_soon(self, call: Callable[[], None]) -> None:
+        self._hub.loop.run_callback(call)
+
+    def _switch_to_hub(self) -> None:
+        self._hub.switch()
+
+
+GEVENT = Library(GeventWaiter, gevent.spawn, gevent.kill)

@@ -1,0 +1,45 @@
+"""The gevent worker: Gunicorn's own, with HTTP/2 by the green driver."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.workers import ggevent
+
+from gunicorn_h2.drivers.green_gevent import GEVENT
+
+from .green import Acceptor, GreenWorker
+
+__all__ = ["GeventWorker"]
+
+
+class _Server(StreamServer):  # type: ignore[misc]
+    """See `Acceptor`, which also wants `close`."""
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.pool.free_count() != self.pool.size)
+
+    def kill(self) -> None:
+        self.stop(timeout=1)
+
+
+class GeventWorker(GreenWorker, ggevent.GeventWorker):  # type: ignore[misc]
+    """HTTP/2 with a greenlet for each request, HTTP/1 by Gunicorn's own code."""
+
+    library = GEVENT
+
+    def start_accepting(self, listener: Any) -> Acceptor:
+        """See `GreenWorker`."""
+        listener.setblocking(1)
+        # Without TLS: gevent would wait in a handshake without end.
+        server = _Server(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
+        if self.cfg.workers > 1:
+            # As Gunicorn does: leave something to the other workers.
+            server.max_accept = 1
+        server.start()
+        acceptor: Acceptor = server
+        return acceptor

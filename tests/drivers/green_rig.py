@@ -1,0 +1,147 @@
+"""A green driver in a thread with a hub of its own. Nothing is patched, so applications wait by the library's means."""
+
+import contextlib
+import importlib
+import queue
+import socket
+import ssl
+import threading
+
+from gunicorn_h2.drivers.green import GreenDriver
+from gunicorn_h2.drivers.negotiation import Terms
+from gunicorn_h2.drivers.opening import Opening
+from gunicorn_h2.protocol.config import ConnectionConfig
+from tests.support.h2client import H2Client
+
+from .rig import TIMEOUT, Log
+
+
+class Hub:
+    """A thread whose main greenlet does what it is told; between two calls the others run."""
+
+    def __init__(self, name):
+        self.library = getattr(importlib.import_module(f"gunicorn_h2.drivers.green_{name}"), name.upper())
+        self.sleep = importlib.import_module(name).sleep
+        self._calls, self._stopping = queue.SimpleQueue(), False
+        self._bell, self._ear = socket.socketpair()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._thread.start()
+
+    def call(self, what, *arguments):
+        """Have the main greenlet call something; return what it returns."""
+        answer = queue.SimpleQueue()
+        self._calls.put((what, arguments, answer))
+        self._bell.send(b"!")
+        result = answer.get(timeout=TIMEOUT)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def spawn(self, what, *arguments):
+        """Have a new greenlet call something; return the greenlet."""
+        return self.call(self.library.spawn, what, *arguments)
+
+    def close(self):
+        """End the thread."""
+        self.call(self._stop)
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+        self._bell.close()
+        self._ear.close()
+
+    def _stop(self):
+        self._stopping = True
+
+    def _loop(self):
+        waiter = self.library.make_waiter(self._ear.fileno())
+        while not self._stopping:
+            waiter.wait(False, None)
+            if waiter.readable:
+                self._ear.recv(1)
+                self._answer(*self._calls.get())
+        waiter.close()
+
+    def _answer(self, what, arguments, answer):
+        try:
+            answer.put(what(*arguments))
+        except Exception as error:  # The test shall see it, not the thread.
+            answer.put(error)
+
+
+class GreenRig:
+    """A driver on a hub, with what it has told, and clients for it."""
+
+    def __init__(self, hub, certs, application, handshake_timeout=TIMEOUT, **config):
+        self.hub, self.certs, self.handshake_timeout = hub, certs, handshake_timeout
+        self.log, self.requests, self.handed_over = Log(), 0, queue.SimpleQueue()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certs.server_cert, certs.server_key)
+        self.context.set_alpn_protocols(["h2", "http/1.1"])
+        config.setdefault("idle_timeout", TIMEOUT)
+        self.driver = GreenDriver(hub.library, ConnectionConfig(**config), application, self.log, self._count_request)
+        self.ended, self.owners, self._sockets = queue.SimpleQueue(), [], []
+
+    def close(self):
+        """End every connection."""
+        for owner in self.owners:
+            self.hub.call(self.hub.library.kill, owner)
+        for sock in self._sockets:
+            sock.close()
+
+    def serve(self, sock, tls=False):
+        """Have the driver serve a socket, in a greenlet of its own."""
+        terms = Terms(self._wrap if tls else None, None if tls else Opening(preface=True), self.handshake_timeout)
+        self.owners.append(self.hub.spawn(self._serve, sock, terms))
+
+    def connect(self, tls=False):
+        """Open a connection; return the client's socket, after the handshake where it is TLS."""
+        ours, theirs = socket.socketpair()
+        self._sockets.append(theirs)
+        theirs.settimeout(TIMEOUT)
+        self.serve(ours, tls)
+        if tls:
+            theirs = self.certs.client_context().wrap_socket(theirs, server_hostname="localhost")
+            self._sockets.append(theirs)
+        return theirs
+
+    def client(self, tls=False, settings=None, **options):
+        """Open an HTTP/2 connection; return the client."""
+        client = H2Client(self.connect(tls), **options)
+        client.send_preface(settings)
+        return client
+
+    def _serve(self, sock, terms):
+        try:
+            self.driver.serve(sock, "a test", ("localhost", 443), terms, self._hand_over)
+        finally:
+            self.ended.put(sock)
+
+    def wait_ended(self):
+        """Wait until the greenlet of a connection has nothing left to do."""
+        self.ended.get(timeout=TIMEOUT)
+
+    def _wrap(self, sock):
+        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+    def _hand_over(self, sock, peer, server, data):
+        self._sockets.append(sock)
+        self.handed_over.put((sock, data))
+
+    def _count_request(self):
+        self.requests += 1
+
+
+@contextlib.contextmanager
+def held(hub):
+    """A function by which greenlets wait until the block ends, or `let_go` is called."""
+    open_ = []
+
+    def wait():
+        while not open_:
+            hub.sleep(0.001)
+
+    wait.let_go = lambda: open_.append(True)
+    try:
+        yield wait
+    finally:
+        wait.let_go()

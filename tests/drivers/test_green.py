@@ -1,0 +1,335 @@
+"""The green driver on each library: real sockets, a real hub in a thread of its own."""
+
+import socket
+import struct
+import time
+from queue import SimpleQueue
+
+import greenlet
+import pytest
+
+from tests.support.h2client import CANCEL, PREFACE
+
+from .green_rig import GreenRig, Hub, held
+from .rig import TIMEOUT, Probe, hello
+
+
+@pytest.fixture(params=["gevent", "eventlet"])
+def hub(request):
+    """A running hub of each library that is installed."""
+    pytest.importorskip(request.param)
+    hub = Hub(request.param)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def run(hub, certs):
+    """A function that runs a driver with an application; at the end it is closed, and its log examined."""
+    rigs = []
+
+    def run(application, **options):
+        rigs.append(GreenRig(hub, certs, application, **options))
+        return rigs[-1]
+
+    yield run
+    for rig in rigs:
+        rig.close()
+    assert [error for rig in rigs for error in rig.log.errors] == []
+
+
+# -- waiting ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair():
+    """Two connected sockets that do not block."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        other.setblocking(False)
+        yield one, other
+
+
+class Waiting:
+    """A greenlet that waits, once for each call of `wait`, and what its waiter has found."""
+
+    def __init__(self, hub, sock):
+        self.hub, self.found = hub, SimpleQueue()
+        self.waiter = hub.call(hub.library.make_waiter, sock.fileno())
+
+    def wait(self, wants_write=False, seconds=None):
+        """Begin to wait."""
+        self.hub.spawn(self._wait, wants_write, seconds)
+
+    def _wait(self, wants_write, seconds):
+        self.waiter.wait(wants_write, None if seconds is None else time.monotonic() + seconds)
+        self.found.put((self.waiter.readable, self.waiter.writable))
+
+    def result(self):
+        """Whether the socket was readable, and whether writable."""
+        return self.found.get(timeout=TIMEOUT)
+
+
+@pytest.fixture
+def waiting(hub, pair):
+    """A waiter for one end of the pair."""
+    waiting = Waiting(hub, pair[0])
+    yield waiting
+    hub.call(waiting.waiter.close)
+
+
+def test_a_wait_ends_when_the_socket_is_readable(waiting, pair):
+    for _ in range(3):
+        waiting.wait()
+        pair[1].send(b"x")
+        assert waiting.result() == (True, False)
+        pair[0].recv(1)
+
+
+def test_a_wait_ends_when_the_socket_is_writable_if_that_is_wanted(waiting, pair):
+    waiting.wait(wants_write=True)
+    assert waiting.result() == (False, True)
+    # Between two waits the hub may have found it once more.
+    waiting.wait(seconds=0.01)
+    waiting.result()
+    waiting.wait(seconds=0.01)
+    assert waiting.result() == (False, False)
+
+
+def test_a_wait_ends_at_its_deadline(waiting):
+    for seconds in (0.02, 0.01, 0.01, -1.0):
+        waiting.wait(seconds=seconds)
+        assert waiting.result() == (False, False)
+
+
+def test_an_earlier_deadline_counts(waiting):
+    waiting.wait(seconds=3600)
+    waiting.hub.call(waiting.waiter.wake)
+    waiting.result()
+    waiting.wait(seconds=0.01)
+    assert waiting.result() == (False, False)
+
+
+def test_wake_ends_a_wait_once(waiting):
+    waiting.wait()
+    for _ in range(3):
+        waiting.hub.call(waiting.waiter.wake)
+    assert waiting.result() == (False, False)
+
+
+def test_a_wake_before_the_wait_is_not_lost(waiting):
+    waiting.hub.call(waiting.waiter.wake)
+    waiting.hub.call(waiting.hub.sleep, 0)
+    waiting.wait()
+    assert waiting.result() == (False, False)
+
+
+def test_readiness_while_the_owner_waits_for_something_else_is_not_lost(waiting, pair):
+    """The hub must neither spin nor forget."""
+    waiting.wait()
+    waiting.hub.call(waiting.waiter.wake)
+    waiting.result()
+    pair[1].send(b"x")
+    waiting.hub.call(waiting.hub.sleep, 0.01)
+    waiting.wait()
+    assert waiting.result() == (True, False)
+
+
+def test_closing_twice_and_waking_late_do_no_harm(waiting):
+    waiting.hub.call(waiting.waiter.wake)
+    waiting.hub.call(waiting.waiter.close)
+    waiting.hub.call(waiting.waiter.unwatch)
+    waiting.hub.call(waiting.hub.sleep, 0)
+
+
+# -- serving ---------------------------------------------------------------------------------------------------------
+
+
+def test_requests_are_answered(run, tls):
+    rig = run(Probe(hello))
+    client = rig.client(tls)
+    for number in range(20):
+        assert client.get(f"/{number}").text == f"/{number}"
+    assert rig.requests == 20
+
+
+def test_streams_of_all_connections_run_side_by_side(run, hub, tls):
+    inside = []
+
+    def meet(channel):
+        inside.append(channel)
+        while len(inside) < 200:
+            hub.sleep(0.001)
+        hello(channel)
+
+    rig = run(Probe(meet))
+    clients = [rig.client(tls) for _ in range(4)]
+    streams = [(client, client.request(path="/x")) for client in clients for _ in range(50)]
+    assert [client.response(stream).text for client, stream in streams] == ["/x"] * 200
+
+
+def test_more_than_the_socket_takes_waits_for_the_client(run, tls):
+    probe = Probe(lambda channel: channel.respond(200, [], bytes(1_000_000), True))
+    rig = run(probe, stream_buffer_size=2_000_000)
+    client = rig.client(tls, {4: 2**31 - 1}, deaf=True)
+    client.grant(2**30)
+    streams = [client.request() for _ in range(5)]
+    for _ in streams:
+        assert probe.result() is None
+    assert [client.response(stream).received for stream in streams] == [1_000_000] * 5
+
+
+def test_http1_is_handed_over_with_what_was_read(run):
+    rig = run(Probe(hello))
+    rig.connect().send(b"GET / HTTP/1.1\r\n")
+    sock, data = rig.handed_over.get(timeout=TIMEOUT)
+    assert data == b"GET / HTTP/1.1\r\n"
+    assert sock.fileno() != -1
+
+
+def test_http1_by_alpn_is_handed_over(run, certs):
+    rig = run(Probe(hello))
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(TIMEOUT)
+    rig.serve(ours, tls=True)
+    with certs.client_context(alpn=("http/1.1",)).wrap_socket(theirs, server_hostname="localhost"):
+        sock, data = rig.handed_over.get(timeout=TIMEOUT)
+    assert data == b""
+    assert sock.selected_alpn_protocol() == "http/1.1"
+
+
+@pytest.mark.parametrize("sent", [b"", PREFACE[:5]], ids=["nothing", "half"])
+def test_negotiation_has_a_deadline(run, tls, sent):
+    rig = run(Probe(hello), handshake_timeout=0.05)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(TIMEOUT)
+        rig.serve(ours, tls)
+        theirs.send(sent)
+        assert theirs.recv(1) == b""
+    rig.wait_ended()
+
+
+def test_a_client_that_is_gone_before_tls(run):
+    rig = run(Probe(hello))
+    with socket.create_server(("127.0.0.1", 0)) as listener, \
+            socket.create_connection(listener.getsockname()) as client:
+        server, _ = listener.accept()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    rig.serve(server, tls=True)
+    rig.wait_ended()
+    assert any("failed" in text for text in rig.log.debugs)
+
+
+def test_an_idle_connection_is_closed(run, tls):
+    rig = run(Probe(hello), idle_timeout=0.05)
+    client = rig.client(tls)
+    client.get("/")
+    client.wait_goaway()
+    client.close()
+    rig.wait_ended()
+
+
+# -- the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_shutdown_ends_connections_when_their_requests_are_done(run, hub, tls):
+    with held(hub) as wait:
+        def serve(channel):
+            wait()
+            hello(channel)
+
+        rig = run(Probe(serve), drain_timeout=0.1)
+        busy, idle = rig.client(tls), rig.client(tls)
+        idle.ping()
+        stream = busy.request(path="/x")
+        busy.ping()
+        hub.call(rig.driver.shutdown)
+        hub.call(rig.driver.shutdown)
+        assert idle.wait_goaway(2)[1] == 0
+        idle.wait_closed()
+        idle.close()
+        wait.let_go()
+        assert busy.response(stream).text == "/x"
+        busy.wait_goaway(2)
+        busy.close()
+        rig.wait_ended()
+        rig.wait_ended()
+
+
+def test_shutdown_does_not_wait_for_a_client_that_says_nothing(run, hub, tls):
+    rig = run(Probe(hello), drain_timeout=0.05)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(TIMEOUT)
+        rig.serve(ours, tls)
+        hub.call(rig.driver.shutdown)
+        assert theirs.recv(1) == b""
+    rig.wait_ended()
+
+
+def test_a_connection_lasts_until_its_application_calls_have_returned(run, hub):
+    """Else a client could start any number of them."""
+    with held(hub) as wait:
+        probe = Probe(lambda channel: wait())
+        rig = run(probe)
+        client = rig.client()
+        client.request()
+        probe.channel()
+        client.close()
+        hub.call(hub.sleep, 0.01)
+        assert rig.ended.empty()
+        wait.let_go()
+        rig.wait_ended()
+
+
+def test_a_killed_owner_ends_its_requests(run, hub, tls):
+    ends = SimpleQueue()
+
+    def serve(channel):
+        try:
+            while True:
+                hub.sleep(1)
+        except greenlet.GreenletExit:
+            ends.put(channel.aborted)
+            raise
+
+    probe = Probe(serve)
+    rig = run(probe)
+    client = rig.client(tls)
+    client.request()
+    probe.channel()
+    hub.call(hub.library.kill, rig.owners[0])
+    assert ends.get(timeout=TIMEOUT) is True
+    client.wait_closed()
+    rig.wait_ended()
+
+
+def test_a_defect_costs_one_connection(run, hub):
+    """Something that the core cannot take comes from an application."""
+    probe = Probe(lambda channel: channel.respond(200, [("not", "bytes")], b"", True))
+    rig = run(probe)
+    client, other = rig.client(), rig.client()
+    client.request()
+    client.wait_closed()
+    rig.wait_ended()
+    ((message, _),) = rig.log.errors
+    assert "internal error" in message
+    rig.log.errors.clear()
+    other.ping()
+
+
+def test_a_reset_reaches_the_application(run, hub):
+    def serve(channel):
+        while not channel.aborted:
+            hub.sleep(0.001)
+        return "told"
+
+    probe = Probe(serve)
+    client = run(probe).client()
+    stream = client.request()
+    probe.channel()
+    client.reset(stream, CANCEL)
+    assert probe.result() == "told"
+    client.ping()
