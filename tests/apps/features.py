@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 PLAIN = "text/plain"
 LATE = "</late.css>; rel=preload"
 STYLE = b"p { color: green }\n"
-WAIT = 10
+WAIT = 5
 asked, asked_lock = {}, threading.Lock()
 
 

@@ -29,9 +29,9 @@ class Command(Server):
     ready = "worker is ready"
     """What a worker logs when it can be stopped again: Gunicorn loses a signal that comes earlier."""
 
-    def __init__(self, directory, certs, *arguments, conf=CONF, module="gunicorn_h2.cli", env=None):
+    def __init__(self, directory, certs, *arguments, conf=CONF, module="gunicorn_h2.cli", env=None, app=APP):
         super().__init__(directory, None, certs, flags=arguments, env={"TMPDIR": str(directory), **(env or {})})
-        self.conf, self.module = conf, module
+        self.conf, self.module, self.app = conf, module, app
 
     def write_conf(self, *_, **__):
         """Write the conf file as it is."""
@@ -40,7 +40,7 @@ class Command(Server):
     @property
     def command(self):
         """The command line; an argument -c stands before the one of the test, which therefore wins."""
-        return [sys.executable, "-m", self.module, "-c", str(self.directory / "conf.py"), *self.flags, APP]
+        return [sys.executable, "-m", self.module, "-c", str(self.directory / "conf.py"), *self.flags, self.app]
 
     def start(self, timeout=BOOT_TIMEOUT):
         """Start the master and return once a worker can serve."""

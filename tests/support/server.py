@@ -28,15 +28,21 @@ class WorkerKind(NamedTuple):
     flags: tuple = ()
     apps: dict = WSGI_APPS
 
+    @property
+    def has_threads(self):
+        """Whether `threads` limits the requests that run at a time."""
+        return self.worker_class in ("gunicorn_h2.ThreadWorker", "gthread")
+
 
 WORKERS = {
     "thread": WorkerKind("gunicorn_h2.ThreadWorker"),
+    "gevent": WorkerKind("gunicorn_h2.GeventWorker"),
 }
 
-# Gunicorn's own worker, only on request (--worker builtin): shows which tests the built-in HTTP/2 fails.
+# On request only (--worker builtin): Gunicorn's own worker shows which tests the built-in HTTP/2 fails, and only
+# Gunicorn 25 has an eventlet worker.
 REFERENCE_WORKERS = {
     "builtin": WorkerKind("gthread", ("--http-protocols", "h2,h1")),
-    "gevent": WorkerKind("gunicorn_h2.GeventWorker"),
     "eventlet": WorkerKind("gunicorn_h2.EventletWorker"),
 }
 
