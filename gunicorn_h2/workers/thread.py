@@ -11,6 +11,7 @@ import errno
 import selectors
 import socket
 import ssl
+import sys
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     """HTTP/2 with its streams side by side in `threads` threads, HTTP/1 by Gunicorn's own code."""
 
     _driver: ThreadDriver
+    _quitting = False
 
     @classmethod
     def capacity(cls, cfg: Any) -> str:
@@ -103,8 +105,19 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     # The loop
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """SIGQUIT and SIGINT: end at once.
+
+        Gunicorn raises SystemExit here, wherever the main thread happens to be. In a finalizer it
+        would be lost, so the main loop raises it again.
+        """
+        self._quitting = True
+        super().handle_quit(sig, frame)
+
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Gunicorn's main loop calls this for everything that happens, while stopping as well."""
+        if self._quitting:
+            sys.exit(0)
         if not self.alive:
             self._driver.shutdown()
         self._driver.poll(timeout)
