@@ -20,7 +20,8 @@ def names_of(path):
 def options_for(example, certs):
     """Return the arguments that replace what only the real machine has: its certificate, its address."""
     names = names_of(example)
-    options = ["-c", str(example)]
+    # One worker: another may still be booting when the first has answered, and Gunicorn then loses the signal to stop.
+    options = ["-c", str(example), "--workers", "1"]
     if "certfile" in names:
         options += ["--certfile", certs.server_cert, "--keyfile", certs.server_key]
     if "PORT" not in example.read_text() and not str(names.get("bind", "")).startswith("unix:"):
