@@ -8,6 +8,7 @@ Gunicorn's own code as if it had just been accepted.
 from __future__ import annotations
 
 import errno
+import os
 import selectors
 import socket
 import ssl
@@ -26,6 +27,7 @@ from .base import Http2Worker
 
 __all__ = ["ThreadWorker"]
 
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NOT_AN_ERROR = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
 
@@ -33,6 +35,8 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     """HTTP/2 with its streams side by side in `threads` threads, HTTP/1 by Gunicorn's own code."""
 
     _driver: ThreadDriver
+    _spare: int
+    """A file descriptor to give up when there are none left."""
     _quitting = False
 
     @classmethod
@@ -51,6 +55,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to stop."""
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._driver = ThreadDriver(
             self.poller,
             self.tpool,
@@ -69,7 +74,9 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         try:
             sock, peer = listener.accept()
         except OSError as error:
-            if error.errno not in _NOT_AN_ERROR:
+            if error.errno in _NO_DESCRIPTOR:
+                self._turn_away(listener)
+            elif error.errno not in _NOT_AN_ERROR:
                 raise
             return
         self.nr_conns += 1
@@ -79,6 +86,19 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             self._driver.negotiate(sock, peer, server, terms, self._serve_http1)
         else:
             self._serve_http1(sock, peer, server, b"")
+
+    def _turn_away(self, listener: Any) -> None:
+        """There is no file descriptor for a client: use the spare one to accept and close its connection.
+
+        Left alone, the connection would keep the listening socket readable, and the loop busy.
+        """
+        self.log.warning("No file descriptor left for a connection; raise the limit or lower worker_connections")
+        os.close(self._spare)
+        try:
+            listener.accept()[0].close()
+        except OSError as error:
+            self.log.debug("Cannot turn a connection away: %s", error)
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve_http1(self, sock: socket.socket, peer: Any, server: Any, data: bytes) -> None:
         """Give a connection to Gunicorn's own code; `data` was read in search of the preface."""

@@ -419,6 +419,29 @@ def test_worker_connections(boot):
             assert late.get("/hello").status == 200
 
 
+def test_running_out_of_descriptors(boot, worker):
+    """Connections beyond the limit are turned away; the worker stays, and so do those it has."""
+    if not worker.has_threads:
+        pytest.skip("gevent has a way of its own")
+    server = boot("wsgi", threads=2, keepalive=30, code=textwrap.dedent("""
+        import os, resource
+        def post_worker_init(worker):
+            limit = len(os.listdir("/proc/self/fd")) + 12
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    """))
+    pid = server.worker_pid
+    with H2Client.connect(server) as first, contextlib.ExitStack() as stack:
+        assert first.get("/hello").status == 200
+        for _ in range(30):
+            stack.enter_context(open_plain(server))
+        server.wait_log("No file descriptor left")
+        assert first.get("/hello").status == 200
+        stack.close()
+        with H2Client.connect(server) as late:
+            assert late.get("/hello").status == 200
+    assert server.worker_pid == pid
+
+
 # -- what operators see ------------------------------------------------------------------------------------------------
 
 @compat
