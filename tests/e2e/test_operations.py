@@ -437,6 +437,8 @@ def test_running_out_of_descriptors(boot, worker):
         server.wait_log("No file descriptor left")
         assert first.get("/hello").status == 200
         stack.close()
+        # By then the worker has seen the ends of the others, too.
+        assert first.get("/hello").status == 200
         with H2Client.connect(server) as late:
             assert late.get("/hello").status == 200
     assert server.worker_pid == pid
