@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PORT ?= 8443
-OVERALL_FLOOR := 85
+OVERALL_FLOOR := 95
 PROTOCOL_FLOOR := 100
 BUDGETS := $(wildcard ../shared/tools/budgets.py)
 
