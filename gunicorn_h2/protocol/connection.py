@@ -288,8 +288,6 @@ class ServerConnection(Receiving, Sending):
             deadline = now + self.config.drain_timeout
             self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
 
-    _shutdown_requested = False
-
     def _setup_complete(self, now: float) -> None:
         self.phase = Phase.OPEN
         self.deadline = None

@@ -121,9 +121,6 @@ class Receiving(ConnectionState):
 
     # HEADERS and CONTINUATION (sections 6.2 and 6.10)
 
-    last_accepted_stream_id = frames.LARGEST_STREAM_ID
-    """What the final GOAWAY named."""
-
     def _receive_headers(self, flags: int, stream_id: int, octets: bytes, now: float) -> None:
         if not stream_id & 1:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {stream_id}")

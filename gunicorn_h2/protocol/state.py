@@ -48,6 +48,8 @@ class ConnectionState:
         self.streams: dict[int, Stream] = {}
         self.last_stream_id = 0
         """The highest stream the client has opened."""
+        self.last_accepted_stream_id = frames.LARGEST_STREAM_ID
+        """What the final GOAWAY named."""
         self.running = 0
         """Requests whose application call has not returned, reset streams' included."""
         self.send_window = frames.DEFAULT_WINDOW_SIZE
@@ -69,6 +71,7 @@ class ConnectionState:
         self.deadline: float | None = now + config.setup_timeout if config.setup_timeout else None
         """Of the setup, and later of the shutdown's current phase."""
         self.peer_going_away = False
+        self._shutdown_requested = False
         self._now = now
         """The time of the current call."""
         self._guard = Guard(config, now)
