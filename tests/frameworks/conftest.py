@@ -65,7 +65,7 @@ def http2(request):
 
 
 def works(combination, transport):
-    """Whether Gunicorn's own code does its part: in version 25, ASGI over a kept HTTP/1.1 connection does not."""
+    """Whether Gunicorn's own code does its part: before version 27, ASGI over a kept HTTP/1.1 connection does not."""
     return transport.http2 or not combination.is_asgi or version_info >= (27,)
 
 
