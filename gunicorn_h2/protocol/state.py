@@ -79,7 +79,7 @@ class ConnectionState:
         self._output_size = 0
         self._events: list[Event] = []
         self._reset_streams: dict[int, None] = {}
-        self._reset_order: deque[int] = deque()
+        """In the order in which they were reset."""
         self._skipped: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED_RESETS)
         """First and last of the streams that the client passed over."""
 
@@ -111,9 +111,8 @@ class ConnectionState:
 
     def _remember_reset(self, stream_id: int) -> None:
         self._reset_streams[stream_id] = None
-        self._reset_order.append(stream_id)
-        if len(self._reset_order) > _REMEMBERED_RESETS:
-            del self._reset_streams[self._reset_order.popleft()]
+        if len(self._reset_streams) > _REMEMBERED_RESETS:
+            del self._reset_streams[next(iter(self._reset_streams))]
 
     def _forget(self, stream: Stream) -> None:
         """The stream is closed, in whichever way."""

@@ -18,12 +18,12 @@ from gunicorn_h2.drivers.asyncio_accept import Acceptor, Room
 from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
 from gunicorn_h2.drivers.opening import Opening
 
-from .base import Http2Worker
+from .base import PREFACE_EXPECTED, Http2Worker
 from .tls import make_context
 
 __all__ = ["ASGIWorker"]
 
-_REFUSAL = b"HTTP/2 connection preface expected"
+_REFUSAL = PREFACE_EXPECTED.encode()
 _HEARTBEAT_SECONDS = 1.0
 # Cancelled tasks have a moment to clean up before the arbiter's patience ends.
 _CANCEL_BEFORE = 0.9
@@ -120,7 +120,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
 
     def _refuse_http1(self, transport: asyncio.Transport, peer: Any) -> None:
         """With prior knowledge alone, another protocol is a mistake of the deployment's: say so."""
-        self.log.warning("Invalid request from ip=%s: no HTTP/2 connection preface", peer[0] if peer else "")
+        self.warn_of_http1(peer)
         transport.write(
             b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (len(_REFUSAL), _REFUSAL)

@@ -17,7 +17,10 @@ from .settings import Settings, SettingsError, load_settings, never_http2_reason
 from .tls import TLSWrapper, make_wrapper
 from .upgrade import parse_upgrade
 
-__all__ = ["Http2Worker"]
+__all__ = ["PREFACE_EXPECTED", "Http2Worker"]
+
+PREFACE_EXPECTED = "HTTP/2 connection preface expected"
+"""What a client is told that speaks HTTP/1 where it must not."""
 
 
 class Http2Worker:
@@ -90,12 +93,16 @@ class Http2Worker:
 
     def refuse_http1(self, sock: socket.socket, peer: Any) -> None:
         """With prior knowledge alone, another protocol is a mistake of the deployment's: say so."""
-        self.log.warning("Invalid request from ip=%s: no HTTP/2 connection preface", peer[0] if peer else "")
+        self.warn_of_http1(peer)
         try:
-            util.write_error(sock, 400, "Bad Request", "HTTP/2 connection preface expected")
+            util.write_error(sock, 400, "Bad Request", PREFACE_EXPECTED)
         except OSError as error:
             self.log.debug("Failed to send error message: %s", error)
         util.close(sock)
+
+    def warn_of_http1(self, peer: Any) -> None:
+        """Log that a connection does not speak HTTP/2 where it must."""
+        self.log.warning("Invalid request from ip=%s: no HTTP/2 connection preface", peer[0] if peer else "")
 
     def count_request(self) -> None:
         """Count a request, and end the worker after `max_requests`."""
