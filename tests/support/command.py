@@ -3,7 +3,6 @@
 import os
 import ssl
 import subprocess
-import sys
 
 import httpx
 
@@ -40,7 +39,7 @@ class Command(Server):
     @property
     def command(self):
         """The command line; an argument -c stands before the one of the test, which therefore wins."""
-        return [sys.executable, "-m", self.module, "-c", str(self.directory / "conf.py"), *self.flags, self.app]
+        return [self.python, "-m", self.module, "-c", str(self.directory / "conf.py"), *self.flags, self.app]
 
     def start(self, timeout=BOOT_TIMEOUT):
         """Start the master and return once a worker can serve."""

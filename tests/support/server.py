@@ -67,6 +67,8 @@ def post_worker_init(worker):
 class Server:
     """A running Gunicorn master with its workers, its address and its log."""
 
+    python = sys.executable
+
     def __init__(self, directory, kind, certs, app="wsgi", tls=True, unix=False, flags=(), env=None, code="",
                  **settings):
         self.directory, self.kind, self.certs = Path(directory), kind, certs
@@ -110,18 +112,28 @@ class Server:
     @property
     def command(self):
         """The command line that starts the server."""
-        return [sys.executable, "-m", "gunicorn", "-k", self.kind.worker_class, *self.kind.flags, "-c",
+        return [self.python, "-m", "gunicorn", "-k", self.kind.worker_class, *self.kind.flags, "-c",
                 str(self.directory / "gunicorn.conf.py"), *self.flags, self.kind.apps.get(self.app, self.app)]
+
+    @property
+    def working_directory(self):
+        """Where the master is started; applications can be imported from there."""
+        return ROOT
+
+    @property
+    def environ(self):
+        """The environment variables of the master."""
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self.env}
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     def launch(self):
         """Start the master without waiting for anything."""
         self.write_conf()
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self.env}
-        self._process = subprocess.Popen(self.command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
-                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        self._process = subprocess.Popen(self.command, cwd=self.working_directory, env=self.environ,
+                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                         start_new_session=True)
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         return self
