@@ -19,7 +19,7 @@ http2_cleartext = "off"
 # What reads and writes frames.
 http2_engine = "auto"
 
-# Streams a client may have open at once on a connection; running requests count, even if reset.
+# Streams a client may have open at once on a connection; a reset one counts until its application call has returned.
 http2_max_concurrent_streams = 100
 
 # Receive windows, in octets: how much of a request body may be under way before the application

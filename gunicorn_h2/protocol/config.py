@@ -16,7 +16,9 @@ class ConnectionConfig:
     """The limits of one connection (RFC 9113 sections 6.5.2, 6.9 and 10.5)."""
 
     max_concurrent_streams: int = 100
-    """Streams a client may have open at once, 1 to 2^31-1. Running requests count, too."""
+    """Streams a client may have open at once, 1 to 2^31-1.
+
+    One that was reset counts until its application call has returned."""
 
     initial_window_size: int = 65_535
     """Receive window of a new stream, 1 to 2^31-1."""

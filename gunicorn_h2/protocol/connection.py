@@ -181,9 +181,10 @@ class ServerConnection(Receiving, Sending):
     def finish(self, stream: Stream, now: float) -> None:
         """The application call has returned: nobody will read what is left of the body."""
         self._now = now
-        if stream.running:
-            stream.running = False
-            self.running -= 1
+        if stream.orphaned:
+            stream.orphaned = False
+            self.orphaned_calls -= 1
+        stream.running = False
         stream.finished = True
         self._note_quiet(now)
 

@@ -164,7 +164,7 @@ class Receiving(ConnectionState):
         self.last_stream_id = stream_id
         if block.priority is not None and block.priority[0] == stream_id:
             self._refuse(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself")
-        elif max(len(self.streams), self.running) >= self.config.max_concurrent_streams:
+        elif len(self.streams) + self.orphaned_calls >= self.config.max_concurrent_streams:
             self._refuse(stream_id, ErrorCode.REFUSED_STREAM, "too many concurrent streams")
         else:
             self._receive_request(block, section)
@@ -189,7 +189,6 @@ class Receiving(ConnectionState):
             self._deliver_request(stream, block.end_stream)
 
     def _deliver_request(self, stream: Stream, end_stream: bool) -> None:
-        self.running += 1
         stream.running = True
         self._events.append(RequestReceived(stream, end_stream))
 

@@ -50,8 +50,8 @@ class ConnectionState:
         """The highest stream the client has opened."""
         self.last_accepted_stream_id = frames.LARGEST_STREAM_ID
         """What the final GOAWAY named."""
-        self.running = 0
-        """Requests whose application call has not returned, reset streams' included."""
+        self.orphaned_calls = 0
+        """Application calls that have not returned although their stream was reset."""
         self.send_window = frames.DEFAULT_WINDOW_SIZE
         self.peer_initial_window_size = frames.DEFAULT_WINDOW_SIZE
         self.peer_max_frame_size = frames.DEFAULT_MAX_FRAME_SIZE
@@ -102,6 +102,7 @@ class ConnectionState:
         """Send RST_STREAM and forget the stream."""
         self._put(self.engine.send_reset(stream.stream_id, code))
         self._remember_reset(stream.stream_id)
+        self._orphan(stream)
         self._forget(stream)
 
     def _reset_and_tell(self, stream: Stream, code: ErrorCode, reason: str) -> None:
@@ -125,8 +126,20 @@ class ConnectionState:
 
     def _forget_and_tell(self, stream: Stream, code: int, reason: str) -> None:
         """The stream ended without its application's doing."""
+        self._orphan(stream)
         self._forget(stream)
         self._events.append(StreamReset(stream, code, reason))
+
+    def _orphan(self, stream: Stream) -> None:
+        """Count the application call of a stream that ends by a reset, until it returns.
+
+        A client must not make room for its next request by a reset that leaves the work of this one
+        going (rapid reset). A response that is complete does make room, whether or not its call has
+        returned: to the client the stream is closed (RFC 9113 section 5.1.2), and it may open the next.
+        """
+        if stream.running:
+            stream.orphaned = True
+            self.orphaned_calls += 1
 
     def _before_end(self, stream: Stream) -> None:
         """The response is about to end; where the request has not, nobody will read the rest of it.

@@ -69,6 +69,7 @@ class Stream:
         "head",
         "headers_sent",
         "local_closed",
+        "orphaned",
         "queue",
         "queued",
         "receive_window",
@@ -94,6 +95,7 @@ class Stream:
         self.remote_closed = False
         self.local_closed = False
         self.running = False
+        self.orphaned = False
         self.finished = False
         self.headers_sent = False
         self.queue: deque[memoryview | bytes] = deque()

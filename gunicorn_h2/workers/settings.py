@@ -234,7 +234,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Integer(1, MAX_31),
         100,
         "streams",
-        "Requests a client may have open at once on a connection; running ones count, too.",
+        "Streams a client may have open at once on a connection; a reset one counts until its call has returned.",
         "Gunicorn, hypercorn: 100; nginx: 128; granian: 200; Go: 250",
     ),
     SettingSpec(

@@ -91,6 +91,16 @@ def test_nghttp_multiplexes(shared, key):
     assert done.stdout.count('"thread"') == 10
 
 
+@compat
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_client_that_keeps_to_the_limit_is_never_refused(boot, threads):
+    """nghttp opens a stream as soon as another one has ended, 400 in all, never more than the limit at a time."""
+    server = boot("wsgi", threads=threads)
+    done = run("nghttp", "--verbose", "--null-out", "--multiply=400", "--timeout=30", f"{server.url}/hello")
+    assert re.findall(r"recv (?:RST_STREAM|GOAWAY).*\n.*", done.stdout) == []
+    assert len(re.findall(r":status: 200", done.stdout)) == 400
+
+
 def test_nghttp_uploads(shared, tmp_path):
     file = tmp_path / "body"
     file.write_bytes(b"".join(pattern(1_000_000)))

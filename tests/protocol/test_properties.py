@@ -137,7 +137,7 @@ def test_conversations_arrive_intact(engine, requests, responses, cut_sizes, win
     talk.exchange()
     assert talk.answers == {2 * number + 1: b"".join(responses[number]) for number in range(len(requests))}
     assert talk.ended == set(expected)
-    assert (talk.core.streams, talk.core.running) == ({}, 0)
+    assert (talk.core.streams, talk.core.orphaned_calls) == ({}, 0)
 
 
 def answer(core, stream, pieces):

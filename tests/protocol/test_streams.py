@@ -232,17 +232,66 @@ def test_streams_refused_before_the_acknowledgement_are_not_held_against_the_cli
     peer.assert_alive()
 
 
-def test_a_running_request_counts_until_it_has_returned(connect):
+def reset_by_the_client(peer, stream):
+    peer.send(rst_stream(stream.stream_id))
+
+
+def reset_by_an_error_of_the_client(peer, stream):
+    peer.send(window_update(stream.stream_id, 0))
+
+
+def reset_by_the_application(peer, stream):
+    peer.core.reset(stream, CANCEL)
+    peer.collect()
+
+
+@pytest.mark.parametrize("reset", [reset_by_the_client, reset_by_an_error_of_the_client, reset_by_the_application])
+def test_a_reset_stream_counts_until_its_call_has_returned(connect, reset):
     """A reset does not stop an application, so it must not make room for the next one (rapid reset)."""
     peer = connect(max_concurrent_streams=2)
     streams = [peer.open(), peer.open()]
-    peer.send(rst_stream(1), rst_stream(3))
+    for stream in streams:
+        reset(peer, stream)
+    peer.take()
     assert peer.open() is None
     assert peer.resets == [(5, REFUSED)]
     peer.core.finish(streams[0], peer.now)
     peer.core.finish(streams[0], peer.now)
     assert peer.open() is not None
     assert peer.open() is None
+
+
+def test_a_complete_response_makes_room_before_its_call_has_returned(connect):
+    """To the client the stream is closed, and it may open the next one (RFC 9113 section 5.1.2)."""
+    peer = connect(max_concurrent_streams=2)
+    waiting = peer.open()
+    for _ in range(10):
+        stream = peer.open()
+        assert stream is not None
+        peer.respond(stream, b"done", finish=False)
+    assert peer.open() is not None
+    assert peer.open() is None
+    peer.respond(waiting, b"done", finish=False)
+    assert peer.open() is not None
+
+
+def test_a_reset_after_the_response_is_complete_counts_once(connect):
+    """The rest of a body that nobody reads is declined by a reset; the call may still be at work."""
+    peer = connect(max_concurrent_streams=1)
+    stream = peer.open(end=False)
+    peer.respond(stream, b"early", finish=False)
+    peer.wait(1)
+    assert peer.resets == [(1, ErrorCode.NO_ERROR)]
+    assert peer.open() is None
+    peer.core.finish(stream, peer.now)
+    assert peer.open() is not None
+
+
+def test_a_reset_after_the_call_has_returned_does_not_count(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 0)], max_concurrent_streams=1)
+    peer.respond(peer.open(), b"x")
+    peer.send(rst_stream(1))
+    assert peer.open() is not None
 
 
 def test_a_stream_that_is_not_done_sending_counts(connect):
@@ -257,7 +306,6 @@ def test_streams_answered_by_the_core_do_not_run(connect):
     peer = connect(max_concurrent_streams=1)
     for _ in range(5):
         assert peer.open(method=b"CONNECT", path=None, scheme=None) is None
-    assert peer.core.running == 0
     assert peer.open() is not None
 
 
