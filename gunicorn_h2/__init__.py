@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ASGIWorker", "EventletWorker", "GeventWorker", "StreamAborted", "ThreadWorker", "__version__"]
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 _HOMES = {
     "ASGIWorker": "gunicorn_h2.workers.asgi",
