@@ -1,8 +1,8 @@
 """The `gunicorn-h2` command: `gunicorn` with a worker of ours chosen already.
 
-It differs from `gunicorn` in four things: the default worker class, a flag for every setting of
-`gunicorn_h2.workers.settings.TABLE`, `http_protocols` as a list, and a development certificate
-where none is configured.
+It differs from `gunicorn` in five things: the default worker class, a flag for every setting of
+`gunicorn_h2.workers.settings.TABLE`, `http_protocols` as a list, a development certificate where
+none is configured, and one line instead of a traceback where there is no such application.
 
 The settings are registered with Gunicorn here and nowhere else. Registered on import of the
 worker they would be unknown at the first boot, when `cfg` exists before the worker is loaded, and
@@ -11,11 +11,13 @@ known after SIGHUP.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.config import KNOWN_SETTINGS, HTTPProtocols, Setting
+from gunicorn.errors import AppImportError
 from gunicorn.workers import SUPPORTED_WORKERS
 
 from gunicorn_h2.devcert import NAMES, DevelopmentCertificate
@@ -52,6 +54,24 @@ class Http2Application(WSGIApplication):  # type: ignore[misc]
         self.cfg.set("http_protocols", [GUNICORN_NAMES[name] for name in settings.protocols])
         if not self.cfg.is_ssl and settings.cleartext == "off" and _listens_on_tcp(self.cfg):
             self._use_development_certificate()
+
+    def load(self) -> Any:
+        """Import the application. One that is not there is reported in one line, for it is an argument that is wrong.
+
+        An error within the application's own modules keeps its traceback.
+        """
+        try:
+            return super().load()
+        except ImportError as error:
+            if self.cfg.paste or not _is_missing(self.app_uri, error):
+                raise
+            message = f"cannot load the application {self.app_uri!r} from {self.cfg.chdir}: {error}"
+        except AppImportError as error:
+            message = f"cannot load the application {self.app_uri!r}: {error}"
+        if self.cfg.check_config or self.cfg.print_config:
+            # Gunicorn prints the traceback of any other exception.
+            sys.exit(f"Error: {message}")
+        raise AppImportError(message)
 
     def _use_development_certificate(self) -> None:
         certificate = self.certificate or DevelopmentCertificate(self.cfg.uid, self.cfg.gid)
@@ -141,6 +161,15 @@ def _explain_worker(cfg: Any) -> str:
         f"The {name} worker is Gunicorn's own, and so is its HTTP/2, if it has one: gunicorn_h2 takes no part. "
         f"For ours leave -k out, or use -k {WORKER_CLASS}"
     )
+
+
+def _is_missing(app_uri: str, error: ImportError) -> bool:
+    """Tell whether the application's module is what could not be found, or a package that it is in."""
+    module = app_uri.partition(":")[0]
+    if error.name is None:
+        # Gunicorn's own: a file's name was given for the module's.
+        return module.endswith(".py")
+    return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
 
 
 def _listens_on_tcp(cfg: Any) -> bool:

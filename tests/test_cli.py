@@ -246,6 +246,64 @@ def test_wrong_values_stop_the_command(command, arguments, conf, message):
     assert "Traceback" not in done.stderr
 
 
+NO_APPLICATION = {
+    "no-module": ("nosuch:app", "'nosuch:app' from {directory}: No module named 'nosuch'"),
+    "no-submodule": ("package.nosuch:app", "'package.nosuch:app' from {directory}: No module named 'package.nosuch'"),
+    "no-package": ("nosuch.app", "'nosuch.app' from {directory}: No module named 'nosuch'"),
+    "file": ("package/good.py", "Failed to find application, did you mean 'package/good:application'?"),
+    "no-attribute": ("package.good:nosuch", "'package.good:nosuch': Failed to find attribute 'nosuch'"),
+    "no-expression": ("package.good:no such", "Failed to parse 'no such' as an attribute name or function call."),
+    "not-callable": ("package.good:__name__", "'package.good:__name__': Application object must be callable."),
+}
+
+
+APPLICATIONS = {"__init__": "", "good": "def app(*_): pass", "broken": "import nosuch", "wrong": "1/0"}
+
+
+@pytest.fixture
+def package(command):
+    """A function that makes a command run beside a package of applications, some of which are broken."""
+
+    def package(app, *arguments):
+        made = command(*arguments, app=app)
+        (made.directory / "package").mkdir()
+        for name, text in APPLICATIONS.items():
+            (made.directory / "package" / f"{name}.py").write_text(text, encoding="utf-8")
+        made.flags = (*arguments, "--chdir", str(made.directory))
+        return made
+
+    return package
+
+
+@pytest.mark.parametrize(("app", "message"), NO_APPLICATION.values(), ids=NO_APPLICATION.keys())
+def test_an_application_that_is_not_there_is_an_error_of_one_line(package, app, message):
+    made = package(app, "--check-config")
+    done = made.run()
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith(f"Error: cannot load the application {app!r}")
+    assert message.format(directory=made.directory) in line
+
+
+def test_a_worker_that_finds_no_application_says_so_in_one_line(package):
+    done = package("nosuch:app").run()
+    assert done.returncode == 4
+    assert "\ncannot load the application 'nosuch:app' from " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("app", "error"), [
+    ("package.broken:app", "ModuleNotFoundError: No module named 'nosuch'"),
+    ("package.wrong:app", "ZeroDivisionError"),
+])
+def test_an_error_in_the_application_keeps_its_traceback(package, app, error):
+    done = package(app, "--check-config").run()
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert f"{app.partition(':')[0].replace('.', '/')}.py" in done.stderr
+    assert error in done.stderr
+
+
 # -- plain gunicorn --------------------------------------------------------------------------------------------------
 
 
