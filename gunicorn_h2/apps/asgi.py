@@ -42,7 +42,8 @@ from gunicorn_h2.protocol.headers import (
 from gunicorn_h2.protocol.priority import request_priority
 
 from .answers import date_value, error_answer, refusal_status
-from .request import StreamRequest, joined_fields, policy_names
+from .refusals import RefusalLog
+from .request import StreamRequest, joined_fields, log_environ, policy_names
 
 __all__ = ["ASGIHandler", "Exchange"]
 
@@ -280,6 +281,8 @@ class ASGIHandler:
         cfg = worker.cfg
         self._application: Callable[..., Awaitable[object]] = worker.asgi
         self._blank = StreamRequest(cfg)
+        self._refusals = RefusalLog(cfg, worker.log)
+        self.note_refusal = self._refusals.note_answered
         self._decided = policy_names(cfg)
         self._root_path = cfg.root_path or ""
         self._scheme = b"https" if cfg.is_ssl else b"http"
@@ -309,13 +312,13 @@ class ASGIHandler:
                 channel.reset(ErrorCode.CANCEL)
             raise
         except errors.ParseException as error:
-            self._refuse(connection, exchange, error)
+            self._refuse(connection, channel, exchange, error)
             request = None
         except (Exception, SystemExit):  # Application code: anything may come out of it.
             self._application_failed(channel, exchange)
         finally:
             if request is not None and self._accounts:
-                self._account(connection, request, exchange, time.monotonic() - started)
+                self._account(request, exchange, time.monotonic() - started)
             channel.finish()
 
     # The request
@@ -385,10 +388,13 @@ class ASGIHandler:
 
     # The end
 
-    def _refuse(self, connection: AsyncHttp2Connection, exchange: Exchange, error: Exception) -> None:
+    def _refuse(
+        self, connection: AsyncHttp2Connection, channel: AsyncChannel, exchange: Exchange, error: Exception
+    ) -> None:
         """Answer a request that Gunicorn's rules refuse."""
-        self._log.warning("Invalid request from ip=%s: %s", connection.peer, error)
-        exchange.fail(refusal_status(error))
+        status, stream = refusal_status(error), channel.stream
+        exchange.fail(status)
+        self._refusals.note(stream.head, connection.peer, stream.stream_id, status, str(error), exchange.sent)
 
     def _application_failed(self, channel: AsyncChannel, exchange: Exchange) -> None:
         """Tell the client that there was an error, and nothing about it."""
@@ -399,11 +405,9 @@ class ASGIHandler:
         self._log.exception("Error handling request %s %s", exchange._method, head.path.decode("latin-1"))
         exchange.fail(500)
 
-    def _account(
-        self, connection: AsyncHttp2Connection, request: StreamRequest, exchange: Exchange, seconds: float
-    ) -> None:
+    def _account(self, request: StreamRequest, exchange: Exchange, seconds: float) -> None:
         try:
-            environ = _log_environ(connection, request)
+            environ = log_environ(request)
             response = ASGIResponseInfo(exchange.status, exchange.headers, exchange.sent)
             self._log.access(response, request, environ, timedelta(seconds=seconds))
             if self._post_request is not None:
@@ -457,22 +461,6 @@ def _kept(fields: Fields, request: StreamRequest) -> Fields:
 def _host_and_port(address: Any) -> tuple[str, int] | None:
     """ASGI's form of an internet address; None for others."""
     return tuple(address[:2]) if isinstance(address, tuple) else None
-
-
-def _log_environ(connection: AsyncHttp2Connection, request: StreamRequest) -> dict[str, Any]:
-    """What the access log asks for, as Gunicorn's HTTP/1 for ASGI makes it."""
-    environ = {
-        "REQUEST_METHOD": request.method,
-        "RAW_URI": request.uri,
-        "PATH_INFO": request.path,
-        "QUERY_STRING": request.query,
-        "SERVER_PROTOCOL": "HTTP/2.0",
-        "REMOTE_ADDR": connection.peer[0] if isinstance(connection.peer, tuple) else "-",
-        "gunicorn.http2.stream_id": request.req_number,
-    }
-    for name, value in request.headers:
-        environ["HTTP_" + name.replace("-", "_")] = value
-    return environ
 
 
 def _does_nothing(hook: str, worker: Any) -> bool:

@@ -14,7 +14,7 @@ from gunicorn.http.message import Request, _ip_in_allow_list
 
 from gunicorn_h2.protocol.headers import Fields, RequestHead
 
-__all__ = ["StreamRequest", "joined_fields", "policy_names", "trusts"]
+__all__ = ["StreamRequest", "joined_fields", "log_environ", "peer_ip", "policy_names", "trusts"]
 
 _MAX_NAMES = 1024
 _environ_names: dict[bytes, str] = {}
@@ -31,6 +31,11 @@ def trusts(cfg: Any, peer: Any) -> bool:
         return True
     trusted: bool = _ip_in_allow_list(peer[0], cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
     return trusted
+
+
+def peer_ip(peer: Any) -> str:
+    """A peer's IP address as Gunicorn logs it: "" for one on a Unix socket."""
+    return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
 class _NoUnreader:
@@ -66,11 +71,27 @@ class StreamRequest(Request):  # type: ignore[misc]
 
         Raises what Gunicorn's own request raises for headers that it refuses.
         """
+        request = self._copy(peer, stream_id)
+        request._fill(head)
+        return request
+
+    def unchecked(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
+        """Return a request for the log alone, its fields as they came.
+
+        Its URI is no longer than `limit_request_line` allows one to be.
+        """
+        request = self._copy(peer, stream_id)
+        uri = (head.path or head.authority).decode("latin-1")
+        request._fill_line(head.method.decode("latin-1"), uri[: self.limit_request_line or None])
+        request.headers = [(_environ_name(name), value.decode("latin-1")) for name, value in joined_fields(head)]
+        request.body = None
+        return request
+
+    def _copy(self, peer: Any, stream_id: int) -> StreamRequest:
         request = StreamRequest.__new__(StreamRequest)
         request.__dict__.update(self.__dict__)
         request.peer_addr = request.remote_addr = peer
         request.req_number = stream_id
-        request._fill(head)
         return request
 
     def parse(self, unreader: Any) -> bytes:
@@ -79,15 +100,10 @@ class StreamRequest(Request):  # type: ignore[misc]
         return b""
 
     def _fill(self, head: RequestHead) -> None:
-        self.method = head.method.decode("latin-1")
-        if self.cfg.casefold_http_method:
-            self.method = self.method.upper()
-        self.uri = uri = head.path.decode("latin-1")
+        uri = head.path.decode("latin-1")
         if 0 < self.limit_request_line < len(uri):
             raise LimitRequestLine(len(uri), self.limit_request_line)
-        # The core has seen to it that the path starts with "/" (or is "*") and has no fragment.
-        self.path, _, self.query = uri.partition("?")
-        self.fragment = ""
+        self._fill_line(head.method.decode("latin-1"), uri)
         scheme = head.scheme.decode("latin-1").lower()
         if scheme != self.scheme and scheme in ("http", "https") and trusts(self.cfg, self.peer_addr):
             # A proxy may speak for its client, as it may by a forwarding header, which comes next.
@@ -95,6 +111,13 @@ class StreamRequest(Request):  # type: ignore[misc]
         self.headers = self._apply_policy(joined_fields(head))
         # The answer to Expect is an interim response on the stream, not text on the socket.
         self._expected_100_continue = False
+
+    def _fill_line(self, method: str, uri: str) -> None:
+        self.method = method.upper() if self.cfg.casefold_http_method else method
+        self.uri = uri
+        # The core has seen to it that the path starts with "/" (or is "*") and has no fragment.
+        self.path, _, self.query = uri.partition("?")
+        self.fragment = ""
 
     def set_body_reader(self) -> None:
         """The body is read from the stream: nothing to set up."""
@@ -119,6 +142,22 @@ class StreamRequest(Request):  # type: ignore[misc]
             has_type = has_type or name == b"content-type"
             plain.append((_environ_name(name), value.decode("latin-1")))
         return plain
+
+
+def log_environ(request: StreamRequest) -> dict[str, Any]:
+    """What the access log asks for where there is no WSGI environ."""
+    environ = {
+        "REQUEST_METHOD": request.method,
+        "RAW_URI": request.uri,
+        "PATH_INFO": request.path,
+        "QUERY_STRING": request.query,
+        "SERVER_PROTOCOL": "HTTP/2.0",
+        "REMOTE_ADDR": peer_ip(request.peer_addr) or "-",
+        "gunicorn.http2.stream_id": request.req_number,
+    }
+    for name, value in request.headers:
+        environ["HTTP_" + name.replace("-", "_")] = value
+    return environ
 
 
 def _as_text(fields: Fields) -> bytes:

@@ -20,6 +20,7 @@ from gunicorn_h2.protocol.headers import CONNECTION_SPECIFIC, Fields, check_resp
 from .answers import REASONS, date_value, error_answer, refusal_status
 from .environ import EnvironFactory
 from .input import StreamInput
+from .refusals import RefusalLog
 from .request import StreamRequest
 
 __all__ = ["WSGIHandler"]
@@ -156,6 +157,8 @@ class WSGIHandler:
         self._cfg = cfg = worker.cfg
         self._log = worker.log
         self._blank = StreamRequest(cfg)
+        self._refusals = RefusalLog(cfg, worker.log)
+        self.note_refusal = self._refusals.note_answered
         self._environs = EnvironFactory(cfg, self._blank)
         # Reading a setting costs Gunicorn a function call and two look-ups.
         self._pre_request, self._post_request = cfg.pre_request, cfg.post_request
@@ -221,15 +224,20 @@ class WSGIHandler:
 
     def _refuse(self, connection: Http2Connection, channel: Channel, error: Exception) -> None:
         """Answer a request that Gunicorn's rules refuse."""
-        self._log.warning("Invalid request from ip=%s: %s", connection.peer, error)
-        self._send_error(channel, channel.stream.head.method.decode("latin-1"), refusal_status(error))
+        status, stream = refusal_status(error), channel.stream
+        sent = self._send_error(channel, stream.head.method.decode("latin-1"), status)
+        self._refusals.note(stream.head, connection.peer, stream.stream_id, status, str(error), sent)
 
-    def _send_error(self, channel: Channel, method: str, status: int) -> None:
+    def _send_error(self, channel: Channel, method: str, status: int) -> int:
+        """Answer with an error; return how many octets its body has."""
         fields, body = error_answer(status, wsgi.SERVER.encode())
+        if method == "HEAD":
+            body = b""
         try:
-            channel.respond(status, fields, b"" if method == "HEAD" else body, True)
+            channel.respond(status, fields, body, True)
         except StreamAborted:
-            pass
+            return 0
+        return len(body)
 
     def _account(
         self, request: StreamRequest, environ: dict[str, Any], response: StreamResponse, duration: timedelta

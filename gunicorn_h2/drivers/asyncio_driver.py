@@ -42,6 +42,7 @@ __all__ = ["AsyncApplication", "AsyncioDriver", "AsyncHttp2Connection"]
 _WRITE_BUFFER_SIZE = 65_536
 
 AsyncApplication = Callable[["AsyncHttp2Connection", AsyncChannel], Coroutine[Any, Any, object]]
+AsyncRefusalHandler = Callable[["AsyncHttp2Connection", RequestRefused], object]
 
 
 class AsyncioDriver:
@@ -54,14 +55,19 @@ class AsyncioDriver:
         application: AsyncApplication,
         log: Log,
         on_request: Callable[[], None],
+        on_refused: AsyncRefusalHandler,
         on_close: Callable[[], None],
     ) -> None:
-        """`on_close` is called when a connection is closed and the last of its tasks done."""
+        """`on_refused` is called for each request that the core has answered itself.
+
+        `on_close` is called when a connection is closed and the last of its tasks done.
+        """
         self.loop = loop
         self.config = config
         self.application = application
         self.log = log
         self.on_request = on_request
+        self.on_refused = on_refused
         self._on_close = on_close
         self._connections: set[AsyncHttp2Connection] = set()
         self._shutting_down = False
@@ -315,6 +321,8 @@ class AsyncHttp2Connection(asyncio.Protocol):
 
     def _on_refused(self, event: RequestRefused) -> None:
         self._driver.log.debug("HTTP/2 request %d from %s refused: %s", event.stream_id, self.peer, event.reason)
+        if event.status:
+            self._driver.on_refused(self, event)
 
     def _on_terminated(self, event: ConnectionTerminated) -> None:
         if event.code:

@@ -8,12 +8,13 @@ from typing import Protocol
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.events import RequestRefused
 
 from .channel import Channel
 from .connection import Http2Connection
 from .negotiation import Negotiation, Terms, adequate_cipher
 
-__all__ = ["Application", "Driver", "HandOver", "Log"]
+__all__ = ["Application", "Driver", "HandOver", "Log", "RefusalHandler"]
 
 
 class Log(Protocol):
@@ -30,6 +31,7 @@ class Log(Protocol):
 
 
 Application = Callable[[Http2Connection, Channel], object]
+RefusalHandler = Callable[[Http2Connection, RequestRefused], object]
 HandOver = Callable[[socket.socket, object, object, bytes], None]
 
 
@@ -37,14 +39,23 @@ class Driver:
     """The base of the drivers, one for a worker."""
 
     def __init__(
-        self, config: ConnectionConfig, application: Application, log: Log, on_request: Callable[[], None]
+        self,
+        config: ConnectionConfig,
+        application: Application,
+        log: Log,
+        on_request: Callable[[], None],
+        on_refused: RefusalHandler,
     ) -> None:
-        """`application` serves one request, elsewhere than in the connection's owner; see `Channel`."""
+        """`application` serves one request, elsewhere than in the connection's owner; see `Channel`.
+
+        `on_refused` is called there, too, for each request that the core has answered itself.
+        """
         self.config = config
         self.log_debug = log.debug
         self.log_warning = log.warning
         self.application = application
         self.on_request = on_request
+        self.on_refused = on_refused
         self._log = log
         self._shutting_down = False
 

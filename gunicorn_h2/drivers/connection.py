@@ -44,6 +44,9 @@ class DriverHooks(Protocol):
     def start_request(self, connection: Http2Connection, channel: Channel) -> None:
         """Run the application for a new request, elsewhere."""
 
+    def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
+        """Log, elsewhere, a request that the core has answered itself."""
+
     def submit(self, connection: Http2Connection, do: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Have `do(*arguments)` called by the connection's owner; callable from any thread."""
 
@@ -216,6 +219,8 @@ class Http2Connection:
 
     def _on_refused(self, event: RequestRefused) -> None:
         self._hooks.log_debug("HTTP/2 request %d from %s refused: %s", event.stream_id, self.peer, event.reason)
+        if event.status:
+            self._hooks.note_refusal(self, event)
 
     def _on_terminated(self, event: ConnectionTerminated) -> None:
         if event.code:

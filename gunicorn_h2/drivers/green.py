@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.events import RequestRefused
 
-from .base import Application, Driver, HandOver, Log
+from .base import Application, Driver, HandOver, Log, RefusalHandler
 from .channel import Channel
 from .connection import Http2Connection
 from .negotiation import Negotiation, Terms
@@ -213,6 +214,10 @@ class _Owner:
         self._unfinished += 1
         self._driver.library.spawn(self._serve_request, connection, channel)
 
+    def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
+        """See `DriverHooks.note_refusal`."""
+        self._driver.library.spawn(self._driver.on_refused, connection, refusal)
+
     def _serve_request(self, connection: Http2Connection, channel: Channel) -> None:
         current = getcurrent()
         self._requests.add(current)
@@ -239,8 +244,9 @@ class GreenDriver(Driver):
         application: Application,
         log: Log,
         on_request: Callable[[], None],
+        on_refused: RefusalHandler,
     ) -> None:
-        super().__init__(config, application, log, on_request)
+        super().__init__(config, application, log, on_request, on_refused)
         self.library = library
         self._owners: set[_Owner] = set()
 

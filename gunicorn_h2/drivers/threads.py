@@ -18,8 +18,9 @@ from itertools import count
 from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.events import RequestRefused
 
-from .base import Application, Driver, HandOver, Log
+from .base import Application, Driver, HandOver, Log, RefusalHandler
 from .channel import Channel
 from .connection import Http2Connection
 from .negotiation import Negotiation, Terms
@@ -117,9 +118,10 @@ class ThreadDriver(Driver):
         application: Application,
         log: Log,
         on_request: Callable[[], None],
+        on_refused: RefusalHandler,
         on_close: Callable[[], None],
     ) -> None:
-        super().__init__(config, application, log, on_request)
+        super().__init__(config, application, log, on_request, on_refused)
         self._selector = selector
         self._pool = pool
         self._on_close = on_close
@@ -246,6 +248,10 @@ class ThreadDriver(Driver):
         """See `DriverHooks.start_request`."""
         self.on_request()
         self._pool.run(self.application, connection, channel)
+
+    def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
+        """See `DriverHooks.note_refusal`."""
+        self._pool.run(self.on_refused, connection, refusal)
 
     def submit(self, connection: Http2Connection, do: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """See `DriverHooks.submit`."""

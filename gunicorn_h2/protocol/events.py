@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import ErrorCode
-from .headers import Fields
+from .headers import Fields, RequestHead
 from .stream import Stream
 
 __all__ = [
@@ -70,6 +70,10 @@ class RequestRefused:
 
     stream_id: int
     reason: str
+    status: int = 0
+    """What it was answered with; 0 where its stream was reset."""
+    head: RequestHead | None = None
+    """Of a request that was answered."""
 
 
 @dataclass(slots=True)

@@ -182,9 +182,9 @@ class Receiving(ConnectionState):
             stream.depends_on, stream.weight = block.priority
         limit = self.config.max_header_list_size
         if limit and list_size(section) > limit:
-            self._answer(stream, b"431", "header list too large")
+            self._answer(stream, 431, "header list too large")
         elif head.method == b"CONNECT":
-            self._answer(stream, b"501", "CONNECT is not supported")
+            self._answer(stream, 501, "CONNECT is not supported")
         else:
             self._deliver_request(stream, block.end_stream)
 
@@ -215,13 +215,14 @@ class Receiving(ConnectionState):
         self._remember_reset(stream_id)
         self._events.append(RequestRefused(stream_id, reason))
 
-    def _answer(self, stream: Stream, status: bytes, reason: str) -> None:
+    def _answer(self, stream: Stream, status: int, reason: str) -> None:
         """Answer a request that no application will see."""
         self._guard.charge_reset(self._now)
         self._before_end(stream)
-        self._put(self.engine.send_headers(stream.stream_id, [(b":status", status), (b"content-length", b"0")], True))
+        section = [(b":status", b"%d" % status), (b"content-length", b"0")]
+        self._put(self.engine.send_headers(stream.stream_id, section, True))
         self._ended(stream)
-        self._events.append(RequestRefused(stream.stream_id, reason))
+        self._events.append(RequestRefused(stream.stream_id, reason, status, stream.head))
 
     def _receive_trailers(self, stream_id: int, section: Fields, end_stream: bool) -> None:
         stream = self.streams.get(stream_id)

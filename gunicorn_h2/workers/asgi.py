@@ -67,12 +67,14 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         They are accepted here, and Gunicorn finds no socket left to listen on.
         """
         self._main = asyncio.current_task()
+        handler = ASGIHandler(self)
         self._driver = AsyncioDriver(
             self.loop,
             self.settings.connection,
-            ASGIHandler(self),
+            handler,
             self.log,
             on_request=self.count_request,
+            on_refused=handler.note_refusal,
             on_close=self.connection_closed,
         )
         self._room = Room(self.worker_connections)

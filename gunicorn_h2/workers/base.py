@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn import util
 from gunicorn.errors import HaltServer
 
-from gunicorn_h2.apps.request import trusts
+from gunicorn_h2.apps.request import peer_ip, trusts
 from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.drivers.opening import Opening
 
@@ -102,7 +102,7 @@ class Http2Worker:
 
     def warn_of_http1(self, peer: Any) -> None:
         """Log that a connection does not speak HTTP/2 where it must."""
-        self.log.warning("Invalid request from ip=%s: no HTTP/2 connection preface", peer[0] if peer else "")
+        self.log.warning("Invalid request from ip=%s: no HTTP/2 connection preface", peer_ip(peer))
 
     def count_request(self) -> None:
         """Count a request, and end the worker after `max_requests`."""

@@ -84,8 +84,14 @@ class GreenWorker(Http2Worker):
         Gunicorn's own loops look at `alive` once a second; until then, new connections would come to
         a worker that is to end.
         """
+        handler = WSGIHandler(self)
         self._driver = GreenDriver(
-            self.library, self.settings.connection, WSGIHandler(self), self.log, on_request=self.count_request
+            self.library,
+            self.settings.connection,
+            handler,
+            self.log,
+            on_request=self.count_request,
+            on_refused=handler.note_refusal,
         )
         # Every signal writes to the pipe.
         self._waiter = self.library.make_waiter(self.PIPE[0])

@@ -56,13 +56,15 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until told to stop."""
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        handler = WSGIHandler(self)
         self._driver = ThreadDriver(
             self.poller,
             self.tpool,
             self.settings.connection,
-            WSGIHandler(self),
+            handler,
             self.log,
             on_request=self.count_request,
+            on_refused=handler.note_refusal,
             on_close=self._connection_closed,
         )
         super().run()

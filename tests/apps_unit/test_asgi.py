@@ -11,7 +11,7 @@ from gunicorn_h2.apps.asgi import ASGIHandler
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.protocol.errors import ErrorCode
 from tests.drivers.asyncio_wire import Log, Loop, Wire, WirePeer
-from tests.protocol.peer import INITIAL_WINDOW_SIZE, data, rst_stream, window_update
+from tests.protocol.peer import INITIAL_WINDOW_SIZE, data, fields, rst_stream, window_update
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 
@@ -147,7 +147,44 @@ def test_a_request_that_gunicorn_refuses(serve):
     peer = serve(sending(START, body()), header_map="refuse")
     answer = peer.request((b"x_y", b"1"))
     assert (answer.status, answer.body) == (400, b"400 Bad Request\n")
-    assert "Invalid request" in peer.worker.log.text
+    assert "Invalid request from ip=192.0.2.1: Invalid HTTP header name: 'X_Y'" in peer.worker.log.lines
+    (entry,) = peer.worker.log.entries
+    assert refusal_in(entry) == ("400 Bad Request", 16, "GET /", "192.0.2.1", "1")
+
+
+def test_a_request_that_the_core_answers(serve):
+    peer = serve(sending(START, body()))
+    assert peer.request((b"x-y", b"1"), method=b"CONNECT", scheme=None, path=None, authority=b"e.org:1").status == 501
+    assert "Invalid request from ip=192.0.2.1: CONNECT is not supported" in peer.worker.log.lines
+    (entry,) = peer.worker.log.entries
+    assert refusal_in(entry) == ("501 Not Implemented", 0, "CONNECT e.org:1", "192.0.2.1", "1")
+
+
+def test_a_refused_request_whose_client_is_gone_is_noted_all_the_same(serve):
+    peer = serve(sending(START, body()), header_map="refuse")
+    stream_id = peer.next_id()
+    section = fields((b"x_y", b"1"))
+    peer.send(peer.headers(stream_id, section), rst_stream(stream_id))
+    (entry,) = peer.worker.log.entries
+    assert refusal_in(entry)[:2] == ("400 Bad Request", 0)
+
+
+def test_a_log_that_fails_for_a_refused_request_disturbs_no_one(serve):
+    class BrokenLog(AccessLog):
+        def access(self, *_):
+            raise ValueError("a broken log")
+
+    peer = serve(sending(START, body()), log=BrokenLog(), header_map="refuse")
+    assert peer.request((b"x_y", b"1")).status == 400
+    assert "Error in the access log of a refused request ValueError('a broken log')" in peer.worker.log.lines
+    assert peer.request((b"x-y", b"1")).status == 200
+
+
+def refusal_in(entry):
+    """What the access log is told of a refused request."""
+    response, _, environ, _ = entry
+    line = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
+    return (response.status, response.sent, line, environ["REMOTE_ADDR"], environ["HTTP_X_Y"])
 
 
 # -- receive -----------------------------------------------------------------------------------------------------------

@@ -126,8 +126,10 @@ class WirePeer(Peer):
 
     def __init__(self, loop, application, cut=None, settings=(), setup=True, wire=None, opening=None, **config):
         self.loop, self.cut, self.log = loop, cut, Log()
-        self.requests, self.closes = 0, 0
-        self.driver = AsyncioDriver(loop, ConnectionConfig(**config), application, self.log, self._count, self._close)
+        self.requests, self.closes, self.noted = 0, 0, []
+        on_refused = getattr(application, "note_refusal", self._note_refusal)
+        self.driver = AsyncioDriver(loop, ConnectionConfig(**config), application, self.log, self._count, on_refused,
+                                    self._close)
         self.wire = wire or Wire()
         self.driver.adopt(self.wire, opening)
         self.connection = self.wire.protocol
@@ -140,6 +142,9 @@ class WirePeer(Peer):
 
     def _count(self):
         self.requests += 1
+
+    def _note_refusal(self, connection, refusal):
+        self.noted.append(refusal)
 
     def _close(self):
         self.closes += 1

@@ -7,6 +7,8 @@ import socket
 import ssl
 import threading
 
+from greenlet import getcurrent
+
 from gunicorn_h2.drivers.green import GreenDriver
 from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.drivers.opening import Opening
@@ -74,11 +76,13 @@ class GreenRig:
     def __init__(self, hub, certs, application, handshake_timeout=TIMEOUT, **config):
         self.hub, self.certs, self.handshake_timeout = hub, certs, handshake_timeout
         self.log, self.requests, self.handed_over = Log(), 0, queue.SimpleQueue()
+        self.refusals = queue.SimpleQueue()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certs.server_cert, certs.server_key)
         self.context.set_alpn_protocols(["h2", "http/1.1"])
         config.setdefault("idle_timeout", TIMEOUT)
-        self.driver = GreenDriver(hub.library, ConnectionConfig(**config), application, self.log, self._count_request)
+        self.driver = GreenDriver(hub.library, ConnectionConfig(**config), application, self.log, self._count_request,
+                                  self._note_refusal)
         self.ended, self.owners, self._sockets = queue.SimpleQueue(), [], []
 
     def close(self):
@@ -129,6 +133,9 @@ class GreenRig:
 
     def _count_request(self):
         self.requests += 1
+
+    def _note_refusal(self, connection, refusal):
+        self.refusals.put((getcurrent(), refusal))
 
 
 @contextlib.contextmanager

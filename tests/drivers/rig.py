@@ -49,7 +49,7 @@ class Rig:
     def __init__(self, certs, application, threads=4, handshake_timeout=TIMEOUT, on_request=None, **config):
         self.certs, self.handshake_timeout = certs, handshake_timeout
         self.log, self.requests, self.closes = Log(), 0, Counter()
-        self.handed_over = queue.SimpleQueue()
+        self.handed_over, self.refusals = queue.SimpleQueue(), queue.SimpleQueue()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certs.server_cert, certs.server_key)
         self.context.set_alpn_protocols(["h2", "http/1.1"])
@@ -57,7 +57,7 @@ class Rig:
         config.setdefault("idle_timeout", TIMEOUT)
         self.driver = ThreadDriver(
             self.selector, self.pool, ConnectionConfig(**config), application, self.log,
-            on_request or self._count_request, self.closes.add)
+            on_request or self._count_request, self._note_refusal, self.closes.add)
         self._calls, self._stopping = queue.SimpleQueue(), False
         self._bell, self._ear = socket.socketpair()
         self.selector.register(self._ear, selectors.EVENT_READ, self._hear)
@@ -125,6 +125,9 @@ class Rig:
 
     def _count_request(self):
         self.requests += 1
+
+    def _note_refusal(self, connection, refusal):
+        self.refusals.put((threading.current_thread(), refusal))
 
     def _loop(self):
         while not self._stopping:

@@ -216,6 +216,14 @@ def test_continue_is_sent_when_the_body_is_asked_for(connect):
     assert answer.body == b"abc"
 
 
+def test_only_a_request_that_the_core_answers_is_noted(connect):
+    peer = connect(hello)
+    assert peer.request(path=None).reset == ErrorCode.PROTOCOL_ERROR
+    assert peer.noted == []
+    assert peer.request(method=b"CONNECT", path=None, scheme=None).status == 501
+    assert [(refusal.stream_id, refusal.status) for refusal in peer.noted] == [(3, 501)]
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 

@@ -231,6 +231,16 @@ def test_an_idle_connection_is_closed(run, tls):
     rig.wait_ended()
 
 
+def test_a_request_that_the_core_answers_is_noted_in_a_greenlet_of_its_own(run):
+    """Not in the connection's owner, which must not wait for a log."""
+    rig = run(Probe(hello))
+    client = rig.client()
+    stream = client.response(client.send_fields([(":method", "CONNECT"), (":authority", "example.org:443")]))
+    current, refusal = rig.refusals.get(timeout=TIMEOUT)
+    assert stream.status == refusal.status == 501
+    assert current not in rig.owners
+
+
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 

@@ -448,6 +448,16 @@ def test_a_refused_request_is_logged_for_few(run):
     client = rig.client()
     assert client.response(client.send_fields([(":method", "GET")])).reset == ErrorCode.PROTOCOL_ERROR
     assert "refused" in rig.log.debugs[-1]
+    assert rig.refusals.empty()
+
+
+def test_a_request_that_the_core_answers_is_noted_in_a_thread_of_the_pool(run):
+    rig = run(Probe(hello), threads=1)
+    client = rig.client()
+    stream = client.response(client.send_fields([(":method", "CONNECT"), (":authority", "example.org:443")]))
+    thread, refusal = rig.refusals.get(timeout=TIMEOUT)
+    assert stream.status == refusal.status == 501
+    assert thread.name.startswith("gunicorn_h2-")
 
 
 def test_shutdown_serves_what_has_begun(run, tls):

@@ -4,7 +4,7 @@ import pytest
 from hpack import Encoder
 
 from gunicorn_h2.protocol.errors import ErrorCode
-from gunicorn_h2.protocol.events import RequestReceived
+from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 
 from .peer import (
     CONTINUATION,
@@ -120,6 +120,8 @@ def test_a_list_beyond_the_limit_is_answered_431(connect):
     peer = connect(max_header_list_size=2_000)
     assert peer.open((b"x-large", b"v" * 1_900)) is None
     assert (peer.answers[1].status, peer.answers[1].ended, peer.refused) == (431, True, [1])
+    (refusal,) = peer.of(RequestRefused)
+    assert (refusal.status, refusal.head.path, refusal.head.fields) == (431, b"/", [(b"x-large", b"v" * 1_900)])
     peer.assert_alive()
     assert peer.open((b"x-small", b"v")) is not None
 

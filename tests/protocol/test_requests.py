@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gunicorn_h2.protocol import headers
 from gunicorn_h2.protocol.errors import ErrorCode
-from gunicorn_h2.protocol.events import DataReceived, RequestReceived, TrailersReceived
+from gunicorn_h2.protocol.events import DataReceived, RequestReceived, RequestRefused, TrailersReceived
 from gunicorn_h2.protocol.headers import MalformedRequest, check_trailers, list_size, parse_request
 
 from .peer import Peer, data, fields, settings, window_update
@@ -124,6 +124,8 @@ def test_a_malformed_request_with_a_body_is_reset_and_the_rest_ignored(peer):
 def test_connect_is_answered_501(peer):
     assert peer.open(method=b"CONNECT", scheme=None, path=None, authority=b"example.org:443") is None
     assert (peer.answers[1].status, peer.answers[1].ended, peer.refused) == (501, True, [1])
+    (refusal,) = peer.of(RequestRefused)
+    assert (refusal.status, refusal.head.method, refusal.head.authority) == (501, b"CONNECT", b"example.org:443")
     peer.assert_alive()
 
 
