@@ -9,6 +9,7 @@ import ssl
 from typing import Protocol, cast
 
 from .base import Log
+from .handshake_errors import HandshakeLog
 from .opening import Opening
 
 __all__ = ["Acceptor", "AcceptorHooks", "Room"]
@@ -75,6 +76,7 @@ class Acceptor:
         hooks: AcceptorHooks,
         context: ssl.SSLContext | None,
         timeout: float,
+        handshakes: HandshakeLog,
     ) -> None:
         """`timeout` limits the TLS handshake and the search for the preface; 0: no limit."""
         self._loop = loop
@@ -83,6 +85,7 @@ class Acceptor:
         self._hooks = hooks
         self._context = context
         self._timeout = timeout or _NO_LIMIT
+        self._handshakes = handshakes
         self._setups: set[asyncio.Task[None]] = set()
         sock.setblocking(False)
         self._task = loop.create_task(self._accept())
@@ -99,7 +102,7 @@ class Acceptor:
         while True:
             await self._room.wait()
             try:
-                sock, _ = await self._loop.sock_accept(self._sock)
+                sock, peer = await self._loop.sock_accept(self._sock)
             except OSError as error:
                 if error.errno not in _NOT_AN_ERROR:
                     # As when descriptors run out: later there may be some again.
@@ -107,11 +110,11 @@ class Acceptor:
                     await asyncio.sleep(_RETRY_SECONDS)
                 continue
             self._hooks.connection_opened()
-            task = self._loop.create_task(self._set_up(sock))
+            task = self._loop.create_task(self._set_up(sock, peer))
             self._setups.add(task)
             task.add_done_callback(self._setups.discard)
 
-    async def _set_up(self, sock: socket.socket) -> None:
+    async def _set_up(self, sock: socket.socket, peer: object) -> None:
         negotiation = _Negotiation(self._loop, self._hooks, self._timeout)
         try:
             await self._loop.connect_accepted_socket(
@@ -121,7 +124,7 @@ class Acceptor:
                 ssl_handshake_timeout=self._timeout if self._context is not None else None,
             )
         except OSError as error:
-            self._hooks.log.debug("TLS handshake failed: %s", error)
+            self._handshakes.failed(peer, error)
         finally:
             if not negotiation.connected:
                 sock.close()

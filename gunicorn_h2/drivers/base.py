@@ -12,6 +12,7 @@ from gunicorn_h2.protocol.events import RequestRefused
 
 from .channel import Channel
 from .connection import Http2Connection
+from .handshake_errors import HandshakeLog
 from .negotiation import Negotiation, Terms, adequate_cipher
 
 __all__ = ["Application", "Driver", "HandOver", "Log", "RefusalHandler"]
@@ -22,6 +23,9 @@ class Log(Protocol):
 
     def debug(self, msg: str, *args: object) -> None:
         """Log at debug level."""
+
+    def info(self, msg: str, *args: object) -> None:
+        """Log at info level."""
 
     def warning(self, msg: str, *args: object) -> None:
         """Log a warning."""
@@ -57,6 +61,7 @@ class Driver:
         self.on_request = on_request
         self.on_refused = on_refused
         self._log = log
+        self._handshakes = HandshakeLog(log)
         self._shutting_down = False
 
     def begin_negotiation(
@@ -65,7 +70,7 @@ class Driver:
         peer: object,
         terms: Terms,
         decided: Callable[[Negotiation], None],
-        failed: Callable[[Negotiation, str], None],
+        failed: Callable[[Negotiation, Exception], None],
     ) -> Negotiation | None:
         """Make a `Negotiation`; None, and the socket closed, where there is no one left to negotiate with."""
         try:
@@ -75,6 +80,13 @@ class Driver:
             self._log.debug("connection from %s failed: %s", peer, error)
             sock.close()
             return None
+
+    def negotiation_failed(self, peer: object, negotiation: Negotiation, error: Exception) -> None:
+        """Log why a connection ended before anyone knew what it speaks."""
+        if negotiation.transport.tls:
+            self._handshakes.failed(peer, error)
+        else:
+            self._log.debug("connection from %s failed: %s", peer, error)
 
     def begin(self, connection: Http2Connection, negotiation: Negotiation) -> None:
         """Let a new connection act on what was read before it was known to be HTTP/2."""

@@ -260,7 +260,7 @@ class GreenDriver(Driver):
     ) -> None:
         """Serve an accepted socket to its end, in the greenlet that calls; HTTP/1 goes to `hand_over`."""
         decided: list[Negotiation] = []
-        failed = partial(self._negotiation_failed, peer)
+        failed = partial(self.negotiation_failed, peer)
         negotiation = self.begin_negotiation(sock, peer, terms, decided.append, failed)
         if negotiation is None:
             return
@@ -279,9 +279,6 @@ class GreenDriver(Driver):
                 transport.close()
         if decided and not negotiation.http2:
             hand_over(transport.sock, peer, server, negotiation.data)
-
-    def _negotiation_failed(self, peer: object, negotiation: Negotiation, reason: str) -> None:
-        self.log_debug("connection from %s failed: %s", peer, reason)
 
     def shutdown(self) -> None:
         """Begin to end every connection gracefully, those to come included; any greenlet may call it."""

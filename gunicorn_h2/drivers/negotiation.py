@@ -34,7 +34,7 @@ class Negotiation:
     """A socket whose protocol is not known yet.
 
     Ends with one call: `decided(self)`, `http2`, `data` and `upgrade` saying what, or
-    `failed(self, reason)`.
+    `failed(self, error)`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Negotiation:
         sock: socket.socket,
         terms: Terms,
         decided: Callable[[Negotiation], None],
-        failed: Callable[[Negotiation, str], None],
+        failed: Callable[[Negotiation, Exception], None],
     ) -> None:
         self.transport = Transport(sock, terms.wrap)
         self.http2 = False
@@ -82,7 +82,7 @@ class Negotiation:
             finished = self._opening_judged() if self._opening else self._handshake_finished()
         except (OSError, ValueError) as error:
             # ValueError: an SSLSocket that lost its connection during the handshake.
-            self._fail(str(error))
+            self._fail(error)
             return
         if finished and not self.closed:
             self.closed = True
@@ -92,11 +92,11 @@ class Negotiation:
 
     def handle_timeout(self) -> None:
         """The client took too long."""
-        self._fail("the client was too slow")
+        self._fail(TimeoutError("the client was too slow"))
 
     def abandon(self) -> None:
         """Give up."""
-        self._fail("an internal error")
+        self._fail(RuntimeError("an internal error"))
 
     def _handshake_finished(self) -> bool:
         if not self.transport.handshake():
@@ -112,10 +112,10 @@ class Negotiation:
         self.http2 = self._opening.http2
         return True
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, error: Exception) -> None:
         if not self.closed:
             self.closed = True
-            self._failed(self, reason)
+            self._failed(self, error)
 
 
 def adequate_cipher(sock: socket.socket | ssl.SSLObject | None) -> bool:

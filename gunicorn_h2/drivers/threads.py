@@ -150,8 +150,8 @@ class ThreadDriver(Driver):
             else:
                 hand_over(negotiation.transport.sock, peer, server, negotiation.data)
 
-        def failed(negotiation: Negotiation, reason: str) -> None:
-            self._log.debug("connection from %s failed: %s", peer, reason)
+        def failed(negotiation: Negotiation, error: Exception) -> None:
+            self.negotiation_failed(peer, negotiation, error)
             self._forget(negotiation)
             negotiation.transport.close()
             self._on_close()

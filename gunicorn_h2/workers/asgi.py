@@ -16,6 +16,7 @@ from gunicorn.workers import gasgi
 from gunicorn_h2.apps.asgi import ASGIHandler
 from gunicorn_h2.drivers.asyncio_accept import Acceptor, Room
 from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
+from gunicorn_h2.drivers.handshake_errors import HandshakeLog
 from gunicorn_h2.drivers.opening import Opening
 
 from .base import PREFACE_EXPECTED, Http2Worker
@@ -78,9 +79,10 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             on_close=self.connection_closed,
         )
         self._room = Room(self.worker_connections)
-        timeout = self.settings.handshake_timeout
+        timeout, handshakes = self.settings.handshake_timeout, HandshakeLog(self.log)
         for listener in self._listeners:
-            self.servers.append(Acceptor(self.loop, listener.sock, self._room, self, self._context, timeout))
+            acceptor = Acceptor(self.loop, listener.sock, self._room, self, self._context, timeout, handshakes)
+            self.servers.append(acceptor)
             self.log.info("ASGI server listening on %s", listener)
         self.sockets = []
 

@@ -23,11 +23,15 @@ class Log:
     """Remembers what was logged. `errors` are those that no test expected."""
 
     def __init__(self):
-        self.debugs, self.warnings, self.errors = [], [], []
+        self.debugs, self.infos, self.warnings, self.errors = [], [], [], []
 
     def debug(self, message, *arguments):
         """Keep a message."""
         self.debugs.append(message % arguments)
+
+    def info(self, message, *arguments):
+        """Keep a message."""
+        self.infos.append(message % arguments)
 
     def warning(self, message, *arguments):
         """Keep a warning."""

@@ -1,0 +1,109 @@
+"""Why TLS handshakes fail, in words for an operator: one line a second at most, whatever clients do.
+
+OpenSSL names its reasons; those that a deployment can do something about are translated. A client
+that goes without a word, as health checks and port scans do, is of interest to few.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["HandshakeLog", "explain"]
+
+_INTERVAL = 1.0
+
+_PLAIN_HTTP = "the client sent plain HTTP to a TLS port; it must use https"
+_NOT_TLS = "the client sent something that is not TLS to a TLS port; it must use TLS"
+_UNTRUSTED = (
+    "the client does not trust the server's certificate ({reason}); "
+    "check that certfile holds the whole chain, names the host, and is signed by an authority the client knows"
+)
+_NOTHING_SHARED = (
+    "client and server have no TLS version or cipher suite in common ({reason}); "
+    "the client needs TLS 1.2 or newer, and one of the suites that ciphers or the ssl_context hook allow"
+)
+_NO_CLIENT_CERTIFICATE = "the client showed no certificate, which cert_reqs demands"
+_UNTRUSTED_CLIENT = "the client's certificate is not trusted ({detail}); ca_certs must hold its authority"
+_TOO_SLOW = "the client did not finish it within http2_handshake_timeout"
+
+_EXPLANATIONS = {
+    "HTTP_REQUEST": _PLAIN_HTTP,
+    "HTTPS_PROXY_REQUEST": _PLAIN_HTTP,
+    "WRONG_VERSION_NUMBER": _NOT_TLS,
+    "UNKNOWN_PROTOCOL": _NOT_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NOT_TLS,
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": _NO_CLIENT_CERTIFICATE,
+    "CERTIFICATE_VERIFY_FAILED": _UNTRUSTED_CLIENT,
+    "NO_SHARED_CIPHER": _NOTHING_SHARED,
+    "NO_SHARED_GROUP": _NOTHING_SHARED,
+    "NO_SUITABLE_KEY_SHARE": _NOTHING_SHARED,
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": _NOTHING_SHARED,
+    "UNSUPPORTED_PROTOCOL": _NOTHING_SHARED,
+    "VERSION_TOO_LOW": _NOTHING_SHARED,
+}
+_ALERTS = {
+    "BAD_CERTIFICATE": _UNTRUSTED,
+    "CERTIFICATE_EXPIRED": _UNTRUSTED,
+    "CERTIFICATE_REVOKED": _UNTRUSTED,
+    "CERTIFICATE_UNKNOWN": _UNTRUSTED,
+    "UNKNOWN_CA": _UNTRUSTED,
+    "UNSUPPORTED_CERTIFICATE": _UNTRUSTED,
+    "HANDSHAKE_FAILURE": _NOTHING_SHARED,
+    "INSUFFICIENT_SECURITY": _NOTHING_SHARED,
+    "PROTOCOL_VERSION": _NOTHING_SHARED,
+}
+"""What a client's alert means (RFC 8446 section 6.2); OpenSSL puts the version before its name."""
+
+
+class Log(Protocol):
+    """The part of Gunicorn's logger that is used here."""
+
+    def debug(self, msg: str, *args: object) -> None:
+        """Log at debug level."""
+
+    def info(self, msg: str, *args: object) -> None:
+        """Log at info level."""
+
+
+def explain(error: Exception) -> str | None:
+    """Say what an exception out of a handshake means, and what to do; None where the client just went away."""
+    if isinstance(error, (TimeoutError, ConnectionAbortedError)):
+        # The latter is asyncio's.
+        return _TOO_SLOW
+    if not isinstance(error, ssl.SSLError) or isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return None
+    reason = error.reason or ""
+    text = _EXPLANATIONS.get(reason) or _ALERTS.get(reason.partition("ALERT_")[2]) or "{detail}"
+    detail = getattr(error, "verify_message", "") or reason or str(error)
+    return text.format(reason=reason, detail=detail)
+
+
+class HandshakeLog:
+    """Logs failed handshakes; one for a worker, used by one thread."""
+
+    def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` returns seconds."""
+        self._log = log
+        self._clock = clock
+        self._next_at = 0.0
+        self._suppressed = 0
+
+    def failed(self, peer: object, error: Exception) -> None:
+        """Log a failure: at info level where there is something to say, and not too often."""
+        explanation = explain(error)
+        if explanation is None:
+            self._log.debug("connection from %s failed: %s", peer, error)
+            return
+        now = self._clock()
+        if now < self._next_at:
+            self._suppressed += 1
+            self._log.debug("TLS handshake with %s failed: %s", peer, explanation)
+            return
+        more = f" ({self._suppressed} more since the last such line)" if self._suppressed else ""
+        self._suppressed = 0
+        self._next_at = now + _INTERVAL
+        address = peer[0] if isinstance(peer, tuple) else "a Unix socket"
+        self._log.info("TLS handshake with %s failed: %s%s", address, explanation, more)
