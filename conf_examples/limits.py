@@ -22,9 +22,10 @@ http2_engine = "auto"
 # Streams a client may have open at once on a connection; a reset one counts until its application call has returned.
 http2_max_concurrent_streams = 100
 
-# Receive windows, in octets: how much of a request body may be under way before the application
-# reads it, on one stream and on the whole connection. Upload speed to one distant client is at most
-# window / round trip; the memory that one connection can fill is the connection's window.
+# Receive windows, in octets. A stream's is how much of a request body may be under way or held, unread
+# by the application; the connection's is how much of all bodies may be under way. Upload speed of one
+# distant client is at most window / round trip. What one connection can have held in memory is the
+# stream's window times the number of streams.
 http2_initial_window_size = 65_535
 http2_connection_window_size = 1_048_576
 

@@ -1,12 +1,13 @@
 """ASGI 3 over a stream: scope, receive, send, and every way in which it can go wrong.
 
-What goes beyond the standard's `http` scope (each is named in `scope["extensions"]`):
+What goes beyond the standard's `http` scope; `scope["extensions"]` names all but the messages of type
+`http.response.informational`:
 
 - `http.response.priority`: `weight` (1 to 256) and `depends_on` of RFC 7540, `urgency` (0 to 7) and
   `incremental` of RFC 9218.
-- `http.response.early_hint`: the standard's message with `links`; sent as a 103. For other fields
-  there is `http.response.informational` with `status` and `headers`, the name that Gunicorn's HTTP/1
-  has for it.
+- `http.response.early_hint`: the standard's message with `links`; sent as a 103. For other fields, or
+  another 1xx status, there is `http.response.informational` with `status` and `headers`, as in
+  Gunicorn's HTTP/1.
 - `http.response.trailers`: the standard's `trailers: True` and message. An application that does not
   know at the start may also send the message right behind its last body, before it waits for
   anything else.
@@ -51,7 +52,7 @@ Message = dict[str, Any]
 
 # What Gunicorn's HTTP/1 for ASGI says.
 _SERVER = b"gunicorn/asgi"
-# A final body of this size at most waits for what else comes in the same turn of the loop.
+# A whole response of this size at most is held until the end of the loop's turn: trailers may follow.
 _SMALL = 16_384
 # What asyncio takes from the end of one task to the cancellation of another by a third is three.
 _TURNS_TO_CANCEL = 5

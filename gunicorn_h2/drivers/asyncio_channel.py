@@ -38,7 +38,7 @@ class AsyncStreamOwner(Protocol):
         """Have `call()` called before anything more is written."""
 
     def finish(self, channel: AsyncChannel) -> None:
-        """The task is done; `unread` octets of the body were delivered and not taken."""
+        """The task is done: nobody will read what is left of the body."""
 
 
 class AsyncChannel:

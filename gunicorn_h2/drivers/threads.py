@@ -1,8 +1,8 @@
 """The threaded driver: one thread does all I/O by a selector, a pool of threads runs the requests.
 
 The I/O thread owns every connection. Pool threads append what they want done to a deque and wake
-the I/O thread; a wake-up that is still pending is not repeated. So a finished small response costs
-one item, at most one wake-up and one write.
+the I/O thread; a wake-up that is still pending is not repeated. A small response is two items, the
+response itself and the return of its call: two wake-ups at most, and one write.
 """
 
 from __future__ import annotations

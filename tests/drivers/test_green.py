@@ -9,6 +9,7 @@ import greenlet
 import pytest
 
 from tests.support.h2client import CANCEL, PREFACE
+from tests.support.tools import require_module
 
 from .green_rig import GreenRig, Hub, held
 from .rig import TIMEOUT, Probe, hello
@@ -16,8 +17,8 @@ from .rig import TIMEOUT, Probe, hello
 
 @pytest.fixture(params=["gevent", "eventlet"])
 def hub(request):
-    """A running hub of each library that is installed."""
-    pytest.importorskip(request.param)
+    """A running hub of each library."""
+    require_module(request.param)
     hub = Hub(request.param)
     yield hub
     hub.close()

@@ -1,7 +1,6 @@
 """The worker for ASGI applications: the specification over HTTP/2, and what Gunicorn's own code goes on doing."""
 
 import base64
-import importlib.util
 import json
 import os
 import signal
@@ -29,16 +28,16 @@ from tests.support.h2client import (
 )
 from tests.support.load import Load
 from tests.support.server import Server, WorkerKind
-from tests.support.tools import curl, require_tool, run
+from tests.support.tools import curl, require_module, require_tool, run
 
 ASGI = WorkerKind("gunicorn_h2.ASGIWorker", ("--threads", "1"), {"asgi": "tests.apps.asgi_app:app"})
-LOOPS = ["asyncio"] + ["uvloop"] * (importlib.util.find_spec("uvloop") is not None)
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module", params=LOOPS)
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
 def loop(request):
-    """Each event loop that is installed."""
+    """Each event loop."""
+    require_module(request.param)
     return request.param
 
 

@@ -1,28 +1,26 @@
 """Chromium fetches what a 103 names while the response is still in the making."""
 
-import os
-import shutil
 from contextlib import ExitStack
 
 import pytest
 
 from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
 from tests.support.server import Server
-from tests.support.tools import run
+from tests.support.tools import require_tool, run
 
 KINDS = {**WSGI_KINDS, **ASGI_KINDS}
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(
-    shutil.which("chromium") is None and "CI" not in os.environ, reason="chromium is not installed")]
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
          "--ignore-certificate-errors"]
 TRIES = 4
 
 
+@pytest.mark.browser
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", KINDS)
 def test_chromium_preloads_on_early_hints(kind, certs, tmp_path):
     """The page waits for the request of its style sheet, which only the hint has named by then."""
+    require_tool("chromium")
     app = f"tests.apps.features:{'asgi' if kind in ASGI_KINDS else 'wsgi'}"
     server = Server(tmp_path, KINDS[kind], certs, app).start()
     with ExitStack() as stack:

@@ -16,7 +16,7 @@ from tests.support.h1client import exchange, request_bytes
 from tests.support.h2client import PREFACE, open_tcp
 from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
 from tests.support.server import Server
-from tests.support.tools import curl, run
+from tests.support.tools import curl, require_module, run
 
 KINDS = {**WSGI_KINDS, **ASGI_KINDS}
 UPGRADE = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAAP__")]
@@ -190,7 +190,7 @@ def test_request_trailers_of_nghttp(server, body):
 
 
 def test_a_call_of_grpc(server):
-    grpc = pytest.importorskip("grpc")
+    grpc = require_module("grpc")
     target = f"localhost:{server.port}"
     with open(server.certs.ca, "rb") as file:
         credentials = grpc.ssl_channel_credentials(file.read())

@@ -20,10 +20,12 @@ from tests.support.h2client import (
     FRAME_SIZE_ERROR,
     GOAWAY,
     HEADERS,
+    NO_ERROR,
     PADDED,
     PING,
     PREFACE,
     PRIORITY,
+    PRIORITY_FLAG,
     PROTOCOL_ERROR,
     PUSH_PROMISE,
     RST_STREAM,
@@ -415,11 +417,11 @@ def test_request_trailers(wsgi):
 
 
 def test_connect_is_not_a_proxy(wsgi):
-    """CONNECT has neither scheme nor path; the application may answer it, but nothing is tunnelled."""
+    """CONNECT has neither scheme nor path. It is answered 501, and what would be tunnelled is declined."""
     with H2Client.connect(wsgi) as client:
         stream = client.send_fields([(":method", "CONNECT"), (":authority", "example.org:443")], end_stream=False)
-        client.response(stream)
-        assert stream.reset is not None or stream.status >= 400
+        client.wait_for(lambda: stream.reset is not None, "the end of what would be tunnelled")
+        assert (stream.status, stream.body, stream.ended, stream.reset) == (501, b"", True, NO_ERROR)
         assert client.get("/hello").status == 200
 
 
@@ -435,14 +437,31 @@ def test_the_stream_window_is_enforced(wsgi, gate):
         gate.release()
 
 
-def test_a_stream_depending_on_itself_is_harmless(wsgi):
-    """An error of the stream or the connection by RFC 7540 section 5.3.1, no longer one by RFC 9113."""
+def test_a_stream_that_depends_on_itself_is_reset(wsgi, gate):
+    """RFC 7540 section 5.3.1: PROTOCOL_ERROR, of the stream; the connection goes on."""
+    with H2Client.connect(wsgi) as client:
+        client.wait_settings()
+        first = client.request("GET", gate.path("/gate"))
+        gate.wait_inside()
+        client.send_raw(raw_frame(PRIORITY, 0, first.stream_id, first.stream_id.to_bytes(4, "big") + b"\xff"))
+        assert client.response(first).reset == PROTOCOL_ERROR
+        second = client.open()
+        block = client.encoder.encode(client.fields(path="/hello"))
+        priority = second.stream_id.to_bytes(4, "big") + b"\xff"
+        flags = END_STREAM | END_HEADERS | PRIORITY_FLAG
+        client.send_raw(raw_frame(HEADERS, flags, second.stream_id, priority + block))
+        assert (client.response(second).status, second.reset) == (None, PROTOCOL_ERROR)
+        assert client.get("/hello").status == 200
+        gate.release()
+
+
+def test_an_idle_stream_that_depends_on_itself_ends_the_connection(wsgi):
+    """There is no stream to reset yet, and an error of the stream is therefore one of the connection."""
     with H2Client.connect(wsgi) as client:
         client.wait_settings()
         client.send_raw(raw_frame(PRIORITY, 0, 1, b"\0\0\0\1\xff"))
-        stream = client.request("GET", "/hello")
-        client.wait_for(lambda: stream.done or client.goaways, "an answer")
-        assert stream.status == 200 or PROTOCOL_ERROR in (stream.reset, *(code for _, code in client.goaways))
+        assert client.wait_goaway() == (0, PROTOCOL_ERROR)
+        client.wait_closed()
 
 
 def test_unknown_settings_and_frames_are_ignored(wsgi):

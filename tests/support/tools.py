@@ -1,19 +1,31 @@
-"""Finding and running the command-line clients the tests are driven by."""
+"""Finding and running the tools that the tests are driven by: command-line clients, and libraries of Python's."""
 
+import importlib
 import os
 import shutil
 import subprocess
 
 import pytest
 
-PACKAGES = {"curl": "curl", "nghttp": "nghttp2-client", "h2load": "nghttp2-client"}
+PACKAGES = {"nghttp": "nghttp2-client", "h2load": "nghttp2-client", "grpc": "grpcio"}
 
 
 def require_tool(name):
-    """Return the path of a command; where it is missing skip, but fail in CI, where nothing may be skipped."""
-    path = shutil.which(name)
-    if path:
-        return path
+    """Return the path of a command; where it is missing skip, but fail in CI, where no tool may be missing."""
+    return shutil.which(name) or _missing(name)
+
+
+def require_module(name):
+    """Import a module and return it; where it is missing skip, but fail in CI, as for a command."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return _missing(name)
+
+
+def _missing(name):
     reason = f"{name} is not installed; install the package {PACKAGES.get(name, name)}"
     if os.environ.get("CI"):
         pytest.fail(reason)
