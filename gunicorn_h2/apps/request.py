@@ -14,9 +14,10 @@ from gunicorn.http.message import Request, _ip_in_allow_list
 
 from gunicorn_h2.protocol.headers import Fields, RequestHead
 
-__all__ = ["StreamRequest", "joined_fields", "log_environ", "peer_ip", "policy_names", "trusts"]
+__all__ = ["StreamRequest", "TrustedPeers", "joined_fields", "log_environ", "peer_ip", "policy_names"]
 
 _MAX_NAMES = 1024
+_MAX_VERDICTS = 1024
 _environ_names: dict[bytes, str] = {}
 
 
@@ -25,12 +26,27 @@ def policy_names(cfg: Any) -> frozenset[bytes]:
     return frozenset((b"expect", *(name.lower().encode("latin-1") for name in cfg.secure_scheme_headers)))
 
 
-def trusts(cfg: Any, peer: Any) -> bool:
-    """Whether a peer is one of `forwarded_allow_ips`; those on Unix sockets are trusted, as by Gunicorn."""
-    if not isinstance(peer, tuple):
-        return True
-    trusted: bool = _ip_in_allow_list(peer[0], cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
-    return trusted
+class TrustedPeers:
+    """Which peers are in `forwarded_allow_ips`. Gunicorn decides; the last verdicts are remembered by address."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = cfg
+        self._verdicts: dict[str, bool] = {}
+
+    def __contains__(self, peer: Any) -> bool:
+        """Whether a peer is trusted; those on Unix sockets are, as by Gunicorn."""
+        if not isinstance(peer, tuple):
+            return True
+        address: str = peer[0]
+        verdict = self._verdicts.get(address)
+        if verdict is None:
+            cfg = self._cfg
+            verdict = bool(_ip_in_allow_list(address, cfg.forwarded_allow_ips, cfg.forwarded_allow_networks()))
+            if len(self._verdicts) >= _MAX_VERDICTS:
+                # A client with many addresses must not fill the memory; one connection has one.
+                self._verdicts.clear()
+            self._verdicts[address] = verdict
+        return verdict
 
 
 def peer_ip(peer: Any) -> str:
@@ -64,6 +80,7 @@ class StreamRequest(Request):  # type: ignore[misc]
     def __init__(self, cfg: Any) -> None:
         """Make a request without contents, to make others from by `of`."""
         self._decided = policy_names(cfg)
+        self._trusted = TrustedPeers(cfg)
         super().__init__(cfg, _NoUnreader(), None)
 
     def of(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
@@ -105,7 +122,7 @@ class StreamRequest(Request):  # type: ignore[misc]
             raise LimitRequestLine(len(uri), self.limit_request_line)
         self._fill_line(head.method.decode("latin-1"), uri)
         scheme = head.scheme.decode("latin-1").lower()
-        if scheme != self.scheme and scheme in ("http", "https") and trusts(self.cfg, self.peer_addr):
+        if scheme != self.scheme and scheme in ("http", "https") and self.peer_addr in self._trusted:
             # A proxy may speak for its client, as it may by a forwarding header, which comes next.
             self.scheme = scheme
         self.headers = self._apply_policy(joined_fields(head))

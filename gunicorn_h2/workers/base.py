@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn import util
 from gunicorn.errors import HaltServer
 
-from gunicorn_h2.apps.request import peer_ip, trusts
+from gunicorn_h2.apps.request import TrustedPeers, peer_ip
 from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.drivers.opening import Opening
 
@@ -43,6 +43,7 @@ class Http2Worker:
             # At a reload: Gunicorn's master creates workers without having called `check_config` again.
             self.log.error("%s", error)
             raise HaltServer(str(error), 1) from error
+        self._trusted = TrustedPeers(self.cfg)
         self._may_be_http2 = "h2" in self.settings.protocols and self.cfg_protocol == "http"
 
     @property
@@ -82,7 +83,7 @@ class Http2Worker:
     def opening(self, peer: Any) -> Opening | None:
         """How HTTP/2 may begin in the clear for this peer (the rule of Gunicorn 26.2 and newer)."""
         cleartext = self.settings.cleartext
-        if self.cfg.is_ssl or not self._may_be_http2 or cleartext == "off" or not trusts(self.cfg, peer):
+        if self.cfg.is_ssl or not self._may_be_http2 or cleartext == "off" or peer not in self._trusted:
             return None
         upgrade = None if cleartext == "prior-knowledge" else partial(parse_upgrade, self.cfg, peer)
         return Opening(cleartext != "upgrade", upgrade)

@@ -8,7 +8,7 @@ from gunicorn.http.unreader import IterUnreader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gunicorn_h2.apps.request import StreamRequest, joined_fields, policy_names
+from gunicorn_h2.apps.request import StreamRequest, TrustedPeers, joined_fields, policy_names
 from gunicorn_h2.protocol.headers import parse_request
 
 PEER = ("127.0.0.1", 1234)
@@ -147,3 +147,46 @@ def test_many_names_are_no_leak():
     for number in range(3_000):
         name = b"x-name-%d" % number
         assert stream_request(cfg, head_of((name, b"1"))).headers[1] == (name.decode().upper(), "1")
+
+
+# -- trust -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("setting", "peer", "trusted"), [
+    ("10.0.0.0/8,::1", ("10.1.2.3", 1), True), ("10.0.0.0/8,::1", ("11.1.2.3", 1), False),
+    ("10.0.0.0/8,::1", ("::1", 1, 0, 0), True), ("10.0.0.0/8", ("::1", 1, 0, 0), False),
+    ("*", ("11.1.2.3", 1), True), ("", ("127.0.0.1", 1), False), ("", "", True), ("", b"", True), ("", None, True)])
+def test_trusted_peers(setting, peer, trusted):
+    peers = TrustedPeers(config(forwarded_allow_ips=setting))
+    assert [peer in peers for _ in range(2)] == [trusted] * 2
+
+
+class CountingConfig:
+    """A configuration that counts how often it is asked whom it trusts."""
+
+    forwarded_allow_ips = ("127.0.0.1",)
+
+    def __init__(self):
+        self.asked = 0
+
+    def forwarded_allow_networks(self):
+        """What each decision begins with."""
+        self.asked += 1
+        return []
+
+
+def test_a_peer_is_judged_once():
+    cfg = CountingConfig()
+    peers = TrustedPeers(cfg)
+    for port in range(100):
+        assert ("192.0.2.1", port) not in peers
+    assert cfg.asked == 1
+
+
+def test_verdicts_take_no_more_memory_than_they_may():
+    peers = TrustedPeers(config(forwarded_allow_ips="2001:db8::/33"))
+    addresses = [f"2001:db8:{number:x}::1" for number in range(0x7F00, 0x8500)]
+    verdicts = [(address, 1, 0, 0) in peers for address in addresses]
+    assert verdicts == [True] * 0x100 + [False] * 0x500
+    assert len(peers._verdicts) <= 1024
+    assert [(address, 1, 0, 0) in peers for address in addresses] == verdicts
