@@ -19,6 +19,7 @@ from .h2_engine import H2Engine
 from .headers import check_response, check_response_trailers
 from .receiving import Receiving
 from .sending import Sending
+from .stall import PING_PAYLOAD
 from .state import Phase
 from .stream import Stream
 from .upgrade import SWITCHING_PROTOCOLS, Upgrade
@@ -213,6 +214,7 @@ class ServerConnection(Receiving, Sending):
         if self.config.stream_timeout:
             deadlines.append(self._stall_deadline())
         deadlines.append(next(iter(self.abandoned.values()), None))
+        deadlines.append(self._stall.deadline)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -222,6 +224,8 @@ class ServerConnection(Receiving, Sending):
         self._now = now
         self._reset_stalled(now)
         self._reset_abandoned(now)
+        if self._stall.is_due(now, self._waiting_tasks()):
+            self._put(frames.ping(PING_PAYLOAD))
         block = self._block
         if block is not None and block.deadline is not None and block.deadline <= now:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "a header block took too long")

@@ -104,6 +104,10 @@ class Guard:
                 raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many table size updates")
             position = _after_integer(block, position)
 
+    def earn_control(self) -> None:
+        """A control frame was asked for: it is none of the peer's own."""
+        self._control.earn(1)
+
     def earn_request(self) -> None:
         """A request was accepted: the frames that go with one are no flood."""
         self._control.earn(_CONTROL_FRAMES_PER_REQUEST)

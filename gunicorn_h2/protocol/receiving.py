@@ -13,6 +13,7 @@ from . import frames
 from .errors import ConnectionFailure, ErrorCode, StreamFailure
 from .events import DataReceived, RequestReceived, RequestRefused, TrailersReceived
 from .headers import Fields, MalformedRequest, RequestHead, check_trailers, list_size, parse_request
+from .stall import PING_PAYLOAD
 from .state import ConnectionState, Phase
 from .stream import ReceiveWindow, Stream
 
@@ -80,6 +81,7 @@ class Receiving(ConnectionState):
             self._guard.charge_control(now)
         stream.receive_window.consume(length)
         stream.received += len(data)
+        self._stall.note_data(length, now)
         declared = stream.head.content_length
         if declared is not None and (stream.received > declared or (end_stream and stream.received != declared)):
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "the body is not as long as content-length")
@@ -199,6 +201,8 @@ class Receiving(ConnectionState):
         stream = Stream(stream_id, self.peer_initial_window_size, window)
         stream.head = head
         stream.remote_closed = end_stream
+        if self.streams:
+            self._stall.enable()
         self.streams[stream_id] = stream
         self.quiet_since = None
         self.served = True
@@ -324,6 +328,10 @@ class Receiving(ConnectionState):
             raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "PING of a broken length")
         if not flags & frames.ACK:
             self._put(frames.ping(payload, frames.ACK))
+        elif payload == PING_PAYLOAD and self._stall.outstanding:
+            self._guard.earn_control()
+            if self._stall.acknowledged(now, self._waiting_tasks()):
+                self._put(frames.ping(PING_PAYLOAD))
         elif payload == self._shutdown_ping:
             self._shutdown_ping = None
             self._shutdown_acknowledged(now)
@@ -359,6 +367,16 @@ class Receiving(ConnectionState):
         self.send_window += increment
         if self.send_window > frames.LARGEST_WINDOW:
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflows")
+
+    def _waiting_tasks(self) -> int:
+        """See `StallProbe`: how many streams are open, where an upload has credit and no GOAWAY has gone out."""
+        if self.phase not in (Phase.OPEN, Phase.QUIETING) or self.receive_window.available <= 0:
+            return 0
+        has_credit = any(
+            stream.receive_window.available > 0 and not stream.remote_closed and not stream.local_closed
+            for stream in self.streams.values()
+        )
+        return len(self.streams) if has_credit else 0
 
     # What ServerConnection adds
 

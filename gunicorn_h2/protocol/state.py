@@ -12,6 +12,7 @@ from .errors import ErrorCode
 from .events import ConnectionTerminated, Event, StreamReset
 from .guard import Guard
 from .scheduler import Scheduler
+from .stall import StallProbe
 from .stream import ReceiveWindow, Stream
 
 __all__ = ["ConnectionState", "Phase"]
@@ -75,6 +76,7 @@ class ConnectionState:
         self._now = now
         """The time of the current call."""
         self._guard = Guard(config, now)
+        self._stall = StallProbe()
         self._output: list[bytes] = []
         self._output_size = 0
         self._events: list[Event] = []
@@ -170,6 +172,7 @@ class ConnectionState:
     def _announce_credit(self, stream_id: int, increment: int) -> None:
         if increment:
             self._put(self.engine.send_window_update(stream_id, increment))
+            self._stall.arm(self._now)
 
     def _terminate(self, code: ErrorCode, reason: str) -> None:
         """Enter CLOSED: every stream's application is told, and the driver last."""
