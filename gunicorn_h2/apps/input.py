@@ -11,20 +11,22 @@ __all__ = ["StreamInput"]
 
 
 class StreamInput:
-    """The file-like object of PEP 3333. Every read may raise `StreamAborted`, an OSError."""
+    """The file-like object of PEP 3333. Every read may raise `StreamAborted`, an OSError.
+
+    A piece of the body stays as it came until it is used up; reads copy what they return, and no more.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._rest = b""
+        self._piece = b""
+        self._position = 0
         self._closed = False
         self.trailers: list[tuple[str, str]] = []
         """The request's trailers (RFC 9113 section 8.1), from when the end of the body is read."""
 
     def read(self, size: int | None = None) -> bytes:
         """Return `size` octets, fewer only at the end of the body; all of it without a size."""
-        if size is None or size < 0:
-            return b"".join(iter(self._take, b""))
-        return self._read_up_to(size, b"")
+        return self._read_up_to(-1 if size is None else size, b"")
 
     def readline(self, size: int | None = None) -> bytes:
         """Return a line with its line feed, or its first `size` octets."""
@@ -43,7 +45,7 @@ class StreamInput:
     def close(self) -> None:
         """Further reads raise ValueError."""
         self._closed = True
-        self._rest = b""
+        self._piece, self._position = b"", 0
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
@@ -54,39 +56,36 @@ class StreamInput:
             raise StopIteration
         return line
 
-    def _take(self) -> bytes:
-        """Return what is left of a piece, or the next one; b"" at the end."""
+    def _has_more(self) -> bool:
+        """Have the next piece at hand where the last one is used up; False at the end of the body."""
+        if self._piece:
+            return True
         if self._closed:
             raise ValueError("I/O operation on closed file.")
-        if self._rest:
-            rest, self._rest = self._rest, b""
-            return rest
-        data = self._channel.read()
-        if not data and not self.trailers:
+        self._piece = self._channel.read()
+        if self._piece:
+            return True
+        if not self.trailers:
             self.trailers += [
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, value in self._channel.trailers
                 if name not in FORBIDDEN_TRAILERS
             ]
-        return data
+        return False
 
     def _read_up_to(self, size: int, separator: bytes) -> bytes:
         """Collect pieces until `size` octets (negative: no limit), the separator, or the end."""
         parts: list[bytes] = []
         missing = size
-        while missing:
-            piece = self._take()
-            if not piece:
-                break
-            end = piece.find(separator) + len(separator) if separator else 0
-            if not end:
-                end = len(piece)
-            found = bool(separator) and piece[end - 1 : end] == separator
-            if 0 <= missing < end:
-                end, found = missing, True
-            parts.append(piece[:end])
-            self._rest = piece[end:]
-            missing -= end
-            if found:
-                break
+        while missing and self._has_more():
+            piece, start = self._piece, self._position
+            end = len(piece) if missing < 0 else min(start + missing, len(piece))
+            found = piece.find(separator, start, end) if separator else -1
+            if found >= 0:
+                end = found + len(separator)
+            parts.append(piece[start:end])
+            missing = 0 if found >= 0 else missing - (end - start)
+            self._position = end
+            if end == len(piece):
+                self._piece, self._position = b"", 0
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -83,3 +83,34 @@ def test_an_error_comes_through_and_loses_nothing():
     with pytest.raises(ConnectionAbortedError):
         file.readline()
     assert StreamInput(Broken([b"some"])).read(4) == b"some"
+
+
+class CountingBytes(bytes):
+    """Octets that count how many of them are copied, and how many searched."""
+
+    copied = searched = 0
+
+    def __getitem__(self, key):
+        """A slice, counted."""
+        part = super().__getitem__(key)
+        self.copied += len(part)
+        return part
+
+    def find(self, what, start, end):
+        """The place of something, what was looked at counted."""
+        found = super().find(what, start, end)
+        self.searched += (end if found < 0 else found) - start
+        return found
+
+
+@pytest.mark.parametrize(("name", "size"), [
+    ("read", 7), ("read", None), ("readline", 7), ("readline", None), ("next", 0)])
+@pytest.mark.parametrize("line", [b"x" * 100_000, b"a line of some length\n" * 5_000], ids=["one line", "lines"])
+def test_every_octet_is_copied_once(name, size, line):
+    """However small the reads and however large the piece: the work is linear in the octets."""
+    piece = CountingBytes(line)
+    file = StreamInput(Pieces([piece]))
+    body = b"".join(iter(lambda: do(file, name, size) or b"", b""))
+    assert body == line
+    assert piece.copied == len(line)
+    assert piece.searched <= len(line)
