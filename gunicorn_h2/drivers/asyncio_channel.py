@@ -21,6 +21,7 @@ __all__ = ["AsyncChannel", "AsyncStreamOwner"]
 
 ResponseFields = Sequence[tuple[bytes, bytes]]
 _PIECE_SIZE = 65_536
+_SMALL_PIECE = 1024
 
 
 class AsyncStreamOwner(Protocol):
@@ -78,9 +79,16 @@ class AsyncChannel:
     def deliver(self, data: bytes, ended: bool) -> None:
         """A piece of the body has come."""
         if data:
-            self._body.append(data)
+            self._append(data)
         self._ended = self._ended or ended
         self.wake()
+
+    def _append(self, data: bytes) -> None:
+        """Join small pieces: an octet in a frame of its own would take forty times its room."""
+        if self._body and len(data) < _SMALL_PIECE and len(self._body[-1]) < _SMALL_PIECE:
+            self._body[-1] += data
+        else:
+            self._body.append(data)
 
     def deliver_trailers(self, fields: list[tuple[bytes, bytes]]) -> None:
         """The body is complete, and these are its trailers."""
@@ -146,9 +154,13 @@ class AsyncChannel:
         self._owner.call_before_flush(call)
 
     def send_interim(self, status: int, fields: ResponseFields) -> None:
-        """Send a 1xx response (RFC 9113 section 8.1). Raises StreamAborted or InvalidResponse."""
+        """Send a 1xx response (RFC 9113 section 8.1). Raises StreamAborted or InvalidResponse.
+
+        Only a 100 makes the client send the body that it holds back (RFC 9110 section 10.1.1).
+        """
         self._raise_if_aborted()
-        self.expects_continue = False
+        if status == 100:
+            self.expects_continue = False
         self._core.send_headers(self.stream, status, fields, False)
         self._owner.schedule_flush()
 

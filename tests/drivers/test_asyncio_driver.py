@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import tracemalloc
 
 import pytest
 
@@ -214,6 +215,53 @@ def test_continue_is_sent_when_the_body_is_asked_for(connect):
     assert [dict(section)[b":status"] for section in answer.interim] == [b"100"]
     peer.send(data(1, b"abc", True))
     assert answer.body == b"abc"
+
+
+def test_an_early_hint_does_not_stand_for_the_continue(connect):
+    async def application(connection, channel):
+        channel.send_interim(103, [(b"link", b"</style.css>")])
+        channel.respond(200, FIELDS, await channel.read(), True)
+        channel.finish()
+
+    peer = connect(application)
+    answer = peer.request((b"expect", b"100-continue"), end=False)
+    assert [dict(section)[b":status"] for section in answer.interim] == [b"103", b"100"]
+    peer.send(data(1, b"abc", True))
+    assert answer.body == b"abc"
+
+
+def test_a_continue_of_the_applications_own_is_the_only_one(connect):
+    async def application(connection, channel):
+        channel.send_interim(100, [])
+        channel.respond(200, FIELDS, await channel.read(), True)
+        channel.finish()
+
+    peer = connect(application)
+    answer = peer.request((b"expect", b"100-continue"), end=False)
+    peer.send(data(1, b"abc", True))
+    assert ([dict(section)[b":status"] for section in answer.interim], answer.body) == ([b"100"], b"abc")
+
+
+def test_a_body_in_tiny_pieces_takes_little_more_than_its_room(loop):
+    """Unread, 30 000 pieces of two octets are held as some sixty, not as 30 000 objects."""
+    application = Waiting(loop, echo)
+    peer = WirePeer(loop, application)
+    answer = peer.request(end=False)
+    tiny = [data(1, b"%02d" % (number % 100)) for number in range(30_000)]
+    body = b"".join(frame[9:] for frame in tiny)
+    octets = b"".join(tiny)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        peer.connection.data_received(octets)
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 60_000 < held < 200_000
+    peer.send(data(1, b"", True))
+    application.release()
+    peer.collect()
+    assert (answer.body, answer.ended) == (body, True)
 
 
 def test_only_a_request_that_the_core_answers_is_noted(connect):
