@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["Field", "HeaderCodec"]
+__all__ = ["DEFAULT_TABLE_SIZE", "UNLIMITED_LIST_SIZE", "Field", "HeaderCodec", "is_secret"]
 
 Field = tuple[bytes, bytes]
 """A header field: its name and its value."""
+
+DEFAULT_TABLE_SIZE = 4096
+"""SETTINGS_HEADER_TABLE_SIZE while a peer has not sent it, in octets."""
+UNLIMITED_LIST_SIZE = 4_194_304
+"""Where no limit is configured: the size of a field section, in octets, that no client needs."""
+
+_SECRETS = frozenset((b"authorization", b"proxy-authorization", b"set-cookie"))
+_SHORT_COOKIE = 20
 
 
 class HeaderCodec(Protocol):
@@ -38,3 +46,8 @@ class HeaderCodec(Protocol):
 
     def set_peer_table_size(self, size: int) -> None:
         """Take note of the peer's SETTINGS_HEADER_TABLE_SIZE (RFC 7541 section 4.2)."""
+
+
+def is_secret(name: bytes, value: bytes) -> bool:
+    """Whether a field is to be a never-indexed literal: its value is worth guessing (RFC 7541 section 7.1.3)."""
+    return name in _SECRETS or (name == b"cookie" and len(value) < _SHORT_COOKIE)

@@ -1,0 +1,122 @@
+"""The codec on the hpack library: the reference, and an encoder that uses the dynamic table.
+
+Servers repeat their responses. So what a section was encoded to is remembered for as long as the
+encoder's dynamic table stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
+from hpack.table import HeaderTable
+
+from .codec import UNLIMITED_LIST_SIZE, Field, is_secret
+from .errors import ConnectionFailure, ErrorCode
+
+__all__ = ["HpackCodec"]
+
+# The client's SETTINGS could have us keep a table of 4 GiB.
+_MAX_TABLE_SIZE = 65_536
+_MAX_BLOCKS = 64
+_MAX_BLOCK_SIZE = 4096
+# Fields whose values seldom repeat would only push useful ones out of the dynamic table.
+_NOT_INDEXED = frozenset(
+    (
+        b"age",
+        b"content-length",
+        b"content-range",
+        b"etag",
+        b"expires",
+        b"last-modified",
+        b"location",
+        b"x-request-id",
+    )
+)
+
+
+class _CountingTable(HeaderTable):
+    """A dynamic table that counts its changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0
+
+    def add(self, name: bytes, value: bytes) -> None:
+        self.changes += 1
+        super().add(name, value)
+
+    @property
+    def maxsize(self) -> int:
+        return self._maxsize
+
+    @maxsize.setter
+    def maxsize(self, newmax: int) -> None:
+        self.changes += 1
+        HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]
+
+
+class HpackCodec:
+    """A `HeaderCodec` on the hpack library. Its decoder keeps to the default SETTINGS_HEADER_TABLE_SIZE."""
+
+    def __init__(self, max_list_size: int) -> None:
+        """`max_list_size` counts as SETTINGS_MAX_HEADER_LIST_SIZE does (RFC 9113 section 6.5.2); 0 is 4 MiB."""
+        self._decoder = Decoder(max_list_size or UNLIMITED_LIST_SIZE)
+        self._decoder_table = self._decoder.header_table = _CountingTable()
+        self._encoder = Encoder()
+        self._encoder_table = self._encoder.header_table = _CountingTable()
+        self._blocks: dict[tuple[Field, ...], bytes] = {}
+        self._blocks_changes = 0
+
+    @property
+    def changes(self) -> int:
+        """See `HeaderCodec.changes`."""
+        return self._decoder_table.changes
+
+    def decode(self, block: bytes) -> list[Field]:
+        """See `HeaderCodec.decode`."""
+        try:
+            return cast("list[Field]", self._decoder.decode(block, raw=True))
+        except OversizedHeaderListError as error:
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, f"hpack: {error}") from error
+        except HPACKError as error:
+            raise ConnectionFailure(ErrorCode.COMPRESSION_ERROR, f"hpack: {error}") from error
+
+    def encode(self, fields: Sequence[Field]) -> bytes:
+        """See `HeaderCodec.encode`."""
+        section = tuple(fields)
+        table = self._encoder_table
+        if table.resized:
+            return self._encode(section)
+        if self._blocks_changes != table.changes:
+            self._blocks.clear()
+            self._blocks_changes = table.changes
+        block = self._blocks.get(section)
+        if block is None:
+            block = self._encode(section)
+            if len(block) <= _MAX_BLOCK_SIZE and self._blocks_changes == table.changes:
+                if len(self._blocks) >= _MAX_BLOCKS:
+                    self._blocks.clear()
+                self._blocks[section] = block
+        return block
+
+    def _encode(self, section: tuple[Field, ...]) -> bytes:
+        return self._encoder.encode(
+            [(name, value, name in _NOT_INDEXED or is_secret(name, value)) for name, value in section]
+        )
+
+    def set_peer_table_size(self, size: int) -> None:
+        """See `HeaderCodec.set_peer_table_size`.
+
+        The next block announces the smallest and the last size since the block before (section 4.2);
+        hpack by itself would announce all of them, or, where the last one comes twice, none.
+        """
+        table, encoder = self._encoder_table, self._encoder
+        size = min(size, _MAX_TABLE_SIZE)
+        if size == table.maxsize and not encoder.table_size_changes:
+            return
+        smallest = min([size, *encoder.table_size_changes])
+        encoder.table_size_changes = [smallest, size] if smallest < size else [size]
+        table.maxsize = size
+        table.resized = True
