@@ -42,7 +42,7 @@ _LARGEST_STATIC = max(len(name) + len(value) + _FIELD_OVERHEAD for name, value i
 # literals would be copied once for each of them.
 _RUN = 64
 
-# Values that one client alone has, if it is a good one.
+# Fields whose values differ from client to client, and concern no other.
 _PRIVATE = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 
 _MAX_TEXTS = 512
@@ -164,7 +164,7 @@ class FastCodec:
         self.changes += 1
         size = len(field[0]) + len(field[1]) + _FIELD_OVERHEAD
         if self._size + size > self._max_size:
-            self._evict(max(self._max_size - size, 0))
+            self._evict(self._max_size - size)
             if size > self._max_size:
                 return
         self._entries.insert(_FIRST_DYNAMIC, field)
@@ -173,11 +173,12 @@ class FastCodec:
             self._largest = size
 
     def _evict(self, size: int) -> None:
-        """Drop the oldest entries until the table has at most `size` octets."""
-        entries = self._entries
-        while self._size > size:
+        """Drop the oldest entries until the table has at most `size` octets, or is empty."""
+        entries, left = self._entries, self._size
+        while left > size and left:
             name, value = entries.pop()
-            self._size -= len(name) + len(value) + _FIELD_OVERHEAD
+            left -= len(name) + len(value) + _FIELD_OVERHEAD
+        self._size = left
 
     def _check_list_size(self, fields: list[Field]) -> None:
         size = sum([len(name) + len(value) for name, value in fields]) + _FIELD_OVERHEAD * len(fields)

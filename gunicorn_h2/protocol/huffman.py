@@ -1,9 +1,9 @@
-"""Huffman coding of strings (RFC 7541 section 5.2).
+"""Decoding of Huffman-coded strings (RFC 7541 section 5.2), one octet at a time.
 
-Decoding runs through a state machine, an octet at a time. A state stands for the bits that are left
-of the octets before: the beginning of a code, the empty beginning among them. It is a list with a
-cell for each octet, of what that octet completes and the state behind it. Text needs a quarter of
-the 257 states, at some 20 KB each, so a state's list stays empty until an octet meets it.
+A state machine reads whole octets. Its state is the bits left over from the octets before, the
+beginning of a code; each state is a list that has, for each octet, the text which that octet
+completes and the next state. All 257 states would take 5 MB and most text needs a third of them, so
+a state's list is built when the first octet meets it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from itertools import repeat
 
 from .hpack_tables import HUFFMAN_CODE_LENGTHS
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode"]
 
 _State = list["_Cell"]
 _Cell = tuple[bytes, _State]
 
-_EOS = 256
 _END = 256
 _LONGEST_PADDING = "1" * 7
 
@@ -37,14 +36,11 @@ def _codes() -> list[str]:
 
 _CODES = _codes()
 _SYMBOLS = {code: symbol for symbol, code in enumerate(_CODES)}
-_states: dict[str, _State] = {}
-
-
-def encode(text: bytes) -> bytes:
-    """Encode a string, padded with ones to whole octets."""
-    bits = "".join([_CODES[octet] for octet in text])
-    bits += "1" * (-len(bits) % 8)
-    return int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
+_EOS = _CODES[256]
+# By the bits left over: each beginning of a code, and EOS, which no bit leads out of.
+_STATES: dict[str, _State] = {code[:length]: [] for code in _CODES for length in range(len(code))}
+_STATES[_EOS] = []
+_ROOT = _STATES[""]
 
 
 def decode(data: bytes) -> bytes:
@@ -70,37 +66,24 @@ def decode(data: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _state(pending: str) -> _State:
-    """The state in which the bits `pending` wait for more."""
-    return _states.setdefault(pending, [])
-
-
 def _build(state: _State) -> None:
-    """Fill the list of a state; the cell behind those of the octets says whether a string may end here.
+    """Fill a state's list: a cell for each octet, and one that leads to the root where a string may end.
 
-    The list grows in one step, so that a thread finds it empty or whole.
+    The list grows in one step, so another thread finds it empty or whole.
     """
-    pending = next(bits for bits, known in _states.items() if known is state)
-    padding = pending in _LONGEST_PADDING
-    state[:] = [*_cells(pending, b"", 8), (b"", _state("" if padding else _CODES[_EOS]))]
+    pending = next(bits for bits, known in _STATES.items() if known is state)
+    end = _ROOT if pending in _LONGEST_PADDING else _STATES[_EOS]
+    state[:] = [*_cells(pending, b"", 8), (b"", end)]
 
 
 def _cells(pending: str, text: bytes, bits: int) -> Iterator[_Cell]:
-    """The cells for each value of the next `bits` bits, in order.
-
-    No bit leads out of EOS: it is an error wherever it stands.
-    """
-    symbol = _SYMBOLS.get(pending)
-    if symbol == _EOS:
-        yield from repeat((b"", _state(pending)), 1 << bits)
-    elif symbol is not None:
-        yield from _cells("", text + bytes((symbol,)), bits)
+    """The cells for all values of the next `bits` bits, in order."""
+    if pending == _EOS:
+        yield from repeat((b"", _STATES[_EOS]), 1 << bits)
+    elif pending in _SYMBOLS:
+        yield from _cells("", text + bytes((_SYMBOLS[pending],)), bits)
     elif bits:
         yield from _cells(pending + "0", text, bits - 1)
         yield from _cells(pending + "1", text, bits - 1)
     else:
-        yield text, _state(pending)
-
-
-_ROOT = _state("")
-_build(_ROOT)
+        yield text, _STATES[pending]
