@@ -95,7 +95,7 @@ class HpackCodec:
         block = self._blocks.get(section)
         if block is None:
             block = self._encode(section)
-            if len(block) <= _MAX_BLOCK_SIZE and self._blocks_changes == table.changes:
+            if len(block) <= _MAX_BLOCK_SIZE:
                 if len(self._blocks) >= _MAX_BLOCKS:
                     self._blocks.clear()
                 self._blocks[section] = block
