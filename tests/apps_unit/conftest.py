@@ -1,0 +1,24 @@
+"""Fixtures for the tests of the applications' side: a WSGI application behind a driver, with a client."""
+
+import pytest
+
+from .wsgi_rig import Rig
+
+
+@pytest.fixture
+def serve():
+    """A function that serves an application to a client; keywords are Gunicorn's settings, or the connection's.
+
+    At the end everything is closed, and an error in the log that the test did not expect fails it.
+    """
+    rigs = []
+
+    def serve(app, peer=None, server=None, tls=None, pairs=(), cut=None, **settings):
+        rigs.append(rig := Rig(app, **settings))
+        options = {"peer": peer, "server": server}
+        rig.connect(tls=tls, settings=pairs, cut=cut, **{name: v for name, v in options.items() if v is not None})
+        return rig
+
+    yield serve
+    for rig in reversed(rigs):
+        rig.close()
