@@ -148,6 +148,11 @@ class Client(Peer):
         self.closed = True
         self.sock.close()
 
+    def leave(self):
+        """Close the connection, and wait until the server knows."""
+        self.sock.shutdown(socket.SHUT_WR)
+        self.rig.until(lambda: self.closed, "the end of the connection")
+
     def setup(self, pairs=()):
         """Send the preface and SETTINGS, acknowledge the server's, and wait until it knows."""
         super().setup(pairs)
@@ -287,7 +292,7 @@ class _Records(logging.Handler):
 class Rig:
     """A worker's part that serves HTTP/2 with a WSGI application, and a client; `settings` are Gunicorn's."""
 
-    def __init__(self, app, threads=4, limits=None, **settings):
+    def __init__(self, app, threads=4, limits=None, log_class=Logger, **settings):
         self.cfg = Config()
         for name, value in {"loglevel": "debug", "accesslog": "-", **settings}.items():
             self.cfg.set(name, value)
@@ -295,7 +300,7 @@ class Rig:
         for log in self._handlers:
             # Gunicorn takes the first one for its own.
             log.handlers.clear()
-        self.log = Logger(self.cfg)
+        self.log = log_class(self.cfg)
         self._error_records, self._access_records = _Records(), _Records()
         self.log.error_log.addHandler(self._error_records)
         self.log.access_log.addHandler(self._access_records)
