@@ -454,6 +454,7 @@ def test_reading_on_behind_the_end_of_the_response(serve):
 
     rig = serve(app)
     reply = post(rig, body=b"hello")
+    rig.client.wait_for(reply)
     rig.wait_idle()
     assert (reply.body, reply.ended) == (b"ok", True)
     assert rig.notes == [b"hello", ErrorCode.NO_ERROR]

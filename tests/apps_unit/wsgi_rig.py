@@ -136,7 +136,7 @@ class Client(Peer):
         self.rig, self.sock, self.cut = rig, sock, cut
         self.encoder, self.decoder = Encoder(), Decoder()
         self.decoder.max_allowed_table_size = 65_536
-        self.frames, self.answers, self.octets, self.closed = [], {}, b"", False
+        self.frames, self.answers, self._received, self.closed = [], {}, bytearray(), False
         self._section, self._next, self._pings = b"", 1, 0
         sock.setblocking(False)
         rig.clients.append(self)
@@ -182,9 +182,21 @@ class Client(Peer):
             except (BlockingIOError, ssl.SSLWantReadError):
                 break
             self.closed = not octets
-            self.octets += octets
+            self._received += octets
+        self.octets = self._take_whole_frames()
         self._parse()
         return self
+
+    def _take_whole_frames(self):
+        end = 0
+        while len(self._received) >= end + 9:
+            after = end + 9 + int.from_bytes(self._received[end:end + 3], "big")
+            if after > len(self._received):
+                break
+            end = after
+        octets = bytes(self._received[:end])
+        del self._received[:end]
+        return octets
 
     def barrier(self):
         """Wait until the server has answered a PING: it has then acted on all that was sent before."""
