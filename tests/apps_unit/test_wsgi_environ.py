@@ -10,7 +10,9 @@ from gunicorn.http.wsgi import FileWrapper
 
 from tests.protocol.peer import HAS_PRIORITY, priority
 
-from .wsgi_rig import PEER, PROXY, SERVER, keeping
+from .wsgi_rig import PEER, PROXY, SERVER, keeping, since_27
+
+pytestmark = pytest.mark.compat
 
 UNIX = {"peer": "", "server": "/run/gunicorn.sock"}
 # In HPACK's octets: entries 2, 6 and 4 of the static table.
@@ -420,7 +422,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", [
+    pytest.param(kind, marks=since_27) if kind == "two content types" else kind for kind in REFUSED])
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 def test_what_a_client_gets_whose_request_is_refused(serve, kind, method):
     status, reason, pseudo, fields = REFUSED[kind]

@@ -451,7 +451,7 @@ def test_an_application_that_ignores_that_it_is_too_late(serve):
 def test_second_thoughts_after_fields_that_were_refused(serve):
     """Nothing is left of the first attempt, the fields before the wrong one included."""
     def app(environ, start_response):
-        with pytest.raises(Exception, match="X-Bad"):
+        with pytest.raises(Exception, match=r"(?i)header"):
             start_response("200 OK", [("X-Good", "1"), ("Content-Length", "3"), ("X-Bad", "a\r\nb")])
         start_response("500 Oops", [("X-Second", "1")], error_info())
         return [b"body"]

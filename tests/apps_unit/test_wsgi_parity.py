@@ -11,6 +11,8 @@ from tests.protocol.peer import fields
 
 from .wsgi_rig import PEER, PROXY, SERVER, Rig
 
+pytestmark = pytest.mark.compat
+
 CONNECTIONS = {
     "anyone": (PEER, SERVER), "proxy": (PROXY, SERVER), "unix": ("", "/run/gunicorn.sock"),
     "version 6": (("2001:db8::1", 5, 0, 0), ("::1", 8000, 0, 0)),

@@ -13,6 +13,8 @@ import threading
 import time
 from types import SimpleNamespace
 
+import gunicorn
+import pytest
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from hpack import Decoder, Encoder
@@ -31,6 +33,8 @@ PROXY = ("127.0.0.1", 4321)
 """A peer in Gunicorn's default `forwarded_allow_ips`; PEER is not."""
 LIMITS = {"idle_timeout": TIMEOUT, "stream_timeout": TIMEOUT}
 _FRAME_SIZE = 16_384
+
+since_27 = pytest.mark.skipif(gunicorn.version_info < (27,), reason="Gunicorn's own rule, which is newer")
 
 
 class Backend:
