@@ -2,7 +2,7 @@
 
 import pytest
 
-from .wsgi_rig import Rig
+from .wsgi_rig import QUIET, Rig
 
 
 @pytest.fixture
@@ -22,3 +22,11 @@ def serve():
     yield serve
     for rig in reversed(rigs):
         rig.close()
+
+
+@pytest.fixture(params=[{}, QUIET], ids=["watched", "quiet"])
+def serve_either_way(serve, request):
+    """As `serve`, once with and once without anyone to tell of the request, for what is made depends on it."""
+    def serve_either_way(app, **options):
+        return serve(app, **{**request.param, **options})
+    return serve_either_way

@@ -20,6 +20,7 @@ class Producer:
     def __init__(self, size, way="yield", headers=()):
         self.size, self.way, self.headers = size, way, list(headers)
         self.produced, self.granted, self.ahead, self.closed, self.error = 0, WINDOW, 0, 0, None
+        self.tell = lambda: None
 
     def __call__(self, environ, start_response):
         write = start_response("200 OK", self.headers)
@@ -33,6 +34,7 @@ class Producer:
                 self.produced += len(piece)
                 # Read last: what has been granted meanwhile only makes the distance smaller.
                 self.ahead = max(self.ahead, self.produced - self.granted)
+                self.tell()
                 yield piece
         finally:
             self.closed += 1
@@ -230,6 +232,7 @@ def test_trailers_wait_behind_the_body(serve):
 def start_blocked(rig, app):
     """Begin a response that waits; return what comes of it."""
     rig.client.open_windows()
+    app.tell = rig.backend.wake
     reply = rig.start()
     # The piece behind the last one that fits is on its way to the wait, or in it.
     rig.until(lambda: len(reply.body) == WINDOW and app.produced > WINDOW + BUFFER, "a full buffer")
@@ -299,6 +302,8 @@ def test_many_that_wait_are_released_at_once(serve, way):
     apps = [Producer(1_000_000, way) for _ in range(4)]
     rig = serve(lambda environ, start_response: apps[int(environ["PATH_INFO"][1:])](environ, start_response), threads=4)
     rig.client.open_windows()
+    for app in apps:
+        app.tell = rig.backend.wake
     for number in range(4):
         rig.start(path=b"/%d" % number)
     rig.until(lambda: all(app.produced > WINDOW + BUFFER for app in apps), "full buffers")

@@ -129,6 +129,7 @@ def test_the_response_of_a_hook(hooked):
     assert response.headers == [("Content-Type", "text/x"), ("X-A", "caf\xe9"), ("Content-Length", "5")]
     assert (response.sent, response.response_length, response.headers_sent) == (5, 5, True)
     assert response.req is request
+    assert request.body is environ["wsgi.input"]
 
 
 def test_the_environ_of_a_hook_is_the_applications(hooked):
@@ -149,6 +150,7 @@ def test_the_environ_of_a_hook_is_the_applications(hooked):
 @pytest.mark.parametrize(("pieces", "method", "status", "sent"), [
     ([b"hello"], b"GET", "200 OK", 5), ([b"he", b"", b"llo"], b"GET", "200 OK", 5), ([], b"GET", "200 OK", 0),
     pytest.param([b"hello"], b"HEAD", "200 OK", 0, marks=since_27), ([b"x"] * 500, b"GET", "200", 500),
+    ([b"hello, ", b"world"], b"GET", "200 OK", 12),
     pytest.param([b"hello"], b"GET", "304 Not Modified", 0, marks=since_27),
 ])
 def test_octets_are_counted(hooked, pieces, method, status, sent):
@@ -156,6 +158,14 @@ def test_octets_are_counted(hooked, pieces, method, status, sent):
     rig.request(method=method)
     assert rig.calls[1][4].sent == sent
     assert rig.access[0]["B"] == sent
+
+
+def test_octets_beyond_the_content_length_are_not_counted(hooked):
+    """They are not sent."""
+    rig = hooked(answering(b"hello, ", b"world", headers=[("Content-Length", "9")]))
+    rig.request()
+    assert rig.calls[1][4].sent == 9
+    assert rig.access[0]["B"] == 9
 
 
 @pytest.mark.parametrize("arity", [2, 3, 4])

@@ -597,6 +597,20 @@ def test_trailers(serve):
     assert rig.notes == [[], b"hello", [], b"", [("x-sum", "1"), ("x-latin", "\xe9"), ("x-sum", "2")]]
 
 
+def test_trailers_do_not_come_twice(serve):
+    """However often the end of the body is read."""
+    def app(environ, start_response):
+        for _ in range(3):
+            environ["wsgi.input"].read()
+        rig.note(environ["gunicorn.http2.trailers"])
+        start_response("200 OK", [])
+        return []
+
+    rig = serve(app)
+    rig.request(body=b"hello", trailers=[(b"x-sum", b"1")])
+    assert rig.notes == [[("x-sum", "1")]]
+
+
 def test_trailers_that_come_while_the_application_reads(served):
     def app(environ, start_response):
         app.rig.note(environ["wsgi.input"].read(5))

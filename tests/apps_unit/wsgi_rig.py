@@ -31,9 +31,13 @@ TIMEOUT = 10
 PEER, SERVER = ("192.0.2.1", 1234), ("192.0.2.2", 8000)
 PROXY = ("127.0.0.1", 4321)
 """A peer in Gunicorn's default `forwarded_allow_ips`; PEER is not."""
+UNIX = {"peer": "", "server": "/run/gunicorn.sock"}
+"""A connection to a Unix socket."""
 LIMITS = {"idle_timeout": TIMEOUT, "stream_timeout": TIMEOUT}
 _FRAME_SIZE = 16_384
 
+QUIET = {"accesslog": None, "loglevel": "info"}
+"""Settings with which nobody looks at a request but its application: no access log, and no hook of one's own."""
 since_27 = pytest.mark.skipif(gunicorn.version_info < (27,), reason="Gunicorn's own rule, which is newer")
 
 
