@@ -9,6 +9,7 @@ import pytest
 from gunicorn.glogging import Logger
 from gunicorn.instrument.statsd import Statsd
 
+from gunicorn_h2.protocol.errors import ErrorCode
 from tests.protocol.peer import rst_stream
 
 from .wsgi_rig import PEER, PROXY, Result, answering, keeping, since_27
@@ -477,6 +478,18 @@ def test_an_access_method_that_fails(serve):
     assert (reply.body, reply.ended, reply.reset) == (b"hello", True, None)
     assert "in the logger" in rig.expect_errors()[0]
     rig.client.assert_alive()
+
+
+def test_a_logger_that_fails_while_a_request_is_refused(serve):
+    """There is nothing left to fall back on: the stream ends, and the thread goes on."""
+    class Broken(Logger):
+        def warning(self, msg, *args, **kwargs):
+            raise ZeroDivisionError("in the logger")
+
+    rig = serve(answering(b"hello"), log_class=Broken, threads=1)
+    assert rig.request((b"expect", b"nonsense")).reset == ErrorCode.INTERNAL_ERROR
+    assert "in the logger" in rig.expect_errors()[0]
+    assert rig.request().body == b"hello"
 
 
 def test_statsd(serve):

@@ -66,7 +66,7 @@ CALLS = {
     "a list with a hint": lambda file: [*file.readlines(12), b"|", *file.readlines()],
     "a list with hints of nothing": lambda file: [*file.readlines(0), b"|", *file.readlines(None)],
     "iteration": lambda file: list(file),
-    "next": lambda file: [next(iter(file)), file.read()],
+    "next": lambda file: [next(file), next(iter(file)), file.read(), next(file, b"|")],
     "mixed": lambda file: [file.read(3), file.readline(), *file, file.read()],
     "far too much": lambda file: [file.read(10**9)],
 }
