@@ -2,12 +2,14 @@
 # make test    everything: linters, types, tests with coverage
 # make lint    linters and types alone
 # make compat  the quick tests with every supported Gunicorn and Python
+# make bench   compare the servers; BENCH takes arguments for `python -m bench` (see --help)
 # make clean   remove what the others have made
 #
 # Python >= 3.10 is all they need: PYTHON names another than python3.
 
 PYTHON ?= python3
 VENV := .venv
+BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PORT ?= 8443
@@ -17,7 +19,7 @@ BUDGETS := $(wildcard ../shared/tools/budgets.py)
 
 export PYTHON
 
-.PHONY: demo test lint compat clean packages
+.PHONY: demo test lint compat bench clean packages bench-packages
 
 demo: $(VENV)/demo
 	@echo
@@ -42,14 +44,20 @@ lint: $(VENV)/dev
 compat:
 	.ci/compat
 
+bench: $(BENCH_VENV)/bench bench-packages
+	$(BENCH_VENV)/bin/python -m bench $(BENCH)
+
+bench-packages:
+	@.ci/need h2load=nghttp2-client nginx=nginx
+
 packages:
 	@.ci/need curl=curl nghttp=nghttp2-client h2load=nghttp2-client
 
-$(BIN)/python:
+$(BIN)/python $(BENCH_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=..." >&2; exit 1; }
 	@.ci/need venv=python3-venv
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)/..
 
 $(VENV)/demo: setup.cfg | $(BIN)/python
 	$(PIP) -e '.[devcert]' flask flask-cors flask-compress
@@ -59,6 +67,10 @@ $(VENV)/dev: setup.cfg | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+$(BENCH_VENV)/bench: setup.cfg | $(BENCH_VENV)/bin/python
+	$(BENCH_VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-compat-* build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) .venv-compat-* build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

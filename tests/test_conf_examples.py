@@ -34,7 +34,7 @@ def options_for(example, certs):
 def test_the_example_serves_http2(example, certs, tmp_path):
     env = {"PORT": "0", "RUNTIME_DIRECTORY": str(tmp_path), "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     asgi = names_of(example)["worker_class"] == "gunicorn_h2.ASGIWorker"
-    app = "bench.hello_asgi:app" if asgi else "tests.apps.wsgi_app:app"
+    app = "bench.apps.asgi:app" if asgi else "tests.apps.wsgi_app:app"
     server = Command(tmp_path, certs, *options_for(example, certs), module="gunicorn", env=env, app=app)
     server.ready = "Booting worker"  # the request waits for the rest
     server.start()

@@ -18,7 +18,7 @@ from tests.support.tools import run
 compat = pytest.mark.compat
 HAS_EVENTLET_WORKER = importlib.util.find_spec("gunicorn.workers.geventlet") is not None
 WORKERS = {"gevent": "gunicorn_h2.GeventWorker", "eventlet": "gunicorn_h2.EventletWorker"}
-APPS = {"wsgi": "tests.apps.green_app:app", "hello": "bench.hello:app"}
+APPS = {"wsgi": "tests.apps.green_app:app", "hello": "bench.apps.wsgi:app"}
 
 
 @pytest.fixture(params=WORKERS)

@@ -11,7 +11,7 @@ ROWS = {
     "ThreadWorker": ("gthread", "tests.apps.wsgi_app:app"),
     "GeventWorker": ("gevent", "tests.apps.wsgi_app:app"),
     "EventletWorker": ("eventlet", "tests.apps.wsgi_app:app"),
-    "ASGIWorker": ("asgi", "bench.hello_asgi:app"),
+    "ASGIWorker": ("asgi", "bench.apps.asgi:app"),
 }
 
 

@@ -1,0 +1,17 @@
+"""What the applications answer, and so what the benchmark checks before it measures."""
+
+from __future__ import annotations
+
+HELLO = b"Hello world!"
+MEDIUM = b"0123456789abcdef" * (100 * 1024 // 16)
+LARGE = b"0123456789abcdef" * (10 * 1024 * 1024 // 16)
+CHUNK_SIZE = 64 * 1024
+SLEEP_SECONDS = 0.5
+
+FIXED = {"/hello": HELLO, "/100k": MEDIUM, "/10m": LARGE}
+"""The paths whose answer is one object; whatever follows /hello/ is answered like /hello."""
+
+
+def received(size: int) -> bytes:
+    """Return the answer to a request body of `size` octets."""
+    return b'{"received": %d}' % size

@@ -1,0 +1,170 @@
+"""Workloads that h2load makes: rates, latencies, transfers, handshakes.
+
+The number of requests is found for each server by a short trial run, so that slow servers do not take for ever and fast
+ones run long enough. Processor time is that of the server's processes between the first and the last request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bench import h2load
+from bench.apps.content import HELLO, received
+from bench.client import ClientError, Connection
+from bench.measuring import Effort, Outcome, Workload
+from bench.results import Metric
+from bench.running import NotAvailable, RunningServer
+
+TRIAL_SECONDS = 1.0
+WARM_SECONDS = 0.2
+
+RATE = Metric("rate", "req/s")
+CPU = Metric("cpu", "us CPU/req", higher_is_better=False, digits=1)
+SPEED = Metric("speed", "MB/s")
+CPU_MB = Metric("cpu", "ms CPU/MB", higher_is_better=False, digits=2)
+
+
+@dataclass(frozen=True)
+class Load(Workload):
+    """Requests as fast as they are answered, by h2load: `connections` of `streams` each.
+
+    `paths` are asked for in turn. `upload` octets make it a POST. `header_sets` are the fields of one kind of client
+    each: every kind is an h2load of its own, and the connections are shared out among them.
+    """
+
+    connections: int = 10
+    streams: int = 10
+    paths: Sequence[str] = ("/hello",)
+    upload: int = 0
+    header_sets: Sequence[Sequence[str]] = ((),)
+    expected: bytes | None = HELLO
+    metrics: ClassVar[tuple[Metric, ...]] = (RATE, CPU)
+
+    def check(self, server: RunningServer) -> None:
+        """Make the request once and compare its response."""
+        try:
+            with Connection(server.port) as connection:
+                method, body = ("POST", bytes(self.upload)) if self.upload else ("GET", b"")
+                response = connection.fetch(self.paths[0], method, body)
+        except ClientError as error:
+            raise NotAvailable(f"{self.paths[0]}: {error}") from error
+        expected = received(self.upload) if self.upload else self.expected
+        if response.status != 200 or (expected is not None and response.body != expected):
+            raise NotAvailable(f"{self.paths[0]} is answered {response.status} with {response.size} octets")
+        server.memory[self.name, "size"] = response.size
+
+    def warm_up(self, server: RunningServer, effort: Effort) -> None:
+        """Run for a moment; the first time for longer, to learn how many requests fill the time of a measurement."""
+        known = (self.name, "rate") in server.memory
+        trial = self._run(server, ["-D", f"{(WARM_SECONDS if known else TRIAL_SECONDS) * 1000:.0f}ms"])
+        if not known:
+            server.memory[self.name, "rate"] = trial.rate
+
+    def measure(self, server: RunningServer, effort: Effort) -> Outcome:
+        """Make as many requests as fill the time."""
+        count = effort.requests or self._enough(float(str(server.memory[self.name, "rate"])) * effort.seconds)
+        before = server.cpu_seconds()
+        result = self._run(server, ["-n", str(count)])
+        cpu = server.cpu_seconds() - before
+        note, failed = result.trouble, result.failed
+        if not failed and result.data != result.succeeded * int(str(server.memory[self.name, "size"])):
+            failed, note = result.total, f"{result.data} octets of bodies are not those of {result.succeeded} responses"
+        return Outcome(self._values(result, cpu), result.total, failed, note)
+
+    def _values(self, result: h2load.Result, cpu: float) -> dict[str, float]:
+        return {"rate": result.rate, "cpu": cpu / result.succeeded * 1e6} if result.succeeded else {}
+
+    def _enough(self, count: float) -> int:
+        """Round up to whole turns of all streams, at least two of them."""
+        turn = self.connections * self.streams
+        return max(2 * turn, round(count / turn) * turn)
+
+    def _run(self, server: RunningServer, amount: Sequence[str]) -> h2load.Result:
+        shares = len(self.header_sets)
+        if amount[0] == "-n":
+            amount = ["-n", str(int(amount[1]) // shares)]
+        commands = [
+            [*amount, "-c", str(self.connections // shares), "-m", str(self.streams), *self._input(server), *headers]
+            for headers in self.header_sets
+        ]
+        return h2load.run_together(commands)
+
+    def _input(self, server: RunningServer) -> list[str]:
+        """Return the arguments that say what to ask for."""
+        arguments = []
+        if self.upload:
+            body = server.folder / f"body-{self.upload}"
+            if not body.exists():
+                body.write_bytes(bytes(self.upload))
+            arguments += ["-d", str(body)]
+        if len(self.paths) == 1:
+            return [*arguments, server.url(self.paths[0])]
+        uris = server.folder / f"uris-{self.name}"
+        uris.write_text("".join(server.url(path) + "\n" for path in self.paths))
+        return [*arguments, "-i", str(uris)]
+
+
+@dataclass(frozen=True)
+class Transfer(Load):
+    """Large bodies, one after another on one connection: the rate of what they carry."""
+
+    connections: int = 1
+    streams: int = 1
+    size: int = 0
+    metrics: ClassVar[tuple[Metric, ...]] = (SPEED, CPU_MB)
+
+    def _values(self, result: h2load.Result, cpu: float) -> dict[str, float]:
+        if not result.succeeded:
+            return {}
+        return {"speed": result.rate * self.size / 1e6, "cpu": cpu * 1e3 / (result.succeeded * self.size / 1e6)}
+
+
+@dataclass(frozen=True)
+class FixedRate(Load):
+    """A rate that most servers reach: what counts is how long a request takes."""
+
+    rate: int = 2000
+    streams: int = 100
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("p50", "ms", higher_is_better=False, digits=2),
+        Metric("p99", "ms", higher_is_better=False, digits=2),
+        Metric("rate", "req/s"),
+        CPU,
+    )
+
+    def measure(self, server: RunningServer, effort: Effort) -> Outcome:
+        """Send so many requests a second; requests that find all streams taken wait, and the rate drops."""
+        log = server.folder / "latencies"
+        log.unlink(missing_ok=True)
+        count = effort.requests or round(self.rate * effort.seconds)
+        before = server.cpu_seconds()
+        each = f"--rps={self.rate // self.connections}"
+        result = self._run(server, ["-n", str(count), each, f"--log-file={log}"])
+        cpu = server.cpu_seconds() - before
+        times = h2load.latencies(log) if log.exists() else []
+        latency = {name: h2load.percentile(times, share) * 1e3 for name, share in (("p50", 0.5), ("p99", 0.99)) if times}
+        return Outcome({**latency, **self._values(result, cpu)}, result.total, result.failed, result.trouble)
+
+
+@dataclass(frozen=True)
+class Handshakes(Load):
+    """So many connections at once, one request on each."""
+
+    connections: int = 1000
+    streams: int = 1
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("rate", "handshakes/s"),
+        Metric("cpu", "us CPU/handshake", higher_is_better=False),
+    )
+
+    def warm_up(self, server: RunningServer, effort: Effort) -> None:
+        """Make a few of them."""
+        h2load.run(["-n", "20", "-c", "20", server.url(self.paths[0])])
+
+    def measure(self, server: RunningServer, effort: Effort) -> Outcome:
+        """Open all connections, make a request on each, and close them."""
+        before = server.cpu_seconds()
+        result = self._run(server, ["-n", str(self.connections)])
+        return Outcome(self._values(result, server.cpu_seconds() - before), result.total, result.failed, result.trouble)

@@ -1,0 +1,54 @@
+"""The work that the servers do: a table."""
+
+from __future__ import annotations
+
+from bench.apps.content import LARGE, MEDIUM
+from bench.loads import FixedRate, Handshakes, Load, Transfer
+from bench.measuring import Workload
+
+SMALL, BODIES, LATENCY, CONNECTIONS, LINK = "Small requests", "Bodies", "Latency", "Connections", "50 ms link"
+
+CHROME = (
+    'sec-ch-ua: "Chromium";v="140", "Not=A?Brand";v="24", "Google Chrome";v="140"',
+    "sec-ch-ua-mobile: ?0",
+    'sec-ch-ua-platform: "Linux"',
+    "upgrade-insecure-requests: 1",
+    "user-agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    "accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    "sec-fetch-site: same-origin",
+    "sec-fetch-mode: navigate",
+    "sec-fetch-dest: document",
+    "referer: https://localhost/hello/articles?page=1",
+    "accept-encoding: gzip, deflate, br, zstd",
+    "accept-language: en-GB,en;q=0.9",
+    "priority: u=0, i",
+)
+"""What Chromium sends beside the pseudo-header fields."""
+
+
+def browser(number: int) -> tuple[str, ...]:
+    """Return the arguments of a browser with cookies of its own."""
+    cookie = f"cookie: session=eyJ1c2VyIjoi{number:08d}In0.aNFzSg.q2x{number:05d}VbH0kJ; theme=dark; seen={number % 3}"
+    return tuple(word for header in (*CHROME, cookie) for word in ("-H", header))
+
+
+WORKLOADS: tuple[Workload, ...] = (
+    Load("hello-1x1", "hello, 1 connection x 1 stream", SMALL, connections=1, streams=1),
+    Load("hello-1x100", "hello, 1 x 100", SMALL, connections=1, streams=100),
+    Load("hello-10x10", "hello, 10 x 10", SMALL),
+    Load("hello-100x1", "hello, 100 x 1", SMALL, connections=100, streams=1),
+    Load(
+        "browser", "browser headers, varying paths and cookies, 10 x 10", SMALL,
+        paths=[f"/hello/articles/{number:04d}?page={number % 7}&ref=list" for number in range(500)],
+        header_sets=[browser(number) for number in range(5)],
+    ),
+    Load("post-1k", "1 KiB JSON POST, 10 x 10", SMALL, upload=1024),
+    Load("flask", "Flask page of 20 rows, session, 10 x 10", SMALL, app="flask", paths=["/shelf/http"], expected=None),
+    Load("100k", "100 KiB response, 4 x 1", BODIES, connections=4, streams=1, paths=["/100k"], expected=MEDIUM),
+    Transfer("down-10m", "10 MiB down", BODIES, paths=["/10m"], expected=LARGE, size=len(LARGE)),
+    Transfer("stream-10m", "10 MiB down in pieces of 64 KiB", BODIES, paths=["/stream"], expected=LARGE, size=len(LARGE)),
+    Transfer("up-10m", "10 MiB up", BODIES, upload=len(LARGE), size=len(LARGE)),
+    FixedRate("rate-2000", "hello at 2000 req/s, 10 connections", LATENCY),
+    Handshakes("handshakes", "1000 TLS handshakes at once", CONNECTIONS),
+)  # fmt: skip
+"""Every workload. `--workloads` takes patterns of names."""
