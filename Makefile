@@ -3,6 +3,8 @@
 # make lint    linters and types alone
 # make compat  the quick tests with every supported Gunicorn and Python
 # make bench   compare the servers; BENCH takes arguments for `python -m bench` (see --help)
+# make bench-compare A=rev B=rev   compare two revisions of this package
+# make profile where a request's time and calls go; PROFILE takes arguments for `python -m bench.profile`
 # make clean   remove what the others have made
 #
 # Python >= 3.10 is all they need: PYTHON names another than python3.
@@ -19,7 +21,7 @@ BUDGETS := $(wildcard ../shared/tools/budgets.py)
 
 export PYTHON
 
-.PHONY: demo test lint compat bench clean packages bench-packages
+.PHONY: demo test lint compat bench bench-compare profile clean packages bench-packages
 
 demo: $(VENV)/demo
 	@echo
@@ -46,6 +48,13 @@ compat:
 
 bench: $(BENCH_VENV)/bench bench-packages
 	$(BENCH_VENV)/bin/python -m bench $(BENCH)
+
+bench-compare: $(BENCH_VENV)/bench bench-packages
+	@test -n "$(A)" -a -n "$(B)" || { echo "make bench-compare A=rev B=rev" >&2; exit 2; }
+	$(BENCH_VENV)/bin/python -m bench --compare $(A) $(B) $(BENCH)
+
+profile: $(BENCH_VENV)/bench bench-packages
+	$(BENCH_VENV)/bin/python -m bench.profile $(PROFILE)
 
 bench-packages:
 	@.ci/need h2load=nghttp2-client nginx=nginx

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import machine, processes, report
+from bench import charts, machine, processes, report
 from bench.measuring import Effort
 from bench.progress import Progress
 from bench.results import Results
 from bench.runner import Plan, Runner
-from bench.servers import SERVERS, choose
+from bench.revisions import at_revisions, exported
+from bench.servers import OURS, SERVERS, Server, choose, split
 from bench.workloads import WORKLOADS
 
+OUR_NAMES = ",".join(server.name for server in SERVERS if server.family == OURS)
 REFERENCES = "granian-wsgi,granian-asgi,builtin-gthread"
 
 
@@ -39,19 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Compare HTTP/2 servers side by side.")
-    parser.add_argument("--servers", default="*", metavar="PATTERNS", help="e.g. 'thread*,granian-wsgi' (default: all)")
+    parser.add_argument("--servers", default="", metavar="PATTERNS", help="e.g. 'thread*,granian-wsgi' (default: all)")
     parser.add_argument("--workloads", default="*", metavar="PATTERNS", help="e.g. 'hello*,browser' (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each server at each workload (default: 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn, about (default: 3)")
     parser.add_argument("--requests", type=int, help="requests of a turn, instead of --seconds")
-    parser.add_argument("--reference", default=REFERENCES, metavar="NAMES",
+    parser.add_argument("--reference", default="", metavar="NAMES",
                         help=f"servers that the others are compared with (default: {REFERENCES})")  # fmt: skip
+    parser.add_argument("--compare", nargs=2, default=[], metavar=("A", "B"),
+                        help="measure our workers at two revisions of this repository, B against A")  # fmt: skip
     parser.add_argument("--server-core", type=int, default=0, help="core for the servers (default: 0)")
     parser.add_argument("--client-core", type=int, default=1, help="core for the client (default: 1)")
     parser.add_argument("--output", type=Path, default=Path("build/bench"), metavar="FOLDER",
                         help="where results.json, report.md and the charts go (default: build/bench)")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list servers and workloads, and end")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.servers = options.servers or (OUR_NAMES if options.compare else "*")
+    options.reference = options.reference or (f"@{options.compare[0]}" if options.compare else REFERENCES)
+    return options
 
 
 def run(options: argparse.Namespace) -> Results:
@@ -59,11 +66,17 @@ def run(options: argparse.Namespace) -> Results:
     try:
         servers = choose([server.name for server in SERVERS], options.servers)
         workloads = choose([workload.name for workload in WORKLOADS], options.workloads)
+        with exported(options.compare) as sources:
+            return measure(options, at_revisions([s for s in SERVERS if s.name in servers], sources), workloads)
     except ValueError as error:
         raise SystemExit(f"bench: {error}") from None
+
+
+def measure(options: argparse.Namespace, servers: Sequence[Server], workloads: Sequence[str]) -> Results:
+    """Measure servers under workloads and write the report, even where the run is cut short."""
     server_core, client_core = cores(options)
     plan = Plan(
-        servers=[server for server in SERVERS if server.name in servers],
+        servers=servers,
         workloads=[workload for workload in WORKLOADS if workload.name in workloads],
         effort=Effort(options.seconds, options.requests),
         rounds=options.rounds,
@@ -77,9 +90,12 @@ def run(options: argparse.Namespace) -> Results:
     try:
         with processes.on_core(client_core):
             Runner(plan, results, progress).run()
+    except BaseException as error:
+        results.remarks.append(f"The run was cut short: {type(error).__name__} {error}")
+        raise
     finally:
         progress.close()
-    write(results, options.output)
+        write(results, options.output)
     return results
 
 
@@ -98,7 +114,7 @@ def describe_options(options: argparse.Namespace, server_core: int | None, clien
     return {
         "rounds": options.rounds,
         "amount": amount,
-        "references": [name.strip() for name in options.reference.split(",") if name.strip()],
+        "references": split(options.reference),
         "server_core": server_core,
         "client_core": client_core,
     }
@@ -110,6 +126,9 @@ def write(results: Results, folder: Path) -> None:
     (folder / "results.json").write_text(results.to_json())
     text = report.markdown(results)
     (folder / "report.md").write_text(text)
+    for workload in results.workloads:
+        if svg := charts.chart(results, workload):
+            (folder / f"{workload.name}.svg").write_text(svg)
     print(text)
     print(f"written to {folder}", file=sys.stderr)
 

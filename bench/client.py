@@ -82,6 +82,8 @@ class Connection:
         self._socket = handshake(port, timeout)
         self._authority = f"localhost:{port}"
         self._timeout = timeout
+        self._readable = select.poll()
+        self._readable.register(self._socket, select.POLLIN)
         self._encoder, self._decoder = Encoder(), Decoder()
         self._input = bytearray()
         self._block, self._block_ends_stream = b"", False
@@ -104,7 +106,7 @@ class Connection:
         settings = {ENABLE_PUSH: 0, INITIAL_WINDOW_SIZE: OUR_WINDOW}
         payload = b"".join(name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in settings.items())
         grant = (OUR_WINDOW - DEFAULT_WINDOW).to_bytes(4, "big")
-        self._write(PREFACE + _frame(SETTINGS, 0, 0, payload) + _frame(WINDOW_UPDATE, 0, 0, grant))
+        self._write(PREFACE + frame(SETTINGS, 0, 0, payload) + frame(WINDOW_UPDATE, 0, 0, grant))
         self._read_until(lambda: self._settings_seen, "SETTINGS")
 
     def __enter__(self) -> Connection:
@@ -128,7 +130,7 @@ class Connection:
         block = self._encoder.encode([*pseudo, *headers])
         self._responses[stream_id] = Response(keep_body=keep_body)
         self._windows[stream_id] = self._initial_window
-        self._write(_frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream_id, block))
+        self._write(frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream_id, block))
         return stream_id
 
     def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
@@ -142,9 +144,9 @@ class Connection:
             view = view[len(piece) :]
             self._window -= len(piece)
             self._windows[stream_id] -= len(piece)
-            self._write(_frame(DATA, END_STREAM if end and not view else 0, stream_id, bytes(piece)))
+            self._write(frame(DATA, END_STREAM if end and not view else 0, stream_id, bytes(piece)))
         if end and not data:
-            self._write(_frame(DATA, END_STREAM, stream_id))
+            self._write(frame(DATA, END_STREAM, stream_id))
 
     def response(self, stream_id: int) -> Response:
         """Wait for the end of a response; raise when the stream was reset instead."""
@@ -165,7 +167,7 @@ class Connection:
     def ping(self) -> None:
         """Wait until the server has read everything that was sent so far."""
         target = self._pings + 1
-        self._write(_frame(PING, 0, 0, b"settled?"))
+        self._write(frame(PING, 0, 0, b"settled?"))
         self._read_until(lambda: self._pings >= target, "the acknowledgement of a PING")
 
     # For a given time
@@ -196,7 +198,7 @@ class Connection:
         """Keep the windows of a long download open: half a window at a time."""
         if size > self._credited + OUR_WINDOW // 2:
             increment = (size - self._credited).to_bytes(4, "big")
-            self._write(_frame(WINDOW_UPDATE, 0, 0, increment) + _frame(WINDOW_UPDATE, 0, stream_id, increment))
+            self._write(frame(WINDOW_UPDATE, 0, 0, increment) + frame(WINDOW_UPDATE, 0, stream_id, increment))
             self._credited = size
 
     _credited = 0
@@ -211,7 +213,7 @@ class Connection:
 
     def _read_until(self, done, what: str) -> None:
         """Take in frames until `done()`; also those that have come meanwhile, so that no one waits for us."""
-        while self._socket.pending() or select.select([self._socket], [], [], 0)[0]:
+        while self._socket.pending() or self._readable.poll(0):
             self._read_some(what)
         while not done():
             self._read_some(what)
@@ -237,11 +239,11 @@ class Connection:
                 break
             kind, flags = self._input[position + 3], self._input[position + 4]
             stream_id = int.from_bytes(self._input[position + 5 : position + 9], "big") & 0x7FFFFFFF
-            self._take_frame(kind, flags, stream_id, bytes(self._input[position + 9 : end]))
+            self._takeframe(kind, flags, stream_id, bytes(self._input[position + 9 : end]))
             position = end
         del self._input[:position]
 
-    def _take_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+    def _takeframe(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if kind == DATA:
             self._take_data(flags, stream_id, payload)
         elif kind in (HEADERS, CONTINUATION):
@@ -253,7 +255,7 @@ class Connection:
         elif kind == PING and flags & ACK:
             self._pings += 1
         elif kind == PING:
-            self._write(_frame(PING, ACK, 0, payload))
+            self._write(frame(PING, ACK, 0, payload))
         elif kind == WINDOW_UPDATE:
             self._take_credit(stream_id, int.from_bytes(payload, "big"))
         elif kind == GOAWAY and int.from_bytes(payload[4:8], "big"):
@@ -296,7 +298,7 @@ class Connection:
             elif name == MAX_FRAME_SIZE:
                 self._frame_size = min(int.from_bytes(value, "big"), 16_384)
         self._settings_seen = True
-        self._write(_frame(SETTINGS, ACK, 0))
+        self._write(frame(SETTINGS, ACK, 0))
 
     def _take_credit(self, stream_id: int, increment: int) -> None:
         if stream_id == 0:
@@ -311,5 +313,6 @@ class Connection:
             raise ClientError(f"the connection broke: {error}") from error
 
 
-def _frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+    """Return the octets of a frame."""
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big") + payload

@@ -41,7 +41,6 @@ class Workload:
     app: str = "plain"
     fresh: bool = False
     rounds: int | None = None
-    needs_http: ClassVar[bool] = True
 
     def check(self, server: RunningServer) -> None:
         """See that the server answers this workload's request as it must; raise `NotAvailable` otherwise."""

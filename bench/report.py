@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 
 from bench.results import Metric, Results, WorkloadInfo
@@ -63,7 +64,7 @@ def _summaries(results: Results) -> list[str]:
     reference = next(iter(results.references()), None)
     for group in dict.fromkeys(workload.group for workload in results.workloads):
         workloads = [workload for workload in results.workloads if workload.group == group]
-        head = ["server", *(f"{workload.name}, {workload.metrics[0].unit}" for workload in workloads)]
+        head = ["server", *(f"{workload.name}, {unit(workload.metrics[0])}" for workload in workloads)]
         rows = [[title, *cells] for title, cells in _summary_rows(results, workloads, reference)]
         note = f" In brackets: the ratio to {reference}." if reference else ""
         parts += [f"## {group}", "; ".join(f"{w.name}: {w.title}" for w in workloads) + "." + note, _table(head, rows)]
@@ -94,12 +95,16 @@ def _failures(results: Results) -> list[str]:
 
 def _details(results: Results) -> list[str]:
     """Return a table a workload: every metric with its range, and the ratios to every reference."""
-    parts = ["## Details", "Median (lowest to highest); ratios are the median of the rounds' ratios."]
+    parts = [
+        "## Details",
+        "Median (lowest to highest). ↓: less is better. Ratios are the median of the rounds: of the first figure, and of "
+        "the processor time.",
+    ]
     references = results.references()
     for workload in results.workloads:
         head = [
             "server",
-            *(metric.unit if metric.name == "rate" else f"{metric.name}, {metric.unit}" for metric in workload.metrics),
+            *(f"{metric.name}, {unit(metric)}" for metric in workload.metrics),
             *(f"to {reference}" for reference in references),
         ]
         rows = [
@@ -108,8 +113,15 @@ def _details(results: Results) -> list[str]:
             for server in results.servers
             if any(sample.values for sample in results.of(server.name, workload.name))
         ]  # fmt: skip
-        parts += [f"### {workload.name}: {workload.title}", _table(head, rows)]
+        if rows:
+            picture = f"![{workload.title}]({workload.name}.svg)"
+            parts += [f"### {workload.name}: {workload.title}", _table(head, rows), picture]
     return parts
+
+
+def unit(metric: Metric) -> str:
+    """Return a metric's unit, with an arrow where less is better."""
+    return metric.unit if metric.higher_is_better else f"{metric.unit} ↓"
 
 
 def figure(value: float | None, metric: Metric) -> str:
@@ -126,12 +138,15 @@ def _range(results: Results, server: str, workload: WorkloadInfo, metric: Metric
 
 
 def _ratio_range(results: Results, server: str, reference: str, workload: WorkloadInfo) -> str:
-    name = workload.metrics[0].name
-    ratio = results.ratio(server, reference, workload.name, name)
-    if ratio is None:
+    """Return the ratio of the first figure, and of the processor time where it was taken."""
+    ratios = results.ratios(server, reference, workload.name, workload.metrics[0].name)
+    if not ratios:
         return DASH
-    ratios = results.ratios(server, reference, workload.name, name)
-    return f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else f"{ratio:.2f}"
+    text = f"{statistics.median(ratios):.2f}"
+    if len(ratios) > 1:
+        text += f" ({min(ratios):.2f} to {max(ratios):.2f})"
+    cpu = results.ratio(server, reference, workload.name, "cpu")
+    return text if cpu is None or workload.metrics[0].name == "cpu" else f"{text}, cpu {cpu:.2f}"
 
 
 def _table(head: Row, rows: Iterable[Row]) -> str:

@@ -18,7 +18,7 @@ from bench.measuring import Effort, Outcome, Workload
 from bench.progress import Progress
 from bench.results import Results, Sample, ServerInfo, WorkloadInfo
 from bench.running import Certificate, NotAvailable, RunningServer, certificate, serve
-from bench.servers import APPS, Server
+from bench.servers import APPS, Server, fits
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Plan:
         return [
             server
             for server in self.servers
-            if (workload.app, server.interface) in APPS and (server.http or not workload.needs_http)
+            if (workload.app, server.interface) in APPS and fits(workload.name, server.only)
         ]
 
     def steps(self) -> int:
@@ -62,13 +62,15 @@ class Runner:
             WorkloadInfo(workload.name, workload.title, workload.group, workload.metrics)
             for workload in self.plan.workloads
         ]
-        with certificate() as files:
-            for workload in self.plan.workloads:
-                self._run_workload(workload, files)
-        self.results.servers = [
-            ServerInfo(server.name, server.title, server.family, server.interface, self._reason(server))
-            for server in self.plan.servers
-        ]
+        try:
+            with certificate() as files:
+                for workload in self.plan.workloads:
+                    self._run_workload(workload, files)
+        finally:
+            self.results.servers = [
+                ServerInfo(server.name, server.title, server.family, server.interface, self._reason(server))
+                for server in self.plan.servers
+            ]
 
     def _reason(self, server: Server) -> str:
         """Say why a server has no figures at all, if so."""

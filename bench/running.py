@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from bench import processes
 from bench.apps.content import HELLO
-from bench.client import ClientError, Connection, handshake
+from bench.client import ClientError, Connection
 from bench.servers import APPS, Server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,7 +108,7 @@ def _start(
     for command in server.commands:
         with processes.on_core(core):
             started.append(_spawn([word.format(**place) for word in shlex.split(command)], server, folder))
-    boot_seconds = _wait_serving(server, port, started, folder, begun)
+    boot_seconds = _wait_serving(port, started, folder, begun)
     roots = [process.pid for process in started]
     if not processes.listens(roots, port):
         raise NotAvailable(f"another process answers on port {port}")
@@ -137,14 +137,12 @@ def _spawn(command: list[str], server: Server, folder: Path) -> subprocess.Popen
         )  # fmt: skip
 
 
-def _wait_serving(
-    server: Server, port: int, started: list[subprocess.Popen[bytes]], folder: Path, begun: float
-) -> float:
+def _wait_serving(port: int, started: list[subprocess.Popen[bytes]], folder: Path, begun: float) -> float:
     """Ask until the server answers; return the seconds since `begun`."""
     while True:
         ended = any(process.poll() is not None for process in started)
         try:
-            _probe(server, port)
+            _probe(port)
             return time.monotonic() - begun
         except ClientError as error:
             if ended or time.monotonic() - begun > BOOT_SECONDS:
@@ -152,11 +150,8 @@ def _wait_serving(
         time.sleep(POLL_SECONDS)
 
 
-def _probe(server: Server, port: int) -> None:
-    """Make one request, or one handshake; raise `ClientError` where it is not answered as it must be."""
-    if not server.http:
-        handshake(port).close()
-        return
+def _probe(port: int) -> None:
+    """Make one request; raise `ClientError` where its response is not what it must be."""
     with Connection(port) as connection:
         response = connection.fetch("/hello")
     if response.status != 200 or bytes(response.body) != HELLO:

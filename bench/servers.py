@@ -1,8 +1,7 @@
 """The servers that are compared: a table of command lines.
 
 Each server has one worker process, serves TLS with ALPN h2, and keeps its own defaults, but for what would spoil a
-measurement: limits on the requests or the age of a connection, on the number of connections, and on bodies. Those
-without `Server.http` only end TLS: they are the floor that OpenSSL sets.
+measurement: limits on the requests or the age of a connection, on the number of connections, and on bodies.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ APPS = {
     ("plain", WSGI): "bench.apps.wsgi:app",
     ("plain", ASGI): "bench.apps.asgi:app",
     ("flask", WSGI): "bench.apps.flask_app:app",
+    ("calls", WSGI): "bench.callcount:app",
+    ("times", WSGI): "bench.layertimes:app",
 }
 """What a workload's application is for each interface."""
 
@@ -27,7 +28,7 @@ class Server:
 
     `commands` are started in turn, each a command line with {placeholders}; the last listens on {port}, others may use
     {inner_port}. `files` are written into the server's folder {folder} first; placeholders stand there as well.
-    `source` is a folder to import gunicorn_h2 from instead of this tree, of which `revision` says what it is.
+    `only` has the patterns of the workloads that it can serve. `source` is a folder to import gunicorn_h2 from instead of this tree, of which `revision` says what it is.
     """
 
     name: str
@@ -36,8 +37,7 @@ class Server:
     interface: str
     commands: tuple[str, ...]
     files: dict[str, str] = field(default_factory=dict)
-    http: bool = True
-    package: str = "gunicorn"
+    only: str = "*"
     source: str = ""
     revision: str = ""
 
@@ -170,18 +170,19 @@ SERVERS = (
     _built_in("builtin-gevent", "gevent"),
     _built_in("builtin-asgi", "asgi", interface=ASGI),
     Server("granian-wsgi", "granian, WSGI", OTHER, WSGI,
-           (GRANIAN + " --interface wsgi --blocking-threads 512",), package="granian"),
+           (GRANIAN + " --interface wsgi --blocking-threads 512",)),
     Server("granian-asgi", "granian, ASGI", OTHER, ASGI,
-           (GRANIAN + " --interface asgi --loop uvloop",), package="granian"),
+           (GRANIAN + " --interface asgi --loop uvloop",)),
     Server("hypercorn-wsgi", "hypercorn, WSGI", OTHER, WSGI,
-           ("{python} -m hypercorn -c file:{folder}/conf.py wsgi:{app}",), {"conf.py": HYPERCORN_CONF}, package="hypercorn"),
+           ("{python} -m hypercorn -c file:{folder}/conf.py wsgi:{app}",), {"conf.py": HYPERCORN_CONF}),
     Server("hypercorn-asgi", "hypercorn, ASGI", OTHER, ASGI,
-           ("{python} -m hypercorn -c file:{folder}/conf.py asgi:{app}",), {"conf.py": HYPERCORN_CONF}, package="hypercorn"),
-    Server("uvicorn", "uvicorn", OTHER, ASGI, (UVICORN,), package="uvicorn"),
+           ("{python} -m hypercorn -c file:{folder}/conf.py asgi:{app}",), {"conf.py": HYPERCORN_CONF}),
+    Server("uvicorn", "uvicorn", OTHER, ASGI, (UVICORN,)),
     Server("nginx", "nginx, Gunicorn gthread behind", OTHER, WSGI,
            (GUNICORN_H1, NGINX), {"conf.py": GUNICORN_CONF, "nginx.conf": NGINX_CONF}),
-    Server("openssl", "TLS alone, by Python's ssl", FLOOR, WSGI,
-           ("{python} -m bench.apps.tls_floor {port} {cert} {key}",), http=False, package=""),
+    Server("floor", "the floor: TLS and canned frames", FLOOR, WSGI,
+           ("{python} -m bench.apps.floor {port} {cert} {key}",),
+           only="hello*,browser,rate*,handshakes,idle,start"),
 )  # fmt: skip
 """Every server. Its name says what it is; `--servers` takes patterns of names."""
 
@@ -191,8 +192,17 @@ def choose(names: list[str], patterns: str) -> list[str]:
 
     Raises `ValueError` for a pattern that fits nothing.
     """
-    wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
-    for pattern in wanted:
+    for pattern in split(patterns):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(f"{pattern!r} fits none of {', '.join(names)}")
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in wanted)]
+    return [name for name in names if fits(name, patterns)]
+
+
+def fits(name: str, patterns: str) -> bool:
+    """Tell whether a name fits one of the comma-separated patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in split(patterns))
+
+
+def split(names: str) -> list[str]:
+    """Return the parts of a comma-separated list."""
+    return [name.strip() for name in names.split(",") if name.strip()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.apps.content import LARGE, MEDIUM
 from bench.loads import FixedRate, Handshakes, Load, Transfer
 from bench.measuring import Workload
+from bench.probes import IdleConnections, LinkTransfer, OpenStreams, Sleepers, StartUp
 
 SMALL, BODIES, LATENCY, CONNECTIONS, LINK = "Small requests", "Bodies", "Latency", "Connections", "50 ms link"
 
@@ -49,6 +50,12 @@ WORKLOADS: tuple[Workload, ...] = (
     Transfer("stream-10m", "10 MiB down in pieces of 64 KiB", BODIES, paths=["/stream"], expected=LARGE, size=len(LARGE)),
     Transfer("up-10m", "10 MiB up", BODIES, upload=len(LARGE), size=len(LARGE)),
     FixedRate("rate-2000", "hello at 2000 req/s, 10 connections", LATENCY),
+    Sleepers("sleep", "100 requests of 0.5 s on one connection", LATENCY, rounds=1),
     Handshakes("handshakes", "1000 TLS handshakes at once", CONNECTIONS),
+    IdleConnections("idle", "up to 5000 idle connections", CONNECTIONS, rounds=1),
+    OpenStreams("streams", "10 connections x 100 open streams", CONNECTIONS, rounds=1),
+    StartUp("start", "start-up", CONNECTIONS),
+    LinkTransfer("link-up", "one upload over 50 ms and 25 MB/s", LINK),
+    LinkTransfer("link-down", "one download over 50 ms and 25 MB/s", LINK, upload=False),
 )  # fmt: skip
 """Every workload. `--workloads` takes patterns of names."""
