@@ -6,8 +6,8 @@ The hook and the application are for the worker process. A conf file has
 
     from bench.callcount import post_fork
 
-and the application is `bench.callcount:app`, which answers /hello, and /calls with the numbers so far. `measure` does it
-all: it boots the server, makes h2load ask, and returns the calls of a request.
+and the application is `bench.callcount:app`, which answers /hello, and /calls with the numbers so far. `measure` does
+it all: it boots the server, makes h2load ask, and returns the calls of a request.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _name(code: CodeType) -> str:
     return f"{getattr(code, 'co_qualname', code.co_name)}, line {code.co_firstlineno}"
 
 
-# -- outside ------------------------------------------------------------------------------------------------------------
+# -- outside -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,9 @@ class Calls:
         return layers
 
 
-def measure(server: Server, files: Certificate, requests: int = 2000, connections: int = 10, streams: int = 10) -> Calls:
+def measure(
+    server: Server, files: Certificate, requests: int = 2000, connections: int = 10, streams: int = 10
+) -> Calls:
     """Boot a Gunicorn server of the table with the hook, load it, and count.
 
     Raises `NotAvailable` where it does not boot, `H2LoadError` where h2load does not run or a request fails.

@@ -10,7 +10,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from hpack import Decoder, Encoder
@@ -211,7 +211,7 @@ class Connection:
             return 1
         return min(self._window, self._windows[stream_id])
 
-    def _read_until(self, done, what: str) -> None:
+    def _read_until(self, done: Callable[[], bool], what: str) -> None:
         """Take in frames until `done()`; also those that have come meanwhile, so that no one waits for us."""
         while self._socket.pending() or self._readable.poll(0):
             self._read_some(what)

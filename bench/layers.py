@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 TLS, SYSTEM, HANDOVER, OTHER = "TLS", "system calls", "hand-over between threads", "standard library"
@@ -67,6 +68,6 @@ def waiting_module(function: Any) -> str | None:
     """Return the module of a C function that may wait; None for all others."""
     if function.__qualname__.startswith("greenlet."):
         return "greenlet"
-    owner = getattr(function, "__self__", None)
-    module: str = owner.__name__ if type(owner).__name__ == "module" else type(owner).__module__
+    owner: Any = getattr(function, "__self__", None)
+    module: str = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
     return module if module in OF_C else None

@@ -1,9 +1,9 @@
 """Timing the layers of a request in a real worker, by a profile hook in each of its threads.
 
-At every call and return, the time since the last one goes to the layer that was running. C functions that may wait (for a
-peer, a thread, the interpreter lock) are taken by the processor time of their thread; everything else by the clock, which
-costs a tenth of that to read. The hook's own time is left out; what it cannot see of itself, the way into it and out
-of it, is found by `calibrate` and subtracted for each event. What remains are shares, true to some tenths, not times.
+At every call and return, the time since the last one goes to the layer that was running. C functions that may wait
+(for a peer, a thread, the interpreter lock) are measured by the processor time of their thread; all else by the clock,
+which costs a tenth of that to read. The hook's own time is left out; what it cannot see of itself, the way into it and
+out of it, is found by `calibrate` and subtracted for each event. What remains is good for shares, not for times.
 
 A conf file has `from bench.layertimes import post_fork`, and the application is `bench.layertimes:app`, which answers
 /hello, and /times with the figures so far.
@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.callcount import ProfileFunction
 from bench.callcount import app as hello
-from bench.layers import layer_of, waiting_module
+from bench.layers import OTHER, layer_of, waiting_module
 
 CALIBRATION_CALLS = 2_000
 CALIBRATIONS = 50
@@ -137,9 +137,12 @@ def timer(times: Times) -> ProfileFunction:
     buckets: dict[str, Bucket] = {}
     waiting_buckets: dict[tuple[type, str], Bucket | None] = {}
     clock, thread_clock = time.perf_counter_ns, time.thread_time_ns
+    current, waiting, last = table.setdefault(OTHER, Bucket()), False, clock()
 
     def bucket_of(frame: FrameType | None) -> Bucket:
-        module = frame.f_globals.get("__name__", "") if frame else ""
+        if frame is None:
+            return table[OTHER]
+        module = frame.f_globals.get("__name__", "")
         bucket = buckets.get(module)
         if bucket is None:
             bucket = buckets[module] = table.setdefault(layer_of(module), Bucket())
@@ -166,5 +169,4 @@ def timer(times: Times) -> ProfileFunction:
         current = found or bucket_of(frame.f_back if event == "return" else frame)
         last = thread_clock() if waiting else clock()
 
-    current, waiting, last = bucket_of(None), False, clock()
     return profile

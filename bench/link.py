@@ -1,9 +1,9 @@
 """A link with a round-trip time and a bandwidth, between a client and a server on the same machine.
 
-`delayed` runs a TCP proxy in a thread of its own. Each direction is a line that all connections share: octets are put on
-it one after another at the link's rate and arrive half a round trip later. What a sender offers beyond a short queue is
-left unread, so that TCP slows it down as a full router would, without losses. Not modelled: the round trip of TCP's own
-handshake, which the kernel completes before the proxy sees the connection.
+`delayed` runs a TCP proxy in a thread of its own. Each direction is a line that all connections share: octets are put
+on it one after another at the link's rate and arrive half a round trip later. What a sender offers beyond a short queue
+is left unread, so that TCP slows it down as a full router would, without losses. Not modelled: the round trip of TCP's
+own handshake, which the kernel completes before the proxy sees the connection.
 """
 
 from __future__ import annotations

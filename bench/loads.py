@@ -21,9 +21,9 @@ TRIAL_SECONDS = 1.0
 WARM_SECONDS = 0.2
 
 RATE = Metric("rate", "req/s")
-CPU = Metric("cpu", "us CPU/req", higher_is_better=False, digits=1)
+CPU = Metric("cpu", "us/req", higher_is_better=False, digits=1)
 SPEED = Metric("speed", "MB/s")
-CPU_MB = Metric("cpu", "ms CPU/MB", higher_is_better=False, digits=2)
+CPU_MB = Metric("cpu", "ms/MB", higher_is_better=False, digits=2)
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,18 @@ class Load(Workload):
     def warm_up(self, server: RunningServer, effort: Effort) -> None:
         """Run for a moment; the first time for longer, to learn how many requests fill the time of a measurement."""
         known = (self.name, "rate") in server.memory
-        trial = self._run(server, ["-D", f"{(WARM_SECONDS if known else TRIAL_SECONDS) * 1000:.0f}ms"])
+        trial = self._run(server, "-D", f"{(WARM_SECONDS if known else TRIAL_SECONDS) * 1000:.0f}ms")
         if not known:
             server.memory[self.name, "rate"] = trial.rate
 
     def measure(self, server: RunningServer, effort: Effort) -> Outcome:
         """Make as many requests as fill the time."""
-        count = effort.requests or self._enough(float(str(server.memory[self.name, "rate"])) * effort.seconds)
+        count = effort.requests or self._enough(server.memory[self.name, "rate"] * effort.seconds)
         before = server.cpu_seconds()
-        result = self._run(server, ["-n", str(count)])
+        result = self._run_requests(server, count)
         cpu = server.cpu_seconds() - before
         note, failed = result.trouble, result.failed
-        if not failed and result.data != result.succeeded * int(str(server.memory[self.name, "size"])):
+        if not failed and result.data != result.succeeded * server.memory[self.name, "size"]:
             failed, note = result.total, f"{result.data} octets of bodies are not those of {result.succeeded} responses"
         return Outcome(self._values(result, cpu), result.total, failed, note)
 
@@ -77,16 +77,17 @@ class Load(Workload):
         return {"rate": result.rate, "cpu": cpu / result.succeeded * 1e6} if result.succeeded else {}
 
     def _enough(self, count: float) -> int:
-        """Round up to whole turns of all streams, at least two of them."""
+        """Round to whole turns of all streams, at least two of them."""
         turn = self.connections * self.streams
         return max(2 * turn, round(count / turn) * turn)
 
-    def _run(self, server: RunningServer, amount: Sequence[str]) -> h2load.Result:
+    def _run_requests(self, server: RunningServer, count: int, *arguments: str) -> h2load.Result:
+        return self._run(server, "-n", str(count // len(self.header_sets)), *arguments)
+
+    def _run(self, server: RunningServer, *arguments: str) -> h2load.Result:
         shares = len(self.header_sets)
-        if amount[0] == "-n":
-            amount = ["-n", str(int(amount[1]) // shares)]
         commands = [
-            [*amount, "-c", str(self.connections // shares), "-m", str(self.streams), *self._input(server), *headers]
+            [*arguments, "-c", str(self.connections // shares), "-m", str(self.streams), *self._input(server), *headers]
             for headers in self.header_sets
         ]
         return h2load.run_together(commands)
@@ -112,13 +113,13 @@ class Transfer(Load):
 
     connections: int = 1
     streams: int = 1
-    size: int = 0
     metrics: ClassVar[tuple[Metric, ...]] = (SPEED, CPU_MB)
 
     def _values(self, result: h2load.Result, cpu: float) -> dict[str, float]:
         if not result.succeeded:
             return {}
-        return {"speed": result.rate * self.size / 1e6, "cpu": cpu * 1e3 / (result.succeeded * self.size / 1e6)}
+        size = (self.upload or len(self.expected or b"")) / 1e6
+        return {"speed": result.rate * size, "cpu": cpu * 1e3 / (result.succeeded * size)}
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class FixedRate(Load):
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("p50", "ms", higher_is_better=False, digits=2),
         Metric("p99", "ms", higher_is_better=False, digits=2),
-        Metric("rate", "req/s"),
+        RATE,
         CPU,
     )
 
@@ -141,11 +142,13 @@ class FixedRate(Load):
         count = effort.requests or round(self.rate * effort.seconds)
         before = server.cpu_seconds()
         each = f"--rps={self.rate // self.connections}"
-        result = self._run(server, ["-n", str(count), each, f"--log-file={log}"])
+        result = self._run_requests(server, count, each, f"--log-file={log}")
         cpu = server.cpu_seconds() - before
         times = h2load.latencies(log) if log.exists() else []
-        latency = {name: h2load.percentile(times, share) * 1e3 for name, share in (("p50", 0.5), ("p99", 0.99)) if times}
-        return Outcome({**latency, **self._values(result, cpu)}, result.total, result.failed, result.trouble)
+        values = self._values(result, cpu)
+        if times:
+            values.update(p50=h2load.percentile(times, 0.5) * 1e3, p99=h2load.percentile(times, 0.99) * 1e3)
+        return Outcome(values, result.total, result.failed, result.trouble)
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Handshakes(Load):
     streams: int = 1
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("rate", "handshakes/s"),
-        Metric("cpu", "us CPU/handshake", higher_is_better=False),
+        Metric("cpu", "us/handshake", higher_is_better=False),
     )
 
     def warm_up(self, server: RunningServer, effort: Effort) -> None:
@@ -166,5 +169,5 @@ class Handshakes(Load):
     def measure(self, server: RunningServer, effort: Effort) -> Outcome:
         """Open all connections, make a request on each, and close them."""
         before = server.cpu_seconds()
-        result = self._run(server, ["-n", str(self.connections)])
+        result = self._run_requests(server, self.connections)
         return Outcome(self._values(result, server.cpu_seconds() - before), result.total, result.failed, result.trouble)

@@ -25,6 +25,7 @@ FRESH_REQUESTS = 11
 IDLE_SECONDS = 2.0
 SETTLE_SECONDS = 0.5
 RESERVED_DESCRIPTORS = 200
+SLOW_LINK = Link(round_trip=0.05, rate=25e6)
 PATIENCE = 5.0
 """Seconds that one connection or one PING may take before the server counts as unable to hold more."""
 
@@ -70,16 +71,16 @@ class Sleepers(Workload):
 
 @dataclass(frozen=True)
 class IdleConnections(Workload):
-    """Connections that have made one request and stay open: what they cost, and what a fresh request beside them waits."""
+    """Connections that have made one request and stay open: what they cost, and how long a fresh request then takes."""
 
     connections: int = 5000
     fresh: bool = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("memory", "KiB/connection", higher_is_better=False, digits=1),
         Metric("held", "connections"),
-        Metric("alone", "ms, fresh request before", higher_is_better=False, digits=2),
-        Metric("beside", "ms, fresh request beside", higher_is_better=False, digits=2),
-        Metric("cpu", "% CPU when idle", higher_is_better=False, digits=1),
+        Metric("fresh request before", "ms", higher_is_better=False, digits=2),
+        Metric("fresh request beside", "ms", higher_is_better=False, digits=2),
+        Metric("idle cpu", "%", higher_is_better=False, digits=1),
     )
 
     def warm_up(self, server: RunningServer, effort: Effort) -> None:
@@ -100,10 +101,12 @@ class IdleConnections(Workload):
                 note = f"after {held} connections: {error}"
             time.sleep(SETTLE_SECONDS)
             memory = server.resident_octets() - before
-            values = {"held": float(held), "cpu": _idle_percent(server), **_named("alone", alone)}
+            values = {"held": float(held), "idle cpu": _idle_percent(server)}
             if held:
                 values["memory"] = memory / KIB / held
-            values.update(_named("beside", _fresh_milliseconds(server)))
+            for name, value in ("fresh request before", alone), ("fresh request beside", _fresh_milliseconds(server)):
+                if value is not None:
+                    values[name] = value
         return Outcome(values, wanted, wanted - held, note)
 
 
@@ -151,7 +154,7 @@ class OpenStreams(Workload):
 class LinkTransfer(Workload):
     """One body over a slow link, for a given time: how much of the link's bandwidth is made use of."""
 
-    link: Link = Link(round_trip=0.05, rate=25e6)
+    link: Link = SLOW_LINK
     upload: bool = True
     seconds: float = 4.0
     rounds: int | None = 2
@@ -208,10 +211,6 @@ def _idle_percent(server: RunningServer) -> float:
     before, started = server.cpu_seconds(), time.monotonic()
     time.sleep(IDLE_SECONDS)
     return (server.cpu_seconds() - before) / (time.monotonic() - started) * 100
-
-
-def _named(name: str, value: float | None) -> dict[str, float]:
-    return {} if value is None else {name: value}
 
 
 def _descriptors_to_spare() -> int:

@@ -2,8 +2,8 @@
 
     python -m bench.profile [--servers 'thread-*'] [--requests 4000] [--functions 15]
 
-For each server three processes are measured in turn under the same load: an untouched one, whose processor time a request
-is the truth; one that times its layers, for the shares; and one that counts its calls, which has no noise.
+For each server three processes are measured in turn under the same load: an untouched one, whose processor time a
+request is the truth; one that times its layers, for the shares; and one that counts its calls, which has no noise.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Profile:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Profile the servers asked for; return the exit status."""
     options = parse(arguments)
-    servers = {server.name: server for server in SERVERS if server.family in (OURS, BUILT_IN) and server.interface == WSGI}
+    gunicorns = [server for server in SERVERS if server.family in (OURS, BUILT_IN) and server.interface == WSGI]
+    servers = {server.name: server for server in gunicorns}
     try:
         names = choose(list(servers), options.servers)
     except ValueError as error:
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description="Profile a request, layer by layer.")
-    parser.add_argument("--servers", default="thread-fast,thread-h2", metavar="PATTERNS", help="WSGI servers on Gunicorn")
+    parser.add_argument("--servers", default="thread-fast,thread-h2", metavar="PATTERNS",
+                        help="WSGI servers on Gunicorn (default: thread-fast,thread-h2)")  # fmt: skip
     parser.add_argument("--requests", type=int, default=4000, help="requests to profile (default: 4000)")
     parser.add_argument("--connections", type=int, default=10)
     parser.add_argument("--streams", type=int, default=10)
@@ -83,12 +85,13 @@ def profile(server: Server, files: Certificate, options: argparse.Namespace) -> 
 
 def _true_cost(server: Server, files: Certificate, options: argparse.Namespace) -> float:
     """Return the microseconds of processor time that a request costs an untouched server."""
-    requests = options.requests * TRUE_COST_FACTOR
+    requests: int = options.requests * TRUE_COST_FACTOR
     with serve(server, "plain", files, options.server_core) as running:
         _load(running, requests // 4, options)
         before = running.cpu_seconds()
         _load(running, requests, options)
-        return (running.cpu_seconds() - before) / requests * 1e6
+        seconds = running.cpu_seconds() - before
+    return seconds / requests * 1e6
 
 
 def _load(running: RunningServer, requests: int, options: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ class Progress:
     def measured(self, sample: Sample, metrics: Sequence[Metric]) -> None:
         """Print a measurement as a line that stays."""
         figures = [
-            f"{sample.values[metric.name]:,.{metric.digits}f} {metric.unit}"
+            f"{metric.name} {sample.values[metric.name]:,.{metric.digits}f} {metric.unit}"
             for metric in metrics
             if metric.name in sample.values
         ]

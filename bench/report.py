@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from bench.results import Metric, Results, WorkloadInfo
 
-DASH = "–"
+DASH = "-"
 DISTURBED_CORES = 0.15
 """Share of a core taken by others from which on a measurement counts as disturbed."""
 
@@ -97,8 +97,8 @@ def _details(results: Results) -> list[str]:
     """Return a table a workload: every metric with its range, and the ratios to every reference."""
     parts = [
         "## Details",
-        "Median (lowest to highest). ↓: less is better. Ratios are the median of the rounds: of the first figure, and of "
-        "the processor time.",
+        "Median (lowest to highest). ↓: less is better. Ratios are the median of the rounds: of the first figure, and "
+        "of the processor time.",
     ]
     references = results.references()
     for workload in results.workloads:

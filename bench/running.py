@@ -30,7 +30,7 @@ REASON_LENGTH = 200
 
 
 class NotAvailable(Exception):
-    """A server does not start or does not answer as it must; the text is the reason, from its log where there is one."""
+    """A server does not start or does not answer as it must. The text is the reason, if possible from its log."""
 
 
 @dataclass
@@ -50,8 +50,8 @@ class RunningServer:
     folder: Path
     boot_seconds: float
     roots: list[int]
-    memory: dict[str, object] = field(default_factory=dict)
-    """What workloads remember about this process between rounds."""
+    memory: dict[tuple[str, str], float] = field(default_factory=dict)
+    """What workloads remember about this process between rounds, by their name and a word."""
 
     @property
     def name(self) -> str:

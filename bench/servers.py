@@ -27,8 +27,9 @@ class Server:
     """One row of the table.
 
     `commands` are started in turn, each a command line with {placeholders}; the last listens on {port}, others may use
-    {inner_port}. `files` are written into the server's folder {folder} first; placeholders stand there as well.
-    `only` has the patterns of the workloads that it can serve. `source` is a folder to import gunicorn_h2 from instead of this tree, of which `revision` says what it is.
+    {inner_port}. `files` are written into the server's folder {folder} first; placeholders stand there as well. `only`
+    has the patterns of the workloads that it can serve. `source` is a folder to import gunicorn_h2 from instead of this
+    tree, of which `revision` says what it is.
     """
 
     name: str

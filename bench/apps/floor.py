@@ -40,7 +40,8 @@ class Connection:
         raise ConnectionError
 
     def _answer(self, data: bytes) -> bytes:
-        answers, position = [], 0
+        answers: list[bytes] = []
+        position = 0
         while len(data) - position >= 9:
             end = position + 9 + int.from_bytes(data[position : position + 3], "big")
             if end > len(data):
@@ -65,11 +66,11 @@ def main() -> None:
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     while True:
-        for key, _ in selector.select():
-            if key.data is None:
+        for selected, _ in selector.select():
+            if selected.data is None:
                 accept(listener, context, selector)
             else:
-                advance(key.data, selector)
+                advance(selected.data, selector)
 
 
 def accept(listener: socket.socket, context: ssl.SSLContext, selector: selectors.BaseSelector) -> None:
