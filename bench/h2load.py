@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,6 +65,30 @@ def run_together(commands: Sequence[Sequence[str]], timeout: float = HANG_SECOND
                 process.wait()
 
 
+def run_watched(
+    arguments: Sequence[str], at: Callable[[int], None], timeout: float = HANG_SECONDS
+) -> Result:
+    """Run h2load with a number of requests, and call `at` with 10, 20 to 100 when so many percent of them are done."""
+    process = _start(arguments)
+    killer = threading.Timer(timeout, process.kill)
+    killer.start()
+    lines = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if percent := re.match(r"progress: (\d+)% done", line):
+                at(int(percent[1]))
+        _, errors = process.communicate()
+    finally:
+        killer.cancel()
+        process.kill()
+        process.wait()
+    if process.returncode == -signal.SIGKILL:
+        return _hung(process, timeout)
+    return parse("".join(lines), errors)
+
+
 def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(["h2load", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -76,9 +102,13 @@ def _finish(process: subprocess.Popen[str], timeout: float) -> Result:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        words = [str(word) for word in process.args] if isinstance(process.args, list) else []
-        total = int(words[words.index("-n") + 1]) if "-n" in words else 1
-        return Result(timeout, total, 0, trouble="h2load hung")
+        return _hung(process, timeout)
+
+
+def _hung(process: subprocess.Popen[str], seconds: float) -> Result:
+    words = [str(word) for word in process.args] if isinstance(process.args, list) else []
+    total = int(words[words.index("-n") + 1]) if "-n" in words else 1
+    return Result(seconds, total, 0, trouble="h2load hung")
 
 
 def _sum(results: Sequence[Result]) -> Result:

@@ -6,8 +6,9 @@ ones run long enough. Processor time is that of the server's processes between t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bench import h2load
@@ -18,6 +19,8 @@ from bench.results import Metric
 from bench.running import NotAvailable, RunningServer
 
 TRIAL_SECONDS = 1.0
+TRIAL_TIMEOUT = 15.0
+"""For h2load with -D, which never ends when not all of its connections stand by the end of the time."""
 WARM_SECONDS = 0.2
 
 RATE = Metric("rate", "req/s")
@@ -40,6 +43,7 @@ class Load(Workload):
     upload: int = 0
     header_sets: Sequence[Sequence[str]] = ((),)
     expected: bytes | None = HELLO
+    LEAST_TURNS: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = (RATE, CPU)
 
     def check(self, server: RunningServer) -> None:
@@ -58,13 +62,18 @@ class Load(Workload):
     def warm_up(self, server: RunningServer, effort: Effort) -> None:
         """Run for a moment; the first time for longer, to learn how many requests fill the time of a measurement."""
         known = (self.name, "rate") in server.memory
-        trial = self._run(server, "-D", f"{(WARM_SECONDS if known else TRIAL_SECONDS) * 1000:.0f}ms")
+        milliseconds = (WARM_SECONDS if known else TRIAL_SECONDS) * 1000
+        trial = self.for_trial()._run(server, TRIAL_TIMEOUT, "-D", f"{milliseconds:.0f}ms")
         if not known:
             server.memory[self.name, "rate"] = trial.rate
 
+    def for_trial(self) -> Load:
+        """Return what to warm up with."""
+        return self
+
     def measure(self, server: RunningServer, effort: Effort) -> Outcome:
         """Make as many requests as fill the time."""
-        count = effort.requests or self._enough(server.memory[self.name, "rate"] * effort.seconds)
+        count = self._count(server, effort)
         before = server.cpu_seconds()
         result = self._run_requests(server, count)
         cpu = server.cpu_seconds() - before
@@ -76,21 +85,24 @@ class Load(Workload):
     def _values(self, result: h2load.Result, cpu: float) -> dict[str, float]:
         return {"rate": result.rate, "cpu": cpu / result.succeeded * 1e6} if result.succeeded else {}
 
-    def _enough(self, count: float) -> int:
-        """Round to whole turns of all streams, at least two of them."""
+    def _count(self, server: RunningServer, effort: Effort) -> int:
+        """Return how many requests to make: whole turns of all streams."""
         turn = self.connections * self.streams
-        return max(2 * turn, round(count / turn) * turn)
+        count = effort.requests or server.memory[self.name, "rate"] * effort.seconds
+        return max(self.LEAST_TURNS * turn, round(count / turn) * turn)
 
     def _run_requests(self, server: RunningServer, count: int, *arguments: str) -> h2load.Result:
-        return self._run(server, "-n", str(count // len(self.header_sets)), *arguments)
+        return self._run(server, h2load.HANG_SECONDS, "-n", str(count // len(self.header_sets)), *arguments)
 
-    def _run(self, server: RunningServer, *arguments: str) -> h2load.Result:
+    def _run(self, server: RunningServer, timeout: float, *arguments: str) -> h2load.Result:
+        return h2load.run_together(self._commands(server, *arguments), timeout)
+
+    def _commands(self, server: RunningServer, *arguments: str) -> list[list[str]]:
         shares = len(self.header_sets)
-        commands = [
+        return [
             [*arguments, "-c", str(self.connections // shares), "-m", str(self.streams), *self._input(server), *headers]
             for headers in self.header_sets
         ]
-        return h2load.run_together(commands)
 
     def _input(self, server: RunningServer) -> list[str]:
         """Return the arguments that say what to ask for."""
@@ -105,6 +117,36 @@ class Load(Workload):
         uris = server.folder / f"uris-{self.name}"
         uris.write_text("".join(server.url(path) + "\n" for path in self.paths))
         return [*arguments, "-i", str(uris)]
+
+
+@dataclass(frozen=True)
+class SteadyLoad(Load):
+    """Many connections: what making them costs is left out, for only the middle of the run is measured."""
+
+    FIRST: ClassVar[int] = 20
+    LAST: ClassVar[int] = 90
+    LEAST_TURNS: ClassVar[int] = 5
+    TRIAL_CONNECTIONS: ClassVar[int] = 50
+
+    def for_trial(self) -> Load:
+        """Return the same with fewer connections: making them all would take the time of the trial."""
+        return replace(self, connections=min(self.connections, self.TRIAL_CONNECTIONS))
+
+    def measure(self, server: RunningServer, effort: Effort) -> Outcome:
+        """Make as many requests as fill the time, and look at the clocks when part of them is done."""
+        count, clocks = self._count(server, effort), {}
+
+        def look(percent: int) -> None:
+            if percent in (self.FIRST, self.LAST):
+                clocks[percent] = time.monotonic(), server.cpu_seconds()
+
+        (command,) = self._commands(server, "-n", str(count))
+        result = h2load.run_watched(command, look)
+        if result.failed or len(clocks) < 2:
+            return Outcome({}, result.total, result.failed, result.trouble)
+        seconds, cpu = (last - first for first, last in zip(clocks[self.FIRST], clocks[self.LAST], strict=True))
+        middle = count * (self.LAST - self.FIRST) / 100
+        return Outcome({"rate": middle / seconds, "cpu": cpu / middle * 1e6}, result.total)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.apps.content import LARGE, MEDIUM
-from bench.loads import FixedRate, Handshakes, Load, Transfer
+from bench.loads import FixedRate, Handshakes, Load, SteadyLoad, Transfer
 from bench.measuring import Workload
 from bench.probes import IdleConnections, LinkTransfer, OpenStreams, Sleepers, StartUp
 
@@ -37,7 +37,8 @@ WORKLOADS: tuple[Workload, ...] = (
     Load("hello-1x1", "hello, 1 connection x 1 stream", SMALL, connections=1, streams=1),
     Load("hello-1x100", "hello, 1 x 100", SMALL, connections=1, streams=100),
     Load("hello-10x10", "hello, 10 x 10", SMALL),
-    Load("hello-100x1", "hello, 100 x 1", SMALL, connections=100, streams=1),
+    SteadyLoad("hello-100x1", "hello, 100 x 1", SMALL, connections=100, streams=1),
+    SteadyLoad("hello-1000x1", "hello, 1000 x 1", SMALL, connections=1000, streams=1),
     Load(
         "browser", "browser headers, varying paths and cookies, 10 x 10", SMALL,
         paths=[f"/hello/articles/{number:04d}?page={number % 7}&ref=list" for number in range(500)],
@@ -52,7 +53,8 @@ WORKLOADS: tuple[Workload, ...] = (
     FixedRate("rate-2000", "hello at 2000 req/s, 10 connections", LATENCY),
     Sleepers("sleep", "100 requests of 0.5 s on one connection", LATENCY, rounds=1),
     Handshakes("handshakes", "1000 TLS handshakes at once", CONNECTIONS),
-    IdleConnections("idle", "up to 5000 idle connections", CONNECTIONS, rounds=1),
+    IdleConnections("idle-5000", "5000 idle connections", CONNECTIONS, rounds=1),
+    IdleConnections("idle-10000", "10 000 idle connections", CONNECTIONS, connections=10_000, rounds=1),
     OpenStreams("streams", "10 connections x 100 open streams", CONNECTIONS, rounds=1),
     StartUp("start", "start-up", CONNECTIONS),
     LinkTransfer("link-up", "one upload over 50 ms and 25 MB/s", LINK),
