@@ -32,6 +32,14 @@ class ClientError(Exception):
     """The server refused, closed, reset, was silent for too long, or speaks another protocol."""
 
 
+class StreamError(ClientError):
+    """A stream was reset, or answered before its body was sent; the connection goes on."""
+
+
+class ProtocolError(ClientError):
+    """The server does not choose HTTP/2 where it is offered."""
+
+
 @dataclass
 class Response:
     """What has come back on a stream. `reset` is the error code of RST_STREAM, or None."""
@@ -102,7 +110,7 @@ class Connection:
     def _greet(self) -> None:
         protocol = self._socket.selected_alpn_protocol()
         if protocol != "h2":
-            raise ClientError(f"the server chose {protocol or 'no protocol'} where h2 was offered")
+            raise ProtocolError(f"the server chose {protocol or 'no protocol'} where h2 was offered")
         settings = {ENABLE_PUSH: 0, INITIAL_WINDOW_SIZE: OUR_WINDOW}
         payload = b"".join(name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in settings.items())
         grant = (OUR_WINDOW - DEFAULT_WINDOW).to_bytes(4, "big")
@@ -139,7 +147,8 @@ class Connection:
         while view:
             self._read_until(lambda: self._room(stream_id) > 0, "credit for the body")
             if self._responses[stream_id].done:
-                raise ClientError("the stream ended before its body did")
+                self.response(stream_id)
+                raise StreamError("the response ended before the body did")
             piece = view[: min(self._room(stream_id), self._frame_size)]
             view = view[len(piece) :]
             self._window -= len(piece)
@@ -149,12 +158,12 @@ class Connection:
             self._write(frame(DATA, END_STREAM, stream_id))
 
     def response(self, stream_id: int) -> Response:
-        """Wait for the end of a response; raise when the stream was reset instead."""
+        """Wait for the end of a response. Raises `StreamError` when the stream was reset instead."""
         response = self._responses[stream_id]
         self._read_until(lambda: response.done, "a response")
         del self._responses[stream_id], self._windows[stream_id]
         if response.reset is not None:
-            raise ClientError(f"the stream was reset with error code {response.reset}")
+            raise StreamError(f"the stream was reset with error code {response.reset}")
         return response
 
     def fetch(self, path: str, method: str = "GET", body: bytes = b"", headers: Iterable[Header] = ()) -> Response:

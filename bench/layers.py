@@ -69,5 +69,5 @@ def waiting_module(function: Any) -> str | None:
     if function.__qualname__.startswith("greenlet."):
         return "greenlet"
     owner: Any = getattr(function, "__self__", None)
-    module: str = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
-    return module if module in OF_C else None
+    modules = [owner.__name__] if isinstance(owner, ModuleType) else [base.__module__ for base in type(owner).__mro__]
+    return next((module for module in modules if module in OF_C), None)

@@ -61,7 +61,7 @@ class Load(Workload):
 
     def warm_up(self, server: RunningServer, effort: Effort) -> None:
         """Run for a moment; the first time for longer, to learn how many requests fill the time of a measurement."""
-        known = (self.name, "rate") in server.memory
+        known = effort.requests is not None or (self.name, "rate") in server.memory
         milliseconds = (WARM_SECONDS if known else TRIAL_SECONDS) * 1000
         trial = self.for_trial()._run(server, TRIAL_TIMEOUT, "-D", f"{milliseconds:.0f}ms")
         if not known:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from bench import h2load
 from bench.apps.content import received
-from bench.client import ClientError, Connection
+from bench.client import ClientError, Connection, StreamError
 from bench.link import Link, delayed
 from bench.measuring import Effort, Outcome, Workload
 from bench.results import Metric
@@ -22,7 +22,6 @@ from bench.running import RunningServer
 
 KIB = 1024
 FRESH_REQUESTS = 11
-IDLE_SECONDS = 2.0
 SETTLE_SECONDS = 0.5
 RESERVED_DESCRIPTORS = 200
 SLOW_LINK = Link(round_trip=0.05, rate=25e6)
@@ -74,6 +73,7 @@ class IdleConnections(Workload):
     """Connections that have made one request and stay open: what they cost, and how long a fresh request then takes."""
 
     connections: int = 5000
+    watched_seconds: float = 2.0
     fresh: bool = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("memory", "KiB/connection", higher_is_better=False, digits=1),
@@ -101,7 +101,7 @@ class IdleConnections(Workload):
                 note = f"after {held} connections: {error}"
             time.sleep(SETTLE_SECONDS)
             memory = server.resident_octets() - before
-            values = {"held": float(held), "idle cpu": _idle_percent(server)}
+            values = {"held": float(held), "idle cpu": _idle_percent(server, self.watched_seconds)}
             if held:
                 values["memory"] = memory / KIB / held
             for name, value in ("fresh request before", alone), ("fresh request beside", _fresh_milliseconds(server)):
@@ -138,8 +138,10 @@ class OpenStreams(Workload):
                 values["memory"] = (server.resident_octets() - before) / KIB / total
                 for connection, streams in opened:
                     for stream in streams:
-                        connection.send(stream, b"!", end=True)
-                    done += sum(connection.response(stream).body == received(1) for stream in streams)
+                        try:
+                            done += self._end(connection, stream)
+                        except StreamError as error:
+                            note = str(error)
             except ClientError as error:
                 note = str(error)
         return Outcome(values if done == total else {}, total, total - done, note)
@@ -148,6 +150,11 @@ class OpenStreams(Workload):
         streams = [connection.request("/upload", "POST", end=False) for _ in range(self.streams)]
         connection.ping()
         return streams
+
+    @staticmethod
+    def _end(connection: Connection, stream: int) -> bool:
+        connection.send(stream, b"!", end=True)
+        return connection.response(stream).body == received(1)
 
 
 @dataclass(frozen=True)
@@ -206,10 +213,10 @@ def _fresh_milliseconds(server: RunningServer) -> float | None:
     return statistics.median(times)
 
 
-def _idle_percent(server: RunningServer) -> float:
+def _idle_percent(server: RunningServer, seconds: float) -> float:
     """Return the processor time that a server takes when no one asks anything of it, in percent of a core."""
     before, started = server.cpu_seconds(), time.monotonic()
-    time.sleep(IDLE_SECONDS)
+    time.sleep(seconds)
     return (server.cpu_seconds() - before) / (time.monotonic() - started) * 100
 
 

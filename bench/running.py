@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from bench import processes
 from bench.apps.content import HELLO
-from bench.client import ClientError, Connection
+from bench.client import ClientError, Connection, ProtocolError
 from bench.servers import APPS, Server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +27,8 @@ BOOT_SECONDS = 20.0
 POLL_SECONDS = 0.002
 STOP_SECONDS = 3.0
 REASON_LENGTH = 200
+FOREIGN_SETTINGS = ("GUNICORN_", "GRANIAN_", "UVICORN_", "HYPERCORN_", "WEB_", "FORWARDED_", "PYTHON")
+"""Variables that configure servers: those of the caller would spoil the comparison."""
 
 
 class NotAvailable(Exception):
@@ -129,11 +131,11 @@ def _spawn(command: list[str], server: Server, folder: Path) -> subprocess.Popen
     if program is None:
         raise NotAvailable(f"{command[0]} is not installed")
     path = os.pathsep.join(filter(None, [server.source, str(ROOT)]))
-    env = {**os.environ, "PYTHONPATH": path}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [program, *command[1:]], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,
+            [program, *command[1:]], cwd=folder, env={**env, "PYTHONPATH": path}, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
 
 
@@ -144,6 +146,8 @@ def _wait_serving(port: int, started: list[subprocess.Popen[bytes]], folder: Pat
         try:
             _probe(port)
             return time.monotonic() - begun
+        except ProtocolError as error:
+            raise NotAvailable(str(error)) from None
         except ClientError as error:
             if ended or time.monotonic() - begun > BOOT_SECONDS:
                 raise NotAvailable(_reason(folder) or str(error)) from None

@@ -1,0 +1,42 @@
+"""How many calls a request takes in a real worker under load: the cost that no other process can change.
+
+A failure is a request that has become more expensive. Lower the limit with every step that makes it cheaper.
+"""
+
+import pytest
+
+from bench import callcount
+from bench.layers import LAYERS
+from bench.running import certificate
+from bench.servers import SERVERS
+from tests.support.tools import require_tool
+
+PYTHON_CALLS = 310
+"""For a hello request over 10 connections of 10 streams, in a ThreadWorker with 16 threads."""
+
+
+@pytest.fixture(scope="module")
+def calls():
+    """The calls of a request, by the default engine."""
+    require_tool("h2load")
+    (server,) = [server for server in SERVERS if server.name == "thread-h2"]
+    with certificate() as files:
+        return callcount.measure(server, files)
+
+
+def test_python_calls_of_a_request(calls):
+    busiest = "\n".join(f"{each.python:6.1f} {each.module} {each.name}" for each in calls.functions[:20])
+    assert calls.python <= PYTHON_CALLS, f"{calls.python:.1f} Python calls a request\n{busiest}"
+
+
+def test_every_request_is_counted_once_in_the_application(calls):
+    """The hook sees every thread and loses nothing: the application is called once a request, and once to report."""
+    (application,) = [each for each in calls.functions if (each.module, each.name[:4]) == ("bench.callcount", "app,")]
+    assert application.python == pytest.approx(1.0, abs=0.001)
+
+
+def test_the_layers_add_up(calls):
+    layers = calls.by_layer()
+    assert set(layers) <= set(LAYERS)
+    assert sum(python for python, _ in layers.values()) == pytest.approx(calls.python)
+    assert sum(c for _, c in layers.values()) == pytest.approx(calls.c)
