@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bench import h2load
-from bench.apps.content import HELLO, received
+from bench.apps.content import HELLO, document, received
 from bench.client import ClientError, Connection
 from bench.measuring import Effort, Outcome, Workload
 from bench.results import Metric
@@ -33,8 +33,8 @@ CPU_MB = Metric("cpu", "ms/MB", higher_is_better=False, digits=2)
 class Load(Workload):
     """Requests as fast as they are answered, by h2load: `connections` of `streams` each.
 
-    `paths` are asked for in turn. `upload` octets make it a POST. `header_sets` are the fields of one kind of client
-    each: every kind is an h2load of its own, and the connections are shared out among them.
+    `paths` are asked for in turn. `upload` octets of JSON make it a POST. Each of the `header_sets`, arguments with the
+    fields of one kind of client, has an h2load of its own; the connections are shared out among them.
     """
 
     connections: int = 10
@@ -50,7 +50,7 @@ class Load(Workload):
         """Make the request once and compare its response."""
         try:
             with Connection(server.port) as connection:
-                method, body = ("POST", bytes(self.upload)) if self.upload else ("GET", b"")
+                method, body = ("POST", document(self.upload)) if self.upload else ("GET", b"")
                 response = connection.fetch(self.paths[0], method, body)
         except ClientError as error:
             raise NotAvailable(f"{self.paths[0]}: {error}") from error
@@ -110,8 +110,8 @@ class Load(Workload):
         if self.upload:
             body = server.folder / f"body-{self.upload}"
             if not body.exists():
-                body.write_bytes(bytes(self.upload))
-            arguments += ["-d", str(body)]
+                body.write_bytes(document(self.upload))
+            arguments += ["-d", str(body), "-H", "content-type: application/json"]
         if len(self.paths) == 1:
             return [*arguments, server.url(self.paths[0])]
         uris = server.folder / f"uris-{self.name}"

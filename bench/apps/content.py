@@ -12,6 +12,11 @@ FIXED = {"/hello": HELLO, "/100k": MEDIUM, "/10m": LARGE}
 """The paths whose answer is one object; whatever follows /hello/ is answered like /hello."""
 
 
+def document(size: int) -> bytes:
+    """Return a JSON document of `size` octets, 12 at least: what is uploaded."""
+    return b'{"text": "' + b"x" * (size - 12) + b'"}'
+
+
 def received(size: int) -> bytes:
     """Return the answer to a request body of `size` octets."""
     return b'{"received": %d}' % size

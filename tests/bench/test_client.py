@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.apps.content import HELLO, LARGE, MEDIUM, received
+from bench.apps.content import HELLO, LARGE, MEDIUM, document, received
 from bench.client import ClientError, Connection
 from bench.running import NotAvailable, free_port, serve
 from bench.servers import GUNICORN, SERVERS
@@ -37,10 +37,11 @@ def test_every_path_of_the_application(connection, path, body):
     assert response.size == len(body)
 
 
-@pytest.mark.parametrize("size", [1, 1024, 3_000_000])
+@pytest.mark.parametrize("size", [12, 1024, 3_000_000])
 def test_an_upload_is_received_whole(connection, size):
-    response = connection.fetch("/upload", "POST", bytes(size))
+    response = connection.fetch("/upload", "POST", document(size))
     assert (response.status, response.body) == (200, received(size))
+    assert len(document(size)) == size
 
 
 def test_streams_that_stay_open_can_be_ended_later(connection):
