@@ -89,6 +89,8 @@ class Load(Workload):
         """Return how many requests to make: whole turns of all streams."""
         turn = self.connections * self.streams
         count = effort.requests or server.memory[self.name, "rate"] * effort.seconds
+        if limit := server.server.requests_a_connection:
+            count = min(count, limit * self.connections)
         return max(self.LEAST_TURNS * turn, round(count / turn) * turn)
 
     def _run_requests(self, server: RunningServer, count: int, *arguments: str) -> h2load.Result:

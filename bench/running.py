@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shlex
@@ -103,6 +104,7 @@ def _start(
     place = {
         "python": sys.executable, "app": APPS[app, server.interface], "folder": str(folder),
         "cert": files.cert, "key": files.key, "port": str(free_port()), "inner_port": str(free_port()),
+        "user": getpass.getuser(),
     }  # fmt: skip
     for name, text in server.files.items():
         (folder / name).write_text(text.format(**place))

@@ -28,7 +28,8 @@ class Server:
 
     `commands` are started in turn, each a command line with {placeholders}; the last listens on {port}, others may use
     {inner_port}. `files` are written into the server's folder {folder} first; placeholders stand there as well. `only`
-    has the patterns of the workloads that it can serve. `source` is a folder to import gunicorn_h2 from instead of this
+    has the patterns of the workloads that it can serve. `requests_a_connection` is how many a server allows where no
+    setting can lift the limit: h2load makes no more. `source` is a folder to import gunicorn_h2 from instead of this
     tree, of which `revision` says what it is.
     """
 
@@ -39,6 +40,7 @@ class Server:
     commands: tuple[str, ...]
     files: dict[str, str] = field(default_factory=dict)
     only: str = "*"
+    requests_a_connection: int | None = None
     source: str = ""
     revision: str = ""
 
@@ -104,6 +106,7 @@ NGINX = "nginx -e {folder}/error.log -c {folder}/nginx.conf"
 NGINX_CONF = """
 daemon off;
 worker_processes 1;
+user {user};
 worker_rlimit_nofile 20000;
 pid {folder}/nginx.pid;
 error_log stderr warn;
@@ -178,7 +181,7 @@ SERVERS = (
            ("{python} -m hypercorn -c file:{folder}/conf.py wsgi:{app}",), {"conf.py": HYPERCORN_CONF}),
     Server("hypercorn-asgi", "hypercorn, ASGI", OTHER, ASGI,
            ("{python} -m hypercorn -c file:{folder}/conf.py asgi:{app}",), {"conf.py": HYPERCORN_CONF}),
-    Server("uvicorn", "uvicorn", OTHER, ASGI, (UVICORN,)),
+    Server("uvicorn", "uvicorn", OTHER, ASGI, (UVICORN,), requests_a_connection=4000),
     Server("nginx", "nginx, Gunicorn gthread behind", OTHER, WSGI,
            (GUNICORN_H1, NGINX), {"conf.py": GUNICORN_CONF, "nginx.conf": NGINX_CONF}),
     Server("floor", "the floor: TLS and canned frames", FLOOR, WSGI,
