@@ -134,9 +134,11 @@ def _spawn(command: list[str], server: Server, folder: Path) -> subprocess.Popen
         raise NotAvailable(f"{command[0]} is not installed")
     path = os.pathsep.join(filter(None, [server.source, str(ROOT)]))
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
+    # A session of its own, so that Ctrl-C reaches only us; and an end with ours, however that comes.
+    wrapper = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [program, *command[1:]], cwd=folder, env={**env, "PYTHONPATH": path}, stdin=subprocess.DEVNULL,
+            [*wrapper, program, *command[1:]], cwd=folder, env={**env, "PYTHONPATH": path}, stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
 

@@ -5,11 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
 from bench import processes
+from tests.bench.waiting import wait_for
 
 SPIN = "while True: pass"
 
@@ -21,14 +21,6 @@ def spinning():
     yield shell
     os.killpg(shell.pid, signal.SIGKILL)
     shell.wait()
-
-
-def wait_for(condition):
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_time_and_memory_are_those_of_the_whole_tree(spinning):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from bench.runner import Plan, Runner
 from bench.running import ROOT, NotAvailable, serve
 from bench.servers import APPS, OTHER, SERVERS, WSGI, Server, choose, fits
 from bench.workloads import WORKLOADS
+from tests.bench.waiting import wait_for
 from tests.support.tools import require_tool
 
 BY_NAME = {server.name: server for server in SERVERS}
@@ -201,22 +203,40 @@ def test_the_tables_are_listed(capsys):
         assert row.name in printed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_servers_and_keeps_what_was_measured(tmp_path, number):
+@pytest.fixture
+def endless_run(tmp_path):
+    """A run in a process of its own that is in its second round, and the processes of its server."""
     command = [sys.executable, "-m", "bench", "--servers", "thread-h2", "--workloads", "hello-1x1", "--rounds", "1000",
                "--requests", "20", "--output", str(tmp_path)]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    lines = iter(process.stderr.readline, "")
-    assert any(" #2 " in line for line in lines)
-    servers = [each.pid for each in processes.tree(process.pid) if "gunicorn" in command_line(each.pid)]
+    try:
+        assert any(" #2 " in line for line in iter(process.stderr.readline, ""))
+        servers = {each.pid for each in processes.tree(process.pid) if "gunicorn" in command_line(each.pid)}
+        assert servers
+        yield process, servers
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_servers_and_keeps_what_was_measured(tmp_path, endless_run, number):
+    process, servers = endless_run
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert servers
-    assert not set(servers) & set(processes.process_table())
+    assert not servers & set(processes.process_table())
     results = Results.from_json((tmp_path / "results.json").read_text())
     assert len(results.samples) >= 2
     assert "cut short" in results.remarks[-1]
+
+
+def test_servers_do_not_outlive_a_run_that_is_killed(endless_run):
+    if not shutil.which("setpriv"):
+        pytest.skip("setpriv, of util-linux, is not installed")
+    process, servers = endless_run
+    process.kill()
+    wait_for(lambda: not servers & set(processes.process_table()))
 
 
 def command_line(pid):
