@@ -3,7 +3,7 @@
 # make lint    linters and types alone
 # make compat  the quick tests with every supported Gunicorn and Python
 # make bench   compare the servers; BENCH takes arguments for `python -m bench` (see --help)
-# make bench-compare A=rev B=rev   compare two revisions of this package
+# make bench-compare A=rev B=rev   compare two revisions of this package; . is the working tree
 # make profile where a request's time and calls go; PROFILE takes arguments for `python -m bench.profile`
 # make clean   remove what the others have made
 #

@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--reference", default="", metavar="NAMES",
                         help=f"servers that the others are compared with (default: {REFERENCES})")  # fmt: skip
     parser.add_argument("--compare", nargs=2, default=[], metavar=("A", "B"),
-                        help="measure our workers at two revisions of this repository, B against A")  # fmt: skip
+                        help="measure our workers at two revisions, B against A; . is the working tree")  # fmt: skip
     parser.add_argument("--server-core", type=int, default=0, help="core for the servers (default: 0)")
     parser.add_argument("--client-core", type=int, default=1, help="core for the client (default: 1)")
     parser.add_argument("--output", type=Path, default=Path("build/bench"), metavar="FOLDER",

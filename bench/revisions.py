@@ -12,6 +12,8 @@ from bench.running import ROOT
 from bench.servers import OURS, Server
 
 PACKAGE = "gunicorn_h2"
+WORKING_TREE = "."
+"""Names the files as they are, committed or not."""
 
 
 @contextmanager
@@ -32,6 +34,9 @@ def exported(revisions: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def _export(revision: str, target: Path) -> None:
+    if revision == WORKING_TREE:
+        (target / PACKAGE).symlink_to(ROOT / PACKAGE)
+        return
     archive = subprocess.run(
         ["git", "-C", str(ROOT), "archive", "--format=tar", revision, PACKAGE], stdout=subprocess.PIPE, text=False
     )

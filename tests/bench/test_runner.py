@@ -300,6 +300,12 @@ def test_a_revision_is_exported_whole():
     assert not os.path.exists(folder)
 
 
+def test_the_working_tree_is_a_revision_as_well():
+    with exported(["."]) as sources:
+        assert os.path.samefile(f"{sources['.']}/gunicorn_h2", ROOT / "gunicorn_h2")
+    assert (ROOT / "gunicorn_h2" / "__init__.py").exists()
+
+
 def test_a_server_runs_the_package_of_its_revision(tmp_path, bench_certificate):
     (tmp_path / "gunicorn_h2").mkdir()
     (tmp_path / "gunicorn_h2" / "__init__.py").write_text("raise RuntimeError('the package of another revision')\n")
