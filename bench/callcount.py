@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from types import CodeType, FrameType
 from typing import Any
@@ -37,6 +37,7 @@ Key = tuple[str, str]
 """Module and name of a function."""
 
 HEADERS = [("Content-Type", "text/plain"), ("Content-Length", str(len(HELLO)))]
+ASGI_HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(HELLO))]
 
 _threads: list[list[Row]] = []
 """The rows of each thread."""
@@ -54,9 +55,22 @@ def post_fork(server: object, worker: object) -> None:
 def app(environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], Any]) -> Iterable[bytes]:
     """Answer "Hello world!"; the numbers so far for /calls."""
     if environ["PATH_INFO"] == "/calls":
-        return _report(start_response)
+        body = _report()
+        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
     start_response("200 OK", HEADERS)
     return [HELLO]
+
+
+async def asgi_app(scope: dict[str, Any], receive: Any, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    """The same for ASGI; without a lifespan, which Gunicorn's worker then does not expect."""
+    assert scope["type"] == "http"
+    if scope["path"] == "/calls":
+        body, headers = _report(), [(b"content-type", b"application/json")]
+    else:
+        body, headers = HELLO, ASGI_HEADERS
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _begin_thread(frame: FrameType, event: str, argument: Any) -> None:
@@ -100,14 +114,13 @@ def _counter() -> ProfileFunction:
     return count
 
 
-def _report(start_response: Callable[[str, list[tuple[str, str]]], Any]) -> Iterable[bytes]:
-    """Answer the rows of all threads; what this takes is not counted."""
+def _report() -> bytes:
+    """Return the rows of all threads as JSON; what this takes is not counted."""
     counter = sys.getprofile()
     sys.setprofile(None)
     body = json.dumps([row for rows in list(_threads) for row in list(rows)]).encode()
     sys.setprofile(counter)
-    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-    return [body]
+    return body
 
 
 def _name(code: CodeType) -> str:

@@ -17,6 +17,7 @@ APPS = {
     ("plain", ASGI): "bench.apps.asgi:app",
     ("flask", WSGI): "bench.apps.flask_app:app",
     ("calls", WSGI): "bench.callcount:app",
+    ("calls", ASGI): "bench.callcount:asgi_app",
     ("times", WSGI): "bench.layertimes:app",
 }
 """What a workload's application is for each interface."""

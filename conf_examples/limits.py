@@ -22,12 +22,16 @@ http2_engine = "auto"
 # Streams a client may have open at once on a connection; a reset one counts until its application call has returned.
 http2_max_concurrent_streams = 100
 
-# Receive windows, in octets. A stream's is how much of a request body may be under way or held, unread
-# by the application; the connection's is how much of all bodies may be under way. Upload speed of one
-# distant client is at most window / round trip. What one connection can have held in memory is the
-# stream's window times the number of streams.
+# Receive windows at the beginning, in octets. A stream's is how much of a request body may be under way
+# or held, unread by the application; the connection's is how much of all bodies may be under way.
 http2_initial_window_size = 65_535
 http2_connection_window_size = 1_048_576
+
+# A distant client uploads a window in a round trip at most. So windows grow as applications read: on one
+# connection to the first size, for all streams of a worker by the second one. In memory, a worker can be
+# made to hold that, and the initial window of each stream that is open.
+http2_max_window_size = 16_777_216
+http2_worker_window_size = 268_435_456
 
 # The largest frame payload accepted, in octets.
 http2_max_frame_size = 16_384

@@ -11,7 +11,7 @@ from bench.running import certificate
 from bench.servers import SERVERS
 from tests.support.tools import require_tool
 
-PYTHON_CALLS = {"thread-h2": 310}
+PYTHON_CALLS = {"thread-fast": 60, "gevent-fast": 60, "thread-h2": 350}
 """At most, for a hello request over 10 connections of 10 streams, by server of the benchmark (16 threads)."""
 
 
@@ -19,6 +19,8 @@ PYTHON_CALLS = {"thread-h2": 310}
 def name(request):
     """The server of the benchmark."""
     return request.param
+
+ASGI_PYTHON_CALLS = 40
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,16 @@ def calls(name):
 def test_python_calls_of_a_request(name, calls):
     busiest = "\n".join(f"{each.python:6.1f} {each.module} {each.name}" for each in calls.functions[:20])
     assert calls.python <= PYTHON_CALLS[name], f"{calls.python:.1f} Python calls a request\n{busiest}"
+
+
+def test_python_calls_of_an_asgi_request():
+    """Without the access log, in an ASGIWorker on uvloop."""
+    require_tool("h2load")
+    (server,) = [server for server in SERVERS if server.name == "asgi-fast"]
+    with certificate() as files:
+        calls = callcount.measure(server, files)
+    busiest = "\n".join(f"{each.python:6.1f} {each.module} {each.name}" for each in calls.functions[:40])
+    assert calls.python <= ASGI_PYTHON_CALLS, f"{calls.python:.1f} Python calls a request\n{busiest}"
 
 
 def test_every_request_is_counted_once_in_the_application(calls):

@@ -234,7 +234,7 @@ def test_check_config(command):
 @pytest.mark.parametrize(("arguments", "conf", "message"), [
     (("--http2-reset-budget", "0"), "", "http2_reset_budget = '0': must be an integer from 1 to 1000000 (frames)"),
     (("--http2-header-timeout=soon",), "", "http2_header_timeout = 'soon': must be a number from 0 to 3600 (seconds)"),
-    (("--http2-engine", "fast"), "", "http2_engine = 'fast': not available in this version"),
+    (("--http2-engine", "rust"), "", "http2_engine = 'rust': must be one of auto, h2, fast"),
     ((), "http2_control_budget = True", "http2_control_budget = True: must be an integer from 10 to 1000000 (frames)"),
     ((), "http2_max_framesize = 1", "did you mean http2_max_frame_size?"),
     ((), "http_protocols = ['h2', 'h2']", "Duplicate protocols"),
@@ -325,7 +325,7 @@ def test_wrong_values_stop_gunicorn(gunicorn, conf, message):
 
 def test_start_up_says_what_was_chosen(gunicorn, tls):
     server = gunicorn(*tls, conf="http2_max_concurrent_streams = 50\n").start()
-    server.wait_log("gunicorn_h2: ALPN h2, http/1.1; engine h2; 50 streams a connection; 4 threads")
+    server.wait_log("gunicorn_h2: ALPN h2, http/1.1; engine fast; 50 streams a connection; 4 threads")
 
 
 def test_start_up_warns_when_http2_can_never_be(gunicorn):

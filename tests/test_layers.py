@@ -16,7 +16,10 @@ TOP = len(LAYERS)
 IMPURE = {"socket", "ssl", "selectors", "select", "threading", "queue", "asyncio", "gevent", "eventlet", "time", "os",
           "subprocess", "logging", "gunicorn"}
 HTTP2_LIBRARY = {"h2", "hpack", "hyperframe"}
-KNOW_HTTP2_LIBRARY = {"gunicorn_h2.protocol.h2_engine", "gunicorn_h2.protocol.codec_hpack"}
+KNOW_HTTP2_LIBRARY = {
+    "gunicorn_h2.protocol.codec_hpack": {"hpack"},
+    "gunicorn_h2.protocol.referee": {"h2"},
+}
 KNOW_GUNICORN = {"apps", "workers", "cli"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -51,7 +54,7 @@ def violations(source, name, is_package=False):
             yield f"{name}, of the sans-IO core, imports {target}"
         if root == "gunicorn" and not KNOW_GUNICORN & set(name.split(".")):
             yield f"{name} imports {target}, but does not know Gunicorn"
-        if root in HTTP2_LIBRARY and name not in KNOW_HTTP2_LIBRARY:
+        if root in HTTP2_LIBRARY - KNOW_HTTP2_LIBRARY.get(name, set()):
             yield f"{name} imports {target}, but does not know the library"
 
 
@@ -73,6 +76,9 @@ def test_imports_point_downwards(path):
     ("gunicorn_h2.protocol.frames", "def f():\n    import socket"),
     ("gunicorn_h2.protocol.frames", "import hpack"),
     ("gunicorn_h2.protocol.codec_fast", "import hpack"),
+    ("gunicorn_h2.protocol.codec_hpack", "import h2.connection"),
+    ("gunicorn_h2.protocol.referee", "import hpack"),
+    ("gunicorn_h2.protocol.engine", "import h2.connection"),
     ("gunicorn_h2.protocol.frames", "from h2.events import Event"),
     ("gunicorn_h2.protocol.frames", "from ..drivers import channel"),
     ("gunicorn_h2.protocol.frames", "from .. import drivers"),
@@ -91,7 +97,7 @@ def test_a_violation_is_found(name, source):
 
 @pytest.mark.parametrize(("name", "source"), [
     ("gunicorn_h2.protocol.connection", "from .frames import Frame\nfrom . import guard\nimport struct"),
-    ("gunicorn_h2.protocol.h2_engine", "import h2.connection, hpack"),
+    ("gunicorn_h2.protocol.referee", "import h2.connection\nfrom h2.config import H2Configuration"),
     ("gunicorn_h2.protocol.codec_hpack", "from hpack import Decoder"),
     ("gunicorn_h2.drivers.threads", "import socket\nfrom ..protocol import connection"),
     ("gunicorn_h2.apps.wsgi", "from gunicorn.http.wsgi import Response\nfrom ..drivers.channel import StreamAborted"),
@@ -125,6 +131,17 @@ def test_the_worker_class_brings_no_other_workers_libraries():
     imported = run("import sys, gunicorn_h2; gunicorn_h2.ThreadWorker; print(*sys.modules)")
     assert "gunicorn_h2.workers.thread" in imported
     assert not {name.split(".")[0] for name in imported} & {"gevent", "eventlet", "tornado"}
+
+
+@pytest.mark.parametrize(("engine", "expected"), [("fast", set()), ("h2", {"h2", "hpack", "hyperframe"})])
+def test_only_who_chooses_the_h2_engine_imports_the_library(engine, expected):
+    imported = run(f"""if True:
+        import sys
+        from gunicorn_h2.protocol.config import ConnectionConfig
+        from gunicorn_h2.protocol.connection import ServerConnection
+        ServerConnection(ConnectionConfig(engine="{engine}"), 0.0)
+        print(*sys.modules)""")
+    assert {name.split(".")[0] for name in imported} & HTTP2_LIBRARY == expected
 
 
 def test_the_public_names():

@@ -221,14 +221,9 @@ def test_a_function_is_no_value(read, name):
         load_settings(read(f"def {name}(): pass"))
 
 
-def test_the_fast_engine_is_still_to_come(read):
-    with pytest.raises(SettingsError, match="not available in this version"):
-        load_settings(read("http2_engine = 'fast'"))
-
-
-@pytest.mark.parametrize("engine", ["auto", "h2", " H2 "])
-def test_the_engine_is_never_auto(read, engine):
-    assert load_settings(read(f"http2_engine = {engine!r}")).engine == "h2"
+@pytest.mark.parametrize(("value", "engine"), [("auto", "fast"), ("fast", "fast"), ("h2", "h2"), (" H2 ", "h2")])
+def test_the_engine_is_never_auto(read, value, engine):
+    assert load_settings(read(f"http2_engine = {value!r}")).connection.engine == engine
 
 
 @pytest.mark.parametrize(("name", "hint"), [
@@ -320,13 +315,13 @@ def test_the_startup_line_with_tls(read):
     settings = load_settings(cfg)
     assert never_http2_reason(settings, cfg) is None
     assert startup_line(settings, cfg, "4 threads") == (
-        "gunicorn_h2: ALPN h2, http/1.1; engine h2; 50 streams a connection; 4 threads")
+        "gunicorn_h2: ALPN h2, http/1.1; engine fast; 50 streams a connection; 4 threads")
 
 
 def test_the_startup_line_without_tls(read):
     cfg = read("http2_cleartext = 'prior-knowledge'\nforwarded_allow_ips = '10.0.0.0/8'\nthreads = 4")
     line = startup_line(load_settings(cfg), cfg, "4 threads")
-    assert "cleartext HTTP/2 (prior-knowledge) from 10.0.0.0/8; engine h2;" in line
+    assert "cleartext HTTP/2 (prior-knowledge) from 10.0.0.0/8; engine fast;" in line
 
 
 def test_the_startup_line_names_unix_sockets(read):

@@ -1,8 +1,9 @@
-"""The WSGI environ of a stream: Gunicorn's own, the part that a connection's requests share made once.
+"""The WSGI environ: made once for a connection and a request head, copied for every request that has it.
 
-`gunicorn.http.wsgi.create` decides what an environ holds. It is asked for a request without
-contents when a connection serves its first one, and every request starts from a copy of that. What
-depends on SCRIPT_NAME, or on the Host field behind a Unix socket, is left to Gunicorn each time.
+`gunicorn.http.wsgi.create` decides what an environ holds. It is asked when a connection serves its
+first request, for one without contents; what a head adds to that is put in here. A head with a field
+that Gunicorn's policy looks at, and what depends on SCRIPT_NAME, or on the Host field behind a Unix
+socket, is left to Gunicorn's code.
 """
 
 from __future__ import annotations
@@ -13,21 +14,23 @@ import ssl
 from typing import Any
 
 from gunicorn.http import wsgi
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 from gunicorn.util import unquote_to_wsgi_str
 
 from gunicorn_h2.drivers.connection import Http2Connection
 from gunicorn_h2.protocol.headers import RequestHead
-from gunicorn_h2.protocol.priority import request_priority
-from gunicorn_h2.protocol.stream import Stream
+from gunicorn_h2.protocol.stream import DEFAULT_WEIGHT
 
-from .request import StreamRequest
+from .request import StreamRequest, TrustedPeers, joined_fields, policy_names
 from .tls import tls_environ
 
 __all__ = ["EnvironFactory"]
 
-_BLANK = RequestHead(b"GET", b"", b"", b"/", [], None, False)
+_BLANK = RequestHead(b"GET", b"", b"", b"/", [])
 _MAX_KEYS = 1024
-_keys = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
+_FOR_POLICY = ""
+"""In the place of an environ key: Gunicorn's policy has to look at the field."""
+_OWN_KEYS = ("REQUEST_METHOD", "QUERY_STRING", "RAW_URI", "PATH_INFO", "SCRIPT_NAME", "wsgi.url_scheme")
 
 
 class _Errors(io.RawIOBase):
@@ -49,20 +52,75 @@ class EnvironFactory:
         self._cfg = cfg
         self._blank = blank
         self._errors = _Errors(cfg)
+        self._trusted = TrustedPeers(cfg)
+        self._max_line, self._max_fields = blank.limit_request_line, blank.limit_request_fields
+        self._max_field_size = blank.limit_request_field_size or float("inf")
+        self._casefold = cfg.casefold_http_method
+        self._keys = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH", b"script-name": _FOR_POLICY}
+        self._keys.update(dict.fromkeys(policy_names(cfg), _FOR_POLICY))
 
-    def make(self, request: StreamRequest, stream: Stream, connection: Http2Connection) -> dict[str, Any]:
-        """The environ of a request. Raises Gunicorn's ConfigurationProblem for a wrong SCRIPT_NAME."""
-        shared = connection.environ
-        if shared is None:
-            connection.environ = shared = self._shared(connection)
-        environ = None if self._needs_gunicorn(request, connection) else _own(request, shared)
-        if environ is None:
-            environ = {**self._gunicorns(request, connection), **shared}
-        environ["wsgi.input"] = request.body
-        environ["gunicorn.http2.trailers"] = request.trailers
-        environ["gunicorn.http2.stream_id"] = request.req_number
-        _add_priority(environ, stream)
+    def template(self, head: RequestHead, connection: Http2Connection) -> dict[str, Any]:
+        """What the environs of all requests with this head share, in a dictionary to be copied.
+
+        What belongs to one stream is still to be added. Raises Gunicorn's errors for what its limits and
+        its policy refuse.
+        """
+        if connection.context is None:
+            connection.context = self._shared(connection)
+        environ: dict[str, Any] = connection.context.copy()
+        if isinstance(connection.server, str) or "SCRIPT_NAME" in os.environ or not self._add_fields(environ, head):
+            environ = self.of(self._blank.of(head, connection.peer, 0), connection)
+        else:
+            self._add_request_line(environ, head, connection)
+        urgency, incremental = head.priority
+        environ["gunicorn.http2.urgency"] = urgency
+        environ["gunicorn.http2.incremental"] = incremental
         return environ
+
+    def of(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
+        """What Gunicorn's own code makes of a request."""
+        return {**self._gunicorns(request, connection), **connection.context}
+
+    def _add_request_line(self, environ: dict[str, Any], head: RequestHead, connection: Http2Connection) -> None:
+        method = head.method.decode("latin-1")
+        environ["REQUEST_METHOD"] = method.upper() if self._casefold else method
+        environ["RAW_URI"] = uri = head.path.decode("latin-1")
+        if 0 < self._max_line < len(uri):
+            raise LimitRequestLine(len(uri), self._max_line)
+        # The core has seen to it that the path starts with "/" (or is "*") and has no fragment.
+        path, _, environ["QUERY_STRING"] = uri.partition("?")
+        environ["PATH_INFO"] = unquote_to_wsgi_str(path) if "%" in path else path
+        environ["SCRIPT_NAME"] = ""
+        environ["wsgi.url_scheme"] = self._blank.scheme
+        scheme = head.scheme.decode("latin-1").lower()
+        if scheme != self._blank.scheme and scheme in ("http", "https") and connection.peer in self._trusted:
+            # A proxy may speak for its client.
+            environ["wsgi.url_scheme"] = scheme
+
+    def _add_fields(self, environ: dict[str, Any], head: RequestHead) -> bool:
+        """Add what `create` would; False where Gunicorn's policy has to look at a field."""
+        fields = joined_fields(head)
+        if len(fields) > self._max_fields:
+            raise LimitRequestHeaders("limit request headers fields")
+        keys, limit = self._keys, self._max_field_size
+        for name, value in fields:
+            key = keys.get(name)
+            if key is None:
+                key = self._add_key(name)
+            if not key or (key == "CONTENT_TYPE" and key in environ):
+                return False
+            if len(name) + len(value) + 4 > limit:
+                raise LimitRequestHeaders("limit request headers fields size")
+            text = value.decode("latin-1")
+            environ[key] = f"{environ[key]},{text}" if key in environ else text
+        return True
+
+    def _add_key(self, name: bytes) -> str:
+        """The key of a field's name, remembered where it is short."""
+        key = _FOR_POLICY if b"_" in name else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+        if len(self._keys) < _MAX_KEYS and len(name) <= 64:
+            self._keys[name] = key
+        return key
 
     def _gunicorns(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
         environ: dict[str, Any] = wsgi.create(
@@ -71,53 +129,20 @@ class EnvironFactory:
         return environ
 
     def _shared(self, connection: Http2Connection) -> dict[str, Any]:
+        """What the environs of all requests of a connection share."""
         sock = connection.transport.sock
         blank = self._blank.of(_BLANK, connection.peer, 0)
         blank.path = os.environ.get("SCRIPT_NAME", "")
         environ = self._gunicorns(blank, connection)
-        for key in ("REQUEST_METHOD", "QUERY_STRING", "RAW_URI", "PATH_INFO", "SCRIPT_NAME", "wsgi.url_scheme"):
+        for key in _OWN_KEYS:
             del environ[key]
         if isinstance(connection.server, str):
             del environ["SERVER_NAME"], environ["SERVER_PORT"]
         environ["wsgi.multithread"] = True
         environ["wsgi.errors"] = self._errors
+        # RFC 7540 section 5.3.5: what a stream has by default.
+        environ["gunicorn.http2.priority_weight"] = DEFAULT_WEIGHT
+        environ["gunicorn.http2.priority_depends_on"] = 0
         if isinstance(sock, ssl.SSLSocket):
             environ.update(tls_environ(sock))
         return environ
-
-    def _needs_gunicorn(self, request: StreamRequest, connection: Http2Connection) -> bool:
-        return isinstance(connection.server, str) or "SCRIPT_NAME" in os.environ
-
-
-def _add_priority(environ: dict[str, Any], stream: Stream) -> None:
-    """What the client said of the response's priority, by RFC 7540 section 5.3 and by RFC 9218."""
-    environ["gunicorn.http2.priority_weight"] = stream.weight
-    environ["gunicorn.http2.priority_depends_on"] = stream.depends_on
-    urgency, incremental = request_priority(stream.head.fields)
-    environ["gunicorn.http2.urgency"] = urgency
-    environ["gunicorn.http2.incremental"] = incremental
-
-
-def _own(request: StreamRequest, shared: dict[str, Any]) -> dict[str, Any] | None:
-    """What `create` would make; None where the request names its SCRIPT_NAME."""
-    path = request.path
-    environ = shared.copy()
-    environ["REQUEST_METHOD"] = request.method
-    environ["QUERY_STRING"] = request.query
-    environ["RAW_URI"] = request.uri
-    environ["wsgi.url_scheme"] = request.scheme
-    environ["PATH_INFO"] = unquote_to_wsgi_str(path) if "%" in path else path
-    environ["SCRIPT_NAME"] = ""
-    for name, value in request.headers:
-        key = _keys.get(name) or _remember(name)
-        if key in environ and key[:5] == "HTTP_":
-            value = f"{environ[key]},{value}"
-        environ[key] = value
-    return None if "HTTP_SCRIPT_NAME" in environ else environ
-
-
-def _remember(name: str) -> str:
-    key = "HTTP_" + name.replace("-", "_")
-    if len(_keys) < _MAX_KEYS and len(name) <= 64:
-        _keys[name] = key
-    return key

@@ -68,7 +68,7 @@ class StreamInput:
         if not self.trailers:
             self.trailers += [
                 (name.decode("latin-1"), value.decode("latin-1"))
-                for name, value in self._channel.trailers
+                for name, value in self._channel.trailers or ()
                 if name not in FORBIDDEN_TRAILERS
             ]
         return False

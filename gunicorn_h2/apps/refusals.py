@@ -10,8 +10,8 @@ from gunicorn.http import wsgi
 from gunicorn_h2.protocol.events import RequestRefused
 from gunicorn_h2.protocol.headers import RequestHead
 
-from .answers import REASONS
 from .request import StreamRequest, log_environ, peer_ip
+from .responses import REASONS
 
 __all__ = ["RefusalLog"]
 

@@ -1,13 +1,17 @@
 """WSGI (PEP 3333) over a stream: environ, input, start_response, and every way it can go wrong.
 
-The environ and the response are Gunicorn's own, by `gunicorn.http.wsgi`: the rules of WSGI have one
-home. What is ours is where the octets come from and where they go.
+The rules of WSGI have one home, `gunicorn.http.wsgi`; what is ours is where the octets come from and
+where they go. Those rules give the same result for the same request head and the same arguments of
+`start_response`, so the result is remembered: a repeated request costs a copied environ, and a repeated
+response a look-up. Gunicorn's Request is made when a hook or the access log looks at it.
 """
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from gunicorn.http import errors, wsgi
@@ -15,32 +19,62 @@ from gunicorn.http import errors, wsgi
 from gunicorn_h2.drivers.channel import Channel, StreamAborted
 from gunicorn_h2.drivers.connection import Http2Connection
 from gunicorn_h2.protocol.errors import ErrorCode
-from gunicorn_h2.protocol.headers import CONNECTION_SPECIFIC, Fields, check_response, check_response_trailers
+from gunicorn_h2.protocol.headers import Fields, RequestHead, ResponseHead, check_response_trailers
+from gunicorn_h2.protocol.stream import DEFAULT_WEIGHT
 
-from .answers import REASONS, date_value, error_answer, refusal_status
 from .environ import EnvironFactory
 from .input import StreamInput
+from .observers import hook_of, logs_access
 from .refusals import RefusalLog
 from .request import StreamRequest
+from .responses import REASONS, PreparedHead, ResponseHeads, refusal_status
 
 __all__ = ["WSGIHandler"]
 
 AnyHeaders = Iterable[tuple[str | bytes, str | bytes]]
 
 
+class _Template:
+    """What all requests with the same head share.
+
+    It stands for Gunicorn's request where nobody looks at that: all that the response asks for is the method.
+    """
+
+    __slots__ = ("environ", "method")
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self.environ = environ
+        self.method: str = environ["REQUEST_METHOD"]
+
+
 class StreamResponse(wsgi.Response):  # type: ignore[misc]
-    """Gunicorn's response, framed by HTTP/2. Octets reach the stream by `sendall`."""
+    """Gunicorn's response, framed by HTTP/2. Octets that Gunicorn's code writes come to `sendall`."""
 
-    headers: list[tuple[str, str]]
-    headers_sent: bool
+    # What Gunicorn's constructor sets.
+    version = wsgi.SERVER
+    status: str | None = None
+    status_code: int | None = None
+    chunked = False
+    must_close = False
+    headers_sent = False
+    response_length: int | None = None
+    sent = 0
+    upgrade = False
+    _omits_body = False
+    _omits_body_warned = False
 
-    def __init__(self, req: StreamRequest, channel: Channel, cfg: Any) -> None:
-        super().__init__(req, self, cfg)
+    complete = False
+    """Whether the response has been handed over to its end."""
+    _prepared: PreparedHead | None = None
+    _trailers: Fields | None = None
+
+    def __init__(self, req: Any, channel: Channel, cfg: Any, heads: ResponseHeads) -> None:
+        self.req = req
+        self.sock = self
+        self.cfg = cfg
+        self.headers: list[tuple[str, str]] = []
         self._channel = channel
-        self._status = 0
-        self._fields: list[tuple[bytes, bytes]] | None = None
-        self._trailers: Fields = []
-        self.complete = False
+        self._heads = heads
 
     def is_chunked(self) -> bool:
         """HTTP/2 has frames of its own (RFC 9113 section 8.1)."""
@@ -50,51 +84,85 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         """A file's octets need frames around them, too."""
         return False
 
-    @property
-    def omits_body(self) -> bool:
-        """Whether RFC 9110 forbids a body, whatever the application gives."""
-        return self.req.method == "HEAD" or self._status in (204, 304)
-
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
         """See PEP 3333; may be called again with `exc_info` until the head has gone out."""
+        key: tuple[object, ...] | None = None
+        prepared = None
+        if type(headers) is list and exc_info is None and self.status is None:
+            key = (status, *headers)
+            try:
+                prepared = self._heads.find(key)
+            except TypeError:
+                # Something in it has no hash: a header that is a list, for instance.
+                key = None
+        if prepared is None:
+            prepared = self._prepare(key, status, headers, exc_info)
+        else:
+            self.status = status
+            self.status_code = prepared.head.status
+            self.headers = prepared.headers.copy()
+            self.response_length = prepared.content_length
+        self._prepared = prepared
+        # RFC 9110: no body, whatever the application gives.
+        self._omits_body = prepared.head.status in (204, 304) or self.req.method == "HEAD"
+        return self.write
+
+    def _prepare(self, key: object, status: str, headers: list[tuple[str, str]], exc_info: Any) -> PreparedHead:
         if exc_info and not self.headers_sent:
             self.headers = []
             self.response_length = None
-        write: Callable[[bytes], None] = super().start_response(status, headers, exc_info)
-        if not self.status_code or not 200 <= self.status_code <= 999:
+        super().start_response(status, headers, exc_info)
+        code = self.status_code
+        if not code or not 200 <= code <= 999:
             raise ValueError(f"{status!r} is no status of a final response")
-        return write
+        return self._heads.prepare(key, code, octets(self.headers), self.response_length, self.headers.copy())
 
     def send_headers(self) -> None:
-        """Prepare the head; it leaves with the first data."""
-        if self.headers_sent:
-            return
+        """Note that the head is decided; it leaves with the first data."""
         if self.status is None:
             raise RuntimeError("the application did not call start_response")
         self.headers_sent = True
-        self._status = self.status_code
-        names = set()
-        self._fields = fields = []
-        for name, value in self.headers:
-            lower = name.lower().encode("latin-1")
-            # RFC 9110 section 8.6: no Content-Length in a 204.
-            if lower not in CONNECTION_SPECIFIC and (self._status != 204 or lower != b"content-length"):
-                names.add(lower)
-                fields.append((lower, value.encode("latin-1")))
-        if b"server" not in names:
-            fields.append((b"server", self.version.encode("latin-1")))
-        if b"date" not in names:
-            fields.append((b"date", date_value()))
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body: `write` of PEP 3333."""
+        length = self.response_length
+        if (
+            type(data) is not bytes
+            or self._omits_body
+            or self.status is None
+            or (length is not None and self.sent + len(data) > length)
+        ):
+            super().write(data)
+        elif data:
+            self.headers_sent = True
+            self.sent += len(data)
+            self._send(data, self.sent == length and not self._may_have_trailers)
+
+    def write_all(self, data: bytes) -> None:
+        """Send the body that is all of it; as `write` and `close`, in one step where that is possible."""
+        length = self.response_length
+        if (
+            type(data) is bytes
+            and (length is None or length == len(data))
+            and not (self.headers_sent or self._omits_body or self._trailers or self.status is None)
+        ):
+            assert self._prepared is not None
+            self.headers_sent = self.complete = True
+            self.sent = len(data)
+            self._channel.respond(self._prepared.head, data, True)
+        else:
+            self.write(data)
+            self.close()
 
     def sendall(self, data: bytes) -> None:
         """Gunicorn's way to send the body, already cut to Content-Length."""
         if self.complete:
             return
-        if self.omits_body:
+        if self._omits_body:
             self._send(b"", True)
-        else:
+        elif data:
             all_sent = self.response_length is not None and self.sent >= self.response_length
             self._send(data, all_sent and not self._may_have_trailers)
 
@@ -103,9 +171,9 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         self.send_headers()
         if self.complete:
             return
-        if self.response_length is not None and self.sent < self.response_length and not self.omits_body:
+        if self.response_length is not None and self.sent < self.response_length and not self._omits_body:
             raise ValueError(f"{self.sent} octets of a response with Content-Length {self.response_length}")
-        if self._trailers and not self.omits_body:
+        if self._trailers and not self._omits_body:
             self._send(b"", False)
             self.complete = True
             self._channel.send_trailers(self._trailers)
@@ -119,9 +187,7 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         """
         if self.headers_sent:
             raise RuntimeError("early hints must come before the response")
-        fields = octets(headers)
-        check_response(fields)
-        self._channel.send_interim(103, fields)
+        self._channel.send_interim(ResponseHead(103, octets(headers)))
 
     def send_trailers(self, headers: AnyHeaders) -> None:
         """`gunicorn.http2.send_trailers`: end the response with these, too; until the iterable ends.
@@ -133,17 +199,17 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
             raise RuntimeError("trailers must come before the end of the response")
         fields = octets(headers)
         check_response_trailers(fields)
-        self._trailers += fields
+        self._trailers = [*(self._trailers or ()), *fields]
 
     @property
     def _may_have_trailers(self) -> bool:
-        return bool(self._trailers) or ("TE", "trailers") in self.req.headers
+        return bool(self._trailers) or (b"te", b"trailers") in self._channel.stream.head.fields
 
     def _send(self, data: bytes, end_stream: bool) -> None:
         self.complete = end_stream
-        if self._fields is not None:
-            fields, self._fields = self._fields, None
-            self._channel.respond(self._status, fields, data, end_stream)
+        if not self._channel.responded:
+            assert self._prepared is not None
+            self._channel.respond(self._prepared.head, data, end_stream)
         elif data or end_stream:
             self._channel.send(data, end_stream)
 
@@ -160,8 +226,10 @@ class WSGIHandler:
         self._refusals = RefusalLog(cfg, worker.log)
         self.note_refusal = self._refusals.note_answered
         self._environs = EnvironFactory(cfg, self._blank)
-        # Reading a setting costs Gunicorn a function call and two look-ups.
-        self._pre_request, self._post_request = cfg.pre_request, cfg.post_request
+        self._heads = ResponseHeads(wsgi.SERVER.encode())
+        self._pre_request, self._post_request = hook_of(worker, "pre_request"), hook_of(worker, "post_request")
+        self._logs_access = logs_access(worker)
+        self._observed = self._logs_access or self._pre_request is not None or self._post_request is not None
 
     def __call__(self, connection: Http2Connection, channel: Channel) -> None:
         """Serve one request, in a thread that may block. Never raises."""
@@ -175,66 +243,84 @@ class WSGIHandler:
             channel.finish()
 
     def _serve(self, connection: Http2Connection, channel: Channel) -> None:
-        started = datetime.now()
         stream = channel.stream
-        try:
-            request = self._blank.of(stream.head, connection.peer, stream.stream_id)
-            request.body = body = StreamInput(channel)
-            request.trailers = body.trailers
-            environ = self._environs.make(request, stream, connection)
-        except errors.ParseException as error:
-            self._refuse(connection, channel, error)
+        head = stream.head
+        template = head.derived
+        if template is None:
+            try:
+                template = head.derived = _Template(self._environs.template(head, connection))
+            except errors.ParseException as error:
+                self._refuse(connection, channel, error)
+                return
+        environ = _stream_environ(template.environ, channel)
+        if self._observed:
+            self._run_observed(connection, channel, environ)
             return
-        response = StreamResponse(request, channel, self._cfg)
+        response = StreamResponse(template, channel, self._cfg, self._heads)
+        self._run(channel, environ, response)
+
+    def _run_observed(self, connection: Http2Connection, channel: Channel, environ: dict[str, Any]) -> None:
+        """Run the application where hooks or the access log look at the request."""
+        started = time.monotonic()
+        stream = channel.stream
+        request = self._blank.of(stream.head, connection.peer, stream.stream_id)
+        request.body, request.trailers = environ["wsgi.input"], environ["gunicorn.http2.trailers"]
+        response = StreamResponse(request, channel, self._cfg, self._heads)
+        try:
+            if self._pre_request is not None:
+                try:
+                    self._pre_request(self._worker, request)
+                    # The hook may have changed the request.
+                    environ = {**self._environs.of(request, connection), **_streams_part(environ)}
+                except BaseException:  # A hook of the configuration: application code.
+                    self._application_failed(channel, response)
+                    return
+            self._run(channel, environ, response)
+        finally:
+            self._account(request, environ, response, timedelta(seconds=time.monotonic() - started))
+
+    def _run(self, channel: Channel, environ: dict[str, Any], response: StreamResponse) -> None:
         environ["wsgi.early_hints"] = response.send_early_hints
         environ["gunicorn.http2.send_trailers"] = response.send_trailers
         try:
-            self._pre_request(self._worker, request)
-            self._run(environ, response)
+            result: Iterable[bytes] = self._worker.wsgi(environ, response.start_response)
+            if type(result) is list and len(result) == 1:
+                response.write_all(result[0])
+            else:
+                _send_result(result, response)
         except StreamAborted as error:
             self._log.debug("Ignoring aborted stream: %s", error)
         except BaseException:  # Application code: anything may come out of it, gevent.Timeout and GreenletExit too.
-            self._application_failed(channel, request, response)
-        finally:
-            self._account(request, environ, response, datetime.now() - started)
+            self._application_failed(channel, response)
 
-    def _run(self, environ: dict[str, Any], response: StreamResponse) -> None:
-        result: Iterable[bytes] = self._worker.wsgi(environ, response.start_response)
-        try:
-            for data in result:
-                response.write(data)
-            response.close()
-        finally:
-            if hasattr(result, "close"):
-                result.close()
-
-    def _application_failed(self, channel: Channel, request: StreamRequest, response: StreamResponse) -> None:
+    def _application_failed(self, channel: Channel, response: StreamResponse) -> None:
         """Answer 500 where nothing has gone out yet, else break the response off. Tells the client nothing."""
         if channel.aborted:
             self._log.debug("Application ended after its stream was aborted", exc_info=True)
             return
-        self._log.exception("Error handling request %s %s", request.method, request.uri)
+        head = channel.stream.head
+        self._log.exception("Error handling request %s %s", response.req.method, head.path.decode("latin-1"))
         if channel.responded:
             if not response.complete:
                 channel.reset(ErrorCode.INTERNAL_ERROR)
         else:
             response.status = "500 " + REASONS[500]
             response.headers = []
-            self._send_error(channel, request.method, 500)
+            response.sent = self._send_error(channel, head, 500)
 
     def _refuse(self, connection: Http2Connection, channel: Channel, error: Exception) -> None:
         """Answer a request that Gunicorn's rules refuse."""
         status, stream = refusal_status(error), channel.stream
-        sent = self._send_error(channel, stream.head.method.decode("latin-1"), status)
+        sent = self._send_error(channel, stream.head, status)
         self._refusals.note(stream.head, connection.peer, stream.stream_id, status, str(error), sent)
 
-    def _send_error(self, channel: Channel, method: str, status: int) -> int:
+    def _send_error(self, channel: Channel, request: RequestHead, status: int) -> int:
         """Answer with an error; return how many octets its body has."""
-        fields, body = error_answer(status, wsgi.SERVER.encode())
-        if method == "HEAD":
+        head, body = self._heads.error(status)
+        if request.method == b"HEAD":
             body = b""
         try:
-            channel.respond(status, fields, body, True)
+            channel.respond(head, body, True)
         except StreamAborted:
             return 0
         return len(body)
@@ -245,9 +331,43 @@ class WSGIHandler:
         try:
             if response.status is not None:
                 self._log.access(response, request, environ, duration)
-            self._post_request(self._worker, request, environ, response)
+            if self._post_request is not None:
+                self._post_request(self._worker, request, environ, response)
         except Exception:  # A hook of the configuration: application code.
             self._log.exception("Exception in post_request hook")
+
+
+def _stream_environ(template: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """The environ of a request, made from the template for its head."""
+    environ = template.copy()
+    stream = channel.stream
+    if channel.has_body:
+        environ["wsgi.input"] = body = StreamInput(channel)
+        environ["gunicorn.http2.trailers"] = body.trailers
+    else:
+        environ["wsgi.input"] = io.BytesIO()
+        environ["gunicorn.http2.trailers"] = []
+    environ["gunicorn.http2.stream_id"] = stream.stream_id
+    if stream.weight != DEFAULT_WEIGHT or stream.depends_on:
+        environ["gunicorn.http2.priority_weight"] = stream.weight
+        environ["gunicorn.http2.priority_depends_on"] = stream.depends_on
+    return environ
+
+
+def _streams_part(environ: dict[str, Any]) -> dict[str, Any]:
+    """What of an environ belongs to its stream."""
+    return {key: value for key, value in environ.items() if key == "wsgi.input" or key.startswith("gunicorn.http2.")}
+
+
+def _send_result(result: Iterable[bytes], response: StreamResponse) -> None:
+    """Send what an application returned, and close it."""
+    try:
+        for data in result:
+            response.write(data)
+        response.close()
+    finally:
+        if hasattr(result, "close"):
+            result.close()
 
 
 def octets(headers: AnyHeaders) -> Fields:

@@ -1,181 +1,91 @@
-"""How connections come to an event loop: accepted while there is room, then asked what they speak."""
+"""How connections come to an event loop: accepted one by one, while there is room and there are descriptors."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import socket
-import ssl
-from typing import Protocol, cast
+from collections.abc import Callable
+from typing import Any
 
-from .base import Log
-from .handshake_errors import HandshakeLog
-from .opening import Opening
+from .log import Log
 
-__all__ = ["Acceptor", "AcceptorHooks", "Room"]
+__all__ = ["Acceptor"]
 
-# The peer was gone before it was accepted; the system had nothing to do with it.
-_NOT_AN_ERROR = (errno.EAGAIN, errno.ECONNABORTED, errno.EPROTO, errno.EPERM)
+# The peer was gone before it was accepted, or another worker was faster; the system had nothing to do with it.
+_NOT_AN_ERROR = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM)
 _RETRY_SECONDS = 1.0
-# asyncio takes no number for "no limit".
-_NO_LIMIT = 1e6
-
-
-class AcceptorHooks(Protocol):
-    """What the worker decides."""
-
-    log: Log
-
-    def connection_opened(self) -> None:
-        """A connection was accepted: it counts from here."""
-
-    def connection_closed(self) -> None:
-        """It is gone, before anyone took it over."""
-
-    def opening(self, peer: object) -> Opening | None:
-        """How HTTP/2 may begin in the clear for this peer; None where it may not."""
-
-    def serve_http2(self, transport: asyncio.Transport, opening: Opening | None) -> None:
-        """Take a connection that speaks HTTP/2; the opening holds what has been read."""
-
-    def serve_http1(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Take one that does not."""
-
-
-class Room:
-    """How many more connections the worker takes."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._free = asyncio.Event()
-        self._free.set()
-
-    def update(self, connections: int) -> None:
-        """So many connections are open."""
-        if connections < self._capacity:
-            self._free.set()
-        else:
-            self._free.clear()
-
-    async def wait(self) -> None:
-        """Return when there is room for one more."""
-        await self._free.wait()
 
 
 class Acceptor:
     """Accepts connections on one listening socket.
 
-    Gunicorn closes it as it would close an `asyncio.Server`, whose two methods it has.
+    One at a time: what comes together is spread over the workers that share the socket. Gunicorn closes
+    an acceptor as it would close an `asyncio.Server`, whose two methods it has.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        room: Room,
-        hooks: AcceptorHooks,
-        context: ssl.SSLContext | None,
-        timeout: float,
-        handshakes: HandshakeLog,
+        take: Callable[[socket.socket, Any], None],
+        log: Log,
     ) -> None:
-        """`timeout` limits the TLS handshake and the search for the preface; 0: no limit."""
+        """`take(sock, peer)` is called with each connection."""
         self._loop = loop
         self._sock = sock
-        self._room = room
-        self._hooks = hooks
-        self._context = context
-        self._timeout = timeout or _NO_LIMIT
-        self._handshakes = handshakes
-        self._setups: set[asyncio.Task[None]] = set()
+        self._take = take
+        self._log = log
+        self._wanted = self._accepting = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._closed = False
         sock.setblocking(False)
-        self._task = loop.create_task(self._accept())
+        self.resume()
+
+    def resume(self) -> None:
+        """Accept connections."""
+        self._wanted = True
+        self._update()
+
+    def pause(self) -> None:
+        """Leave connections to the other workers, or waiting in the backlog."""
+        self._wanted = False
+        self._update()
 
     def close(self) -> None:
         """Accept no more."""
-        self._task.cancel()
+        self._closed = True
+        self._cancel_retry()
+        self._update()
 
     async def wait_closed(self) -> None:
-        """Return when nothing more will be accepted."""
-        await asyncio.wait([self._task])
+        """Return when nothing more will be accepted: from `close` on nothing is."""
 
-    async def _accept(self) -> None:
-        while True:
-            await self._room.wait()
-            try:
-                sock, peer = await self._loop.sock_accept(self._sock)
-            except OSError as error:
-                if error.errno not in _NOT_AN_ERROR:
-                    # As when descriptors run out: later there may be some again.
-                    self._hooks.log.warning("Cannot accept connections: %s", error)
-                    await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            self._hooks.connection_opened()
-            task = self._loop.create_task(self._set_up(sock, peer))
-            self._setups.add(task)
-            task.add_done_callback(self._setups.discard)
+    def _update(self) -> None:
+        accepting = self._wanted and not self._closed and self._retry is None
+        if accepting and not self._accepting:
+            self._loop.add_reader(self._sock.fileno(), self._accept)
+        elif self._accepting and not accepting:
+            self._loop.remove_reader(self._sock.fileno())
+        self._accepting = accepting
 
-    async def _set_up(self, sock: socket.socket, peer: object) -> None:
-        negotiation = _Negotiation(self._loop, self._hooks, self._timeout)
+    def _accept(self) -> None:
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: negotiation,
-                sock,
-                ssl=self._context,
-                ssl_handshake_timeout=self._timeout if self._context is not None else None,
-            )
+            sock, peer = self._sock.accept()
         except OSError as error:
-            self._handshakes.failed(peer, error)
-        finally:
-            if not negotiation.connected:
-                sock.close()
-                self._hooks.connection_closed()
-
-
-class _Negotiation(asyncio.Protocol):
-    """Which protocol a connection speaks: by ALPN under TLS, by what the client sends first in the clear."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, hooks: AcceptorHooks, timeout: float) -> None:
-        self.connected = False
-        self._loop = loop
-        self._hooks = hooks
-        self._timeout = timeout
-        self._transport: asyncio.Transport
-        self._opening: Opening | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol.connection_made`: the TLS handshake, if any, is done."""
-        # No isinstance: uvloop's have a base of their own.
-        self._transport = transport = cast("asyncio.Transport", transport)
-        self.connected = True
-        ssl_object: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        if ssl_object is not None:
-            self._decide(ssl_object.selected_alpn_protocol() == "h2")
+            if error.errno not in _NOT_AN_ERROR:
+                # As when descriptors run out: later there may be some again.
+                self._log.warning("Cannot accept connections: %s", error)
+                self._retry = self._loop.call_later(_RETRY_SECONDS, self._try_again)
+                self._update()
             return
-        self._opening = self._hooks.opening(transport.get_extra_info("peername"))
-        if self._opening is not None:
-            self._timer = self._loop.call_later(self._timeout, transport.abort)
-        else:
-            self._decide(False)
+        self._take(sock, peer)
 
-    def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol.data_received`."""
-        assert self._opening is not None
-        if self._opening.feed(data):
-            self._decide(self._opening.http2)
+    def _try_again(self) -> None:
+        self._retry = None
+        self._update()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol.connection_lost`: no one has taken the connection yet."""
-        self._cancel_timer()
-        self._hooks.connection_closed()
-
-    def _decide(self, http2: bool) -> None:
-        self._cancel_timer()
-        if http2:
-            self._hooks.serve_http2(self._transport, self._opening)
-        else:
-            self._hooks.serve_http1(self._transport, b"" if self._opening is None else self._opening.data)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None

@@ -7,225 +7,225 @@ the connection does, once for everything that happened in a turn of the loop.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gunicorn_h2.protocol.connection import ServerConnection
 from gunicorn_h2.protocol.errors import ErrorCode
-from gunicorn_h2.protocol.stream import Stream
+from gunicorn_h2.protocol.headers import Fields, ResponseHead
+from gunicorn_h2.protocol.stream import CLOSED, BodyBuffer, Stream
 
-from .channel import StreamAborted
+from .channel import CONTINUE, StreamAborted
 
-__all__ = ["AsyncChannel", "AsyncStreamOwner"]
+__all__ = ["AsyncChannel", "AsyncStreamOwner", "HeldEnd"]
 
-ResponseFields = Sequence[tuple[bytes, bytes]]
 _PIECE_SIZE = 65_536
-_SMALL_PIECE = 1024
+_NO_BODY = BodyBuffer(ended=True)
+
+
+class HeldEnd(Protocol):
+    """The end of a response, held back for the rest of a turn of the event loop."""
+
+    held: bytes | None
+    """The last octets of the response; None where they have been sent."""
+
+    def flush(self) -> None:
+        """Send them now."""
 
 
 class AsyncStreamOwner(Protocol):
     """What a channel needs of its connection."""
 
-    loop: asyncio.AbstractEventLoop
     core: ServerConnection
+    loop: asyncio.AbstractEventLoop
     read_timeout: float | None
     """Seconds a task waits for the next piece of a body; None: for ever."""
+    flush_scheduled: bool
+    """Whether `schedule_flush` has been called in this turn."""
+    channels: set[AsyncChannel]
+    """Those whose task has not finished."""
+    closed: bool
+    held: list[HeldEnd]
+    """What is to be flushed before the connection writes; whoever adds to it sees that a flush is scheduled."""
 
     def schedule_flush(self) -> None:
         """Write what there is once this turn of the event loop is over."""
 
-    def call_before_flush(self, call: Callable[[], None]) -> None:
-        """Have `call()` called before anything more is written."""
-
-    def finish(self, channel: AsyncChannel) -> None:
-        """The task is done: nobody will read what is left of the body."""
+    def finish(self, stream: Stream) -> None:
+        """Nobody will read what is left of the body; and the connection may be closed and over."""
 
 
 class AsyncChannel:
-    """One request and its response. `stream.head` is the request's head."""
+    """One request and its response. `stream.head` is the request's head.
 
-    __slots__ = (
-        "_aborted",
-        "_body",
-        "_core",
-        "_ended",
-        "_owner",
-        "_waiters",
-        "complete",
-        "expects_continue",
-        "stream",
-        "task",
-        "trailers",
-    )
+    Most requests have no body and get their response in one step: what those do not need is a default
+    of the class.
+    """
 
-    def __init__(self, owner: AsyncStreamOwner, stream: Stream, ended: bool) -> None:
+    trailers: Fields | None = None
+    """The request's trailers, where it had any; known at the end of the body."""
+    task: asyncio.Task[object] | None = None
+    """Serves the request."""
+    expects_continue = False
+    responded = False
+    """Whether the response has begun."""
+    complete = False
+    """Whether the response has ended."""
+    aborted = False
+    """Whether the stream is gone."""
+    _cause: tuple[int, str] = (0, "")
+    """The error code and the reason for that."""
+    _waiters: list[asyncio.Future[None]] | None = None
+
+    def __init__(self, connection: AsyncStreamOwner, stream: Stream, ended: bool) -> None:
+        """`ended` says that the request has no body."""
         self.stream = stream
-        self.task: asyncio.Task[object] | None = None
-        self.trailers: list[tuple[bytes, bytes]] | None = None
-        """The request's trailers, where it had any; known at the end of the body."""
-        self.complete = False
-        """Whether the response was sent to its end."""
-        self.expects_continue = stream.head.expects_continue and not ended
-        self._owner = owner
-        self._core = owner.core
-        self._body: deque[bytes] = deque()
-        self._ended = ended
-        self._aborted: tuple[int, str] | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self.connection = connection
+        if ended:
+            self._body = _NO_BODY
+        else:
+            self._body = BodyBuffer(ended=False)
+            self.expects_continue = stream.head.expects_continue
 
     # The connection's side
 
     def deliver(self, data: bytes, ended: bool) -> None:
         """A piece of the body has come."""
         if data:
-            self._append(data)
-        self._ended = self._ended or ended
+            self._body.append(data)
+        if ended:
+            self._body.ended = True
         self.wake()
 
-    def _append(self, data: bytes) -> None:
-        """Join small pieces: an octet in a frame of its own would take forty times its room."""
-        if self._body and len(data) < _SMALL_PIECE and len(self._body[-1]) < _SMALL_PIECE:
-            self._body[-1] += data
-        else:
-            self._body.append(data)
-
-    def deliver_trailers(self, fields: list[tuple[bytes, bytes]]) -> None:
+    def deliver_trailers(self, fields: Fields) -> None:
         """The body is complete, and these are its trailers."""
         self.trailers = fields
         self.deliver(b"", True)
 
-    def abort(self, code: int, reason: str) -> None:
-        """The stream is gone."""
-        self._aborted = (code, reason)
+    def abort(self, code: int, reason: str) -> bool:
+        """The stream is gone; False, for the task still has to `finish`."""
+        self._cause = (code, reason)
+        self.aborted = True
         self.wake()
+        return False
 
     def wake(self) -> None:
         """Let everyone who waits look again."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
     # The application's side
 
     @property
-    def aborted(self) -> bool:
-        """Whether the stream is gone."""
-        return self._aborted is not None
-
-    @property
     def at_end(self) -> bool:
         """Whether the whole body has been read."""
-        return self._ended and not self._body
+        return self._body.ended and not self._body
 
-    @property
-    def congested(self) -> bool:
-        """Whether more is queued than should be: `drain` before sending more."""
-        return self.stream.above_high_mark
+    def raise_if_aborted(self) -> None:
+        """Raise StreamAborted where the stream is gone."""
+        if self.aborted:
+            raise StreamAborted(self.stream.stream_id, *self._cause)
 
     async def read(self) -> bytes:
-        """Return the next piece of the body, b"" at its end. Gives its credit back.
+        """Return what has come of the body, 64 KiB at most or one piece; b"" at its end. Gives its credit back.
 
-        Raises StreamAborted where the body will never be complete, or nothing comes for
-        `read_timeout` seconds; the stream is reset with CANCEL then.
+        Raises StreamAborted where the body will never be complete, the end of a response making the
+        rest of it void; or where nothing comes for `read_timeout` seconds: the stream is reset with
+        CANCEL then.
         """
-        while not self._body and not self._ended:
-            self._raise_if_aborted()
+        body = self._body
+        while not body and not body.ended:
+            self.raise_if_aborted()
+            if self.complete:
+                raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the response is complete")
             if self.expects_continue:
-                self.send_interim(100, ())
+                self.send_interim(CONTINUE)
             await self._wait_for_body()
-        return self._take() if self._body else b""
+        data = body.take_up_to(_PIECE_SIZE)
+        if data:
+            self.connection.core.acknowledge(self.stream, len(data), self.connection.loop.time())
+            self.connection.schedule_flush()
+        return data
 
     async def wait_over(self) -> None:
         """Return when the response is complete, or the stream gone."""
-        while not self.complete and self._aborted is None:
+        while not self.complete and not self.aborted:
             await self._wait()
 
     async def drain(self) -> None:
         """Return when the queue has fallen to its low mark. Raises StreamAborted."""
         # The core resets a stream that makes no progress, so this wait has an end.
-        while self.stream.above_high_mark and self._aborted is None:
+        while self.stream.above_high_mark and not self.aborted:
             await self._wait()
-        self._raise_if_aborted()
+        self.raise_if_aborted()
 
-    def call_before_flush(self, call: Callable[[], None]) -> None:
-        """Have `call()` called when the task waits for something, or its turn is over otherwise."""
-        self._owner.call_before_flush(call)
-
-    def send_interim(self, status: int, fields: ResponseFields) -> None:
-        """Send a 1xx response (RFC 9113 section 8.1). Raises StreamAborted or InvalidResponse.
-
-        Only a 100 makes the client send the body that it holds back (RFC 9110 section 10.1.1).
-        """
-        self._raise_if_aborted()
-        if status == 100:
+    def send_interim(self, head: ResponseHead) -> None:
+        """Send a 1xx response (RFC 9113 section 8.1); does nothing behind the response's head. Raises StreamAborted."""
+        self.raise_if_aborted()
+        if head.status == 100:
             self.expects_continue = False
-        self._core.send_headers(self.stream, status, fields, False)
-        self._owner.schedule_flush()
+        self.connection.core.send_headers(self.stream, head, False)
+        self.connection.schedule_flush()
 
-    def respond(self, status: int, fields: ResponseFields, data: bytes, end_stream: bool) -> None:
-        """Send the response's head with its first data, names of fields in lower case.
-
-        Raises StreamAborted, or InvalidResponse with nothing sent.
-        """
-        self._raise_if_aborted()
+    def respond(self, head: ResponseHead, data: bytes, end_stream: bool) -> None:
+        """Send the response's head with its first data. Raises StreamAborted."""
+        if self.aborted:
+            self.raise_if_aborted()
+        self.responded = True
         self.expects_continue = False
+        connection = self.connection
         if end_stream:
-            self._core.send_response(self.stream, status, fields, data)
-            self._note_complete()
+            connection.core.send_response(self.stream, head, data)
+            self.complete = True
+            if self._waiters is not None:
+                self.wake()
         else:
-            self._core.send_headers(self.stream, status, fields, False)
-            self._core.send_data(self.stream, data, False)
-        self._owner.schedule_flush()
+            connection.core.send_headers(self.stream, head, False)
+            connection.core.send_data(self.stream, data, False)
+        if not connection.flush_scheduled:
+            connection.schedule_flush()
 
     def send(self, data: bytes, end_stream: bool) -> None:
         """Send more of the response's data. Raises StreamAborted."""
-        self._raise_if_aborted()
-        self._core.send_data(self.stream, data, end_stream)
+        self.raise_if_aborted()
+        self.connection.core.send_data(self.stream, data, end_stream)
+        self.connection.schedule_flush()
         if end_stream:
             self._note_complete()
-        self._owner.schedule_flush()
 
-    def send_trailers(self, fields: ResponseFields) -> None:
+    def send_trailers(self, fields: Fields) -> None:
         """End the response with a trailer section. Raises StreamAborted or InvalidResponse."""
-        self._raise_if_aborted()
-        self._core.send_trailers(self.stream, fields)
+        self.raise_if_aborted()
+        self.connection.core.send_trailers(self.stream, fields)
+        self.connection.schedule_flush()
         self._note_complete()
-        self._owner.schedule_flush()
 
     def reset(self, code: ErrorCode) -> None:
         """End the stream where a response cannot be completed."""
-        self._core.reset(self.stream, code)
-        self.abort(code, "the stream was reset")
-        self._owner.schedule_flush()
+        self._reset(code, "the stream was reset")
 
     def finish(self) -> None:
         """The application call has returned; must be called once, last."""
-        self._owner.finish(self)
+        connection, stream = self.connection, self.stream
+        stream.context = None
+        connection.channels.discard(self)
+        # The core needs no word of a request and a response that are both complete.
+        if stream.state is not CLOSED or self.aborted or connection.closed:
+            connection.finish(stream)
 
     def _note_complete(self) -> None:
         self.complete = True
         self.wake()
 
-    def _take(self) -> bytes:
-        """The pieces that have come, joined: fewer and larger messages are less work for everyone."""
-        pieces = [self._body.popleft()]
-        size = len(pieces[0])
-        while self._body and size < _PIECE_SIZE:
-            pieces.append(self._body.popleft())
-            size += len(pieces[-1])
-        self._core.acknowledge(self.stream, size)
-        self._owner.schedule_flush()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _raise_if_aborted(self) -> None:
-        if self._aborted is not None:
-            raise StreamAborted(self.stream.stream_id, *self._aborted)
+    def _reset(self, code: ErrorCode, reason: str) -> None:
+        self.connection.core.reset(self.stream, code)
+        self.connection.schedule_flush()
+        self.abort(code, reason)
 
     async def _wait_for_body(self) -> None:
-        timeout = self._owner.read_timeout
-        timer = self._owner.loop.call_later(timeout, self._give_up) if timeout else None
+        timeout = self.connection.read_timeout
+        timer = self.connection.loop.call_later(timeout, self._give_up) if timeout else None
         try:
             await self._wait()
         finally:
@@ -233,16 +233,16 @@ class AsyncChannel:
                 timer.cancel()
 
     def _give_up(self) -> None:
-        self._core.reset(self.stream, ErrorCode.CANCEL)
-        self.abort(ErrorCode.CANCEL, "the client stopped sending")
-        self._owner.schedule_flush()
+        self._reset(ErrorCode.CANCEL, "the client stopped sending")
 
     async def _wait(self) -> None:
         """Wait for the next `wake`."""
-        waiter = self._owner.loop.create_future()
+        waiter = self.connection.loop.create_future()
+        if self._waiters is None:
+            self._waiters = []
         self._waiters.append(waiter)
         try:
             await waiter
         finally:
-            if waiter in self._waiters:
+            if self._waiters is not None and waiter in self._waiters:
                 self._waiters.remove(waiter)

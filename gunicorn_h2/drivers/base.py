@@ -4,63 +4,51 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, TypeVar
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import RequestRefused
+from gunicorn_h2.protocol.windows import WindowBudget
 
 from .channel import Channel
-from .connection import Http2Connection
+from .connection import Http2Connection, TransportConnection
 from .handshake_errors import HandshakeLog
+from .log import Log
 from .negotiation import Negotiation, Terms, adequate_cipher
 
-__all__ = ["Application", "Driver", "HandOver", "Log", "RefusalHandler"]
-
-
-class Log(Protocol):
-    """The part of Gunicorn's logger that drivers use."""
-
-    def debug(self, msg: str, *args: object) -> None:
-        """Log at debug level."""
-
-    def info(self, msg: str, *args: object) -> None:
-        """Log at info level."""
-
-    def warning(self, msg: str, *args: object) -> None:
-        """Log a warning."""
-
-    def exception(self, msg: str, *args: object) -> None:
-        """Log an error with its traceback."""
+__all__ = ["Application", "Driver", "HandOver", "RefusalHandler"]
 
 
 Application = Callable[[Http2Connection, Channel], object]
-RefusalHandler = Callable[[Http2Connection, RequestRefused], object]
+RefusalHandler = Callable[[TransportConnection, RequestRefused], object]
 HandOver = Callable[[socket.socket, object, object, bytes], None]
 
+_ApplicationT = TypeVar("_ApplicationT")
 
-class Driver:
+
+class Driver(Generic[_ApplicationT]):
     """The base of the drivers, one for a worker."""
 
     def __init__(
         self,
         config: ConnectionConfig,
-        application: Application,
+        application: _ApplicationT,
         log: Log,
         on_request: Callable[[], None],
         on_refused: RefusalHandler,
     ) -> None:
-        """`application` serves one request, elsewhere than in the connection's owner; see `Channel`.
+        """`application` serves one request; drivers whose applications block call it elsewhere than in the owner.
 
-        `on_refused` is called there, too, for each request that the core has answered itself.
+        `on_request` is called for each request, and `on_refused`, where the application is, for each that
+        the core has answered itself.
         """
         self.config = config
-        self.log_debug = log.debug
-        self.log_warning = log.warning
+        self.log = log
+        self.window_budget = WindowBudget(config.worker_window_size)
         self.application = application
         self.on_request = on_request
         self.on_refused = on_refused
-        self._log = log
         self._handshakes = HandshakeLog(log)
         self._shutting_down = False
 
@@ -77,7 +65,7 @@ class Driver:
             return Negotiation(sock, terms, decided, failed)
         except OSError as error:
             # TLS looks at the socket at once; a client may have reset the connection by then.
-            self._log.debug("connection from %s failed: %s", peer, error)
+            self.log.debug("connection from %s failed: %s", peer, error)
             sock.close()
             return None
 
@@ -86,9 +74,9 @@ class Driver:
         if negotiation.transport.tls:
             self._handshakes.failed(peer, error)
         else:
-            self._log.debug("connection from %s failed: %s", peer, error)
+            self.log.debug("connection from %s failed: %s", peer, error)
 
-    def begin(self, connection: Http2Connection, negotiation: Negotiation) -> None:
+    def begin(self, connection: TransportConnection, negotiation: Negotiation) -> None:
         """Let a new connection act on what was read before it was known to be HTTP/2."""
         if not adequate_cipher(connection.transport.sock):
             connection.fail(ErrorCode.INADEQUATE_SECURITY, "cipher suite")
@@ -99,8 +87,8 @@ class Driver:
         if self._shutting_down and not connection.closed:
             connection.shutdown()
 
-    def contain(self, connection: Http2Connection | Negotiation) -> None:
+    def contain(self, connection: TransportConnection | Negotiation) -> None:
         """Call where an exception came out of a connection: a defect costs one connection, never the worker."""
-        peer = connection.peer if isinstance(connection, Http2Connection) else "a new client"
-        self._log.exception("HTTP/2 connection from %s ended by an internal error", peer)
+        peer = connection.peer if isinstance(connection, TransportConnection) else "a new client"
+        self.log.exception("HTTP/2 connection from %s ended by an internal error", peer)
         connection.abandon()

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from gunicorn_h2.protocol.errors import ErrorCode
-from gunicorn_h2.protocol.stream import Stream
+from gunicorn_h2.protocol.headers import Fields, ResponseHead, check_response_trailers
+from gunicorn_h2.protocol.stream import BodyBuffer, Stream
 
-__all__ = ["Channel", "StreamAborted", "StreamOwner"]
+__all__ = ["CONTINUE", "Channel", "StreamAborted", "StreamOwner"]
 
-_SMALL_PIECE = 1024
-
-ResponseFields = Sequence[tuple[bytes, bytes]]
+CONTINUE = ResponseHead(100, ())
+"""What a client waits for that sent `Expect: 100-continue`."""
+_NO_BODY = BodyBuffer(ended=True)
 
 
 class StreamAborted(ConnectionAbortedError):
@@ -48,81 +48,95 @@ class StreamOwner(Protocol):
     read_timeout: float | None
     """Seconds an application waits for the next piece of a body; None: for ever."""
 
-    def submit(self, do: Callable[..., None], *arguments: Any) -> None:
-        """Have `do(*arguments)` called by the thread that owns the connection."""
+    @property
+    def submit(self) -> Callable[..., None]:
+        """`submit(owner, do, *arguments)` has the owner's thread call `do(*arguments)`; callable from any thread."""
 
-    def do_respond(self, channel: Channel, status: int, fields: ResponseFields, data: bytes, end_stream: bool) -> None:
-        """Send the head of the response, and data."""
+    @property
+    def submit_last(self) -> Callable[..., None]:
+        """As `submit`, for a response that is over with it: the owner's place may be taken for that moment."""
 
-    def do_send(self, channel: Channel, data: bytes, end_stream: bool) -> None:
+    def do_send_headers(self, stream: Stream, head: ResponseHead) -> None:
+        """Send an interim response, or the head of the response."""
+
+    def do_send_response(self, channel: Channel, stream: Stream, head: ResponseHead, data: bytes) -> None:
+        """Send a whole response."""
+
+    def do_send_data(self, channel: Channel, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Send data."""
 
-    def do_send_trailers(self, channel: Channel, fields: ResponseFields) -> None:
-        """End the response with trailers."""
+    def do_send_trailers(self, stream: Stream, fields: Fields) -> None:
+        """End the response with trailers, which are valid."""
 
-    def do_acknowledge(self, channel: Channel, octets: int) -> None:
+    def do_acknowledge(self, stream: Stream, octets: int) -> None:
         """Give the credit for a part of the body back."""
 
-    def do_reset(self, channel: Channel, code: ErrorCode) -> None:
+    def do_reset(self, stream: Stream, code: ErrorCode) -> None:
         """End the stream."""
 
-    def do_finish(self, channel: Channel) -> None:
+    def do_finish(self, stream: Stream) -> None:
         """The application call has returned."""
 
 
 class Channel:
-    """One request and its response. `stream.head` is the request's head."""
+    """One request and its response. `stream.head` is the request's head.
+
+    Most requests have no body and get their response in one step: what those do not need is a default
+    of the class.
+    """
+
+    trailers: Fields | None = None
+    """The request's trailers, where it had any; known at the end of the body."""
+    expects_continue = False
+    responded = False
+    """Whether the response has begun."""
+    complete = False
+    """Whether the response has ended."""
+    aborted = False
+    """Whether the stream is gone."""
+    has_body = False
+    """Whether the request came with more than its head."""
+
+    # Written by the owner.
+    _aborted: StreamAborted | None = None
+    _accepted = 0
+    # Written by the application.
+    _submitted = 0
+    _taken = 0
+    _returned = False
+    _waiter: threading.Event | None = None
 
     def __init__(self, owner: StreamOwner, stream: Stream, ended: bool) -> None:
         self.stream = stream
         self._owner = owner
-        self._waiter: threading.Event | None = None
-        # Written by the owner.
-        self._body: deque[bytes] = deque()
-        self._ended = ended
-        self._aborted: StreamAborted | None = None
-        self._accepted = 0
-        self.trailers: list[tuple[bytes, bytes]] = []
-        # Written by the application.
-        self._submitted = 0
-        self._taken = 0
-        self.expects_continue = stream.head.expects_continue and not ended
-        self.responded = False
-        self._completed = False
+        if ended:
+            self._body = _NO_BODY
+        else:
+            self.has_body = True
+            self._body = BodyBuffer(ended=False)
+            self.expects_continue = stream.head.expects_continue
 
     # The owner's side
 
     def deliver(self, data: bytes, ended: bool) -> None:
         """A piece of the body has come."""
         if data:
-            self._append(data)
+            self._body.append(data)
         if ended:
-            self._ended = True
+            self._body.ended = True
         self.wake()
 
-    def _append(self, data: bytes) -> None:
-        """Join small pieces: an octet in a frame of its own would take fifty times its room."""
-        if len(data) < _SMALL_PIECE and self._body:
-            # The application takes from the other end; where it was faster, there is nothing to join.
-            try:
-                last = self._body.pop()
-            except IndexError:
-                last = b""
-            if len(last) < _SMALL_PIECE:
-                data = last + data
-            else:
-                self._body.append(last)
-        self._body.append(data)
-
-    def deliver_trailers(self, fields: list[tuple[bytes, bytes]]) -> None:
+    def deliver_trailers(self, fields: Fields) -> None:
         """The body is complete, and these are its trailers."""
         self.trailers = fields
         self.deliver(b"", True)
 
-    def abort(self, code: int, reason: str) -> None:
-        """The stream is gone."""
+    def abort(self, code: int, reason: str) -> bool:
+        """The stream is gone; return whether the application's call has returned already."""
         self._aborted = StreamAborted(self.stream.stream_id, code, reason)
+        self.aborted = True
         self.wake()
+        return self._returned
 
     def accept(self, octets: int) -> None:
         """The connection has taken over so much of what was submitted."""
@@ -137,11 +151,6 @@ class Channel:
 
     # The application's side
 
-    @property
-    def aborted(self) -> bool:
-        """Whether the stream is gone."""
-        return self._aborted is not None
-
     def read(self) -> bytes:
         """Return the next piece of the body as it came, or b"" at its end.
 
@@ -149,80 +158,93 @@ class Channel:
         rest of it void; or where nothing comes for `read_timeout` seconds: the stream is reset with
         CANCEL then.
         """
-        piece = self._next_piece()
+        body = self._body
+        piece = body.take()
         while not piece:
             self._return_credit()
-            if self._ended:
+            if body.ended:
                 # What was put there before the end may have come since the last look.
-                piece = self._next_piece()
+                piece = body.take()
                 break
             self._wait_for_body()
-            piece = self._next_piece()
+            piece = body.take()
         self._taken += len(piece)
         if self._taken * 2 >= self.stream.receive_window.size:
             self._return_credit()
         return piece
 
     def _wait_for_body(self) -> None:
-        if self._completed:
+        if self.complete:
             raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the response is complete")
         if self.expects_continue:
-            self.send_interim(100, ())
+            self.send_interim(CONTINUE)
         if not self._wait(self._readable, self._owner.read_timeout):
-            self._owner.submit(self._owner.do_reset, self, ErrorCode.CANCEL)
-            self._aborted = StreamAborted(self.stream.stream_id, ErrorCode.CANCEL, "the client stopped sending")
+            self.reset(ErrorCode.CANCEL)
+            self.abort(ErrorCode.CANCEL, "the client stopped sending")
         self._raise_if_aborted()
 
-    def _next_piece(self) -> bytes:
-        try:
-            return self._body.popleft()
-        except IndexError:
-            return b""
-
-    def send_interim(self, status: int, fields: ResponseFields) -> None:
-        """Send a 1xx response (RFC 9113 section 8.1)."""
+    def send_interim(self, head: ResponseHead) -> None:
+        """Send a 1xx response (RFC 9113 section 8.1); does nothing behind the response's head."""
         self._raise_if_aborted()
-        if status == 100:
+        if head.status == 100:
             self.expects_continue = False
         if not self.responded:
-            self._owner.submit(self._owner.do_respond, self, status, fields, b"", False)
+            self._owner.submit(self._owner, self._owner.do_send_headers, self.stream, head)
 
-    def respond(self, status: int, fields: ResponseFields, data: bytes, end_stream: bool) -> None:
-        """Send the response's head together with its first data, names of fields in lower case.
+    def respond(self, head: ResponseHead, data: bytes, end_stream: bool) -> None:
+        """Send the response's head together with its first data.
 
         Waits while more than `stream_buffer_size` octets are queued. Raises StreamAborted.
         """
-        self._raise_if_aborted()
+        if self._aborted is not None:
+            raise self._aborted
+        owner = self._owner
         self.responded = True
-        self._completed = end_stream
         self.expects_continue = False
-        self._submitted += len(data)
-        self._owner.submit(self._owner.do_respond, self, status, fields, data, end_stream)
+        self._submitted = len(data)
+        if end_stream:
+            self.complete = True
+            if len(data) <= owner.stream_buffer_size:
+                # There is nothing to wait for.
+                owner.submit_last(owner, owner.do_send_response, self, self.stream, head, data)
+                return
+            owner.submit(owner, owner.do_send_response, self, self.stream, head, data)
+        else:
+            owner.submit(owner, owner.do_send_headers, self.stream, head)
+            owner.submit(owner, owner.do_send_data, self, self.stream, data, False)
         self._wait_for_room()
 
     def send(self, data: bytes, end_stream: bool) -> None:
         """Send more of the response's data; waits and raises as `respond` does."""
         self._raise_if_aborted()
-        self._completed = end_stream
+        self.complete = end_stream
         self._submitted += len(data)
-        self._owner.submit(self._owner.do_send, self, data, end_stream)
+        self._owner.submit(self._owner, self._owner.do_send_data, self, self.stream, data, end_stream)
         self._wait_for_room()
 
-    def send_trailers(self, fields: ResponseFields) -> None:
-        """End the response with a trailer section. Raises StreamAborted."""
+    def send_trailers(self, fields: Fields) -> None:
+        """End the response with a trailer section. Raises StreamAborted or InvalidResponse."""
         self._raise_if_aborted()
-        self._owner.submit(self._owner.do_send_trailers, self, fields)
+        check_response_trailers(fields)
+        self.complete = True
+        self._owner.submit(self._owner, self._owner.do_send_trailers, self.stream, fields)
 
     def reset(self, code: ErrorCode) -> None:
         """End the stream where a response cannot be completed."""
-        self._owner.submit(self._owner.do_reset, self, code)
+        self._owner.submit(self._owner, self._owner.do_reset, self.stream, code)
 
     def finish(self) -> None:
-        """The application call has returned; must be called once, last."""
-        self._owner.submit(self._owner.do_finish, self)
+        """The application call has returned; must be called once, last.
+
+        A request and a response that are both complete need no word of it. Where the stream is aborted
+        at this very moment, this side or `abort` sees what the other has done, or both do.
+        """
+        self._returned = True
+        if self._aborted is not None or not self._body.ended or not self.complete:
+            self._owner.submit(self._owner, self._owner.do_finish, self.stream)
 
     def _readable(self) -> bool:
-        return bool(self._body) or self._ended or self._aborted is not None
+        return bool(self._body) or self._body.ended or self._aborted is not None
 
     def _has_room(self) -> bool:
         outstanding = self._submitted - self._accepted + self.stream.queued
@@ -241,7 +263,7 @@ class Channel:
     def _return_credit(self) -> None:
         if self._taken:
             taken, self._taken = self._taken, 0
-            self._owner.submit(self._owner.do_acknowledge, self, taken)
+            self._owner.submit(self._owner, self._owner.do_acknowledge, self.stream, taken)
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `ready`; False where `timeout` seconds pass first."""

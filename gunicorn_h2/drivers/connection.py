@@ -1,7 +1,8 @@
-"""One connection as its driver sees it: a transport below, the core in the middle, channels above.
+"""One connection: a transport below, the core in the middle, channels above.
 
-Every method is called by the one thread (or greenlet) that owns the connection. How that thread
-waits is the driver's business: it asks `wants_read`, `wants_write` and `next_deadline`.
+Every method is called by the one thread (or greenlet) that owns the connection. How that thread waits
+is the driver's business: it asks `wants_write` and `next_deadline`. `TransportConnection` is what all
+drivers have in common, `Http2Connection` that of the drivers whose applications block.
 """
 
 from __future__ import annotations
@@ -11,24 +12,20 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.connection import ServerConnection
-from gunicorn_h2.protocol.errors import ErrorCode, InvalidResponse
-from gunicorn_h2.protocol.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    RequestReceived,
-    RequestRefused,
-    StreamReset,
-    StreamWritable,
-    TrailersReceived,
-)
+from gunicorn_h2.protocol.connection import OUTPUT_LIMIT
+from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
+from gunicorn_h2.protocol.headers import Fields, ResponseHead
+from gunicorn_h2.protocol.stream import CLOSED, Stream
 from gunicorn_h2.protocol.upgrade import Upgrade
+from gunicorn_h2.protocol.windows import WindowBudget
 
-from .channel import Channel, ResponseFields
+from .channel import Channel
+from .dispatch import EventDispatcher
+from .log import Log
 from .transport import Transport
 
-__all__ = ["DriverHooks", "Http2Connection"]
+__all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
 
 # After our last octet the peer gets this long to read it: closing at once could make the kernel
 # answer late frames with a TCP reset, which destroys what the peer has not read yet.
@@ -40,6 +37,8 @@ class DriverHooks(Protocol):
     """What a driver gives its connections."""
 
     config: ConnectionConfig
+    log: Log
+    window_budget: WindowBudget
 
     def start_request(self, connection: Http2Connection, channel: Channel) -> None:
         """Run the application for a new request, elsewhere."""
@@ -47,47 +46,49 @@ class DriverHooks(Protocol):
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """Log, elsewhere, a request that the core has answered itself."""
 
-    def submit(self, connection: Http2Connection, do: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        """Have `do(*arguments)` called by the connection's owner; callable from any thread."""
+    def submit(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
+        """See `StreamOwner.submit`; the connection is flushed then."""
 
-    def log_debug(self, message: str, *arguments: object) -> None:
-        """Log what is of interest to few."""
-
-    def log_warning(self, message: str, *arguments: object) -> None:
-        """Log what an operator should see."""
+    def submit_last(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
+        """See `StreamOwner.submit_last`; the connection is flushed then."""
 
 
-class Http2Connection:
-    """A connection that speaks HTTP/2."""
+class TransportConnection(EventDispatcher):
+    """A connection that speaks HTTP/2 over a transport; its owner calls it when something happens."""
 
-    def __init__(self, transport: Transport, peer: object, server: object, hooks: DriverHooks) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        peer: object,
+        server: object,
+        config: ConnectionConfig,
+        clock: Callable[[], float],
+        log: Log,
+        window_budget: WindowBudget,
+    ) -> None:
+        super().__init__(config, peer, clock, log, window_budget)
         self.transport = transport
-        self.peer = peer
         self.server = server
-        self.stream_buffer_size = hooks.config.stream_buffer_size
-        self.read_timeout = hooks.config.stream_timeout or None
+        self.stream_buffer_size = config.stream_buffer_size
         self.closed = False
         """There is nothing left to do but to close the socket."""
-        self.environ: dict[str, Any] | None = None
+        self.context: Any = None
         """What the application layer keeps for the connection's requests."""
-        self._hooks = hooks
-        self._core = ServerConnection(hooks.config, time.monotonic())
-        self._unsent: memoryview | None = None
+        self.wants_write = False
+        """Whether there is something that the socket did not take."""
+        self._unsent: bytes | memoryview = b""
+        self._untaken = 0
+        """What the peer had not taken of it when its progress was last looked at."""
         self._write_deadline: float | None = None
         self._linger_deadline: float | None = None
 
     # What the owner waits for
 
-    @property
-    def wants_write(self) -> bool:
-        """Whether there is something that the socket did not take."""
-        return self._unsent is not None
-
     def next_deadline(self) -> float | None:
         """When `handle_timeout` is due."""
         if self._linger_deadline is not None:
             return self._linger_deadline
-        deadline = self._core.next_deadline()
+        deadline = self.core.next_deadline()
         if self._write_deadline is None:
             return deadline
         return self._write_deadline if deadline is None else min(deadline, self._write_deadline)
@@ -96,19 +97,19 @@ class Http2Connection:
 
     def receive(self, data: bytes) -> None:
         """Take octets from the socket and answer."""
-        self._core.receive_data(data, time.monotonic())
+        self.core.receive_data(data, self.now())
         self.flush()
 
     def receive_upgrade(self, upgrade: Upgrade) -> None:
         """Begin with a request that came by HTTP/1.1."""
-        self._core.receive_upgrade(upgrade)
+        self.core.receive_upgrade(upgrade)
 
     def handle_readable(self) -> None:
         """Read what there is."""
         try:
             data = self.transport.receive()
         except OSError as error:
-            self._hooks.log_debug("HTTP/2 connection broke: %s", error)
+            self._log.debug("HTTP/2 connection broke: %s", error)
             self.abandon()
             return
         if data is None:
@@ -122,167 +123,169 @@ class Http2Connection:
 
     def handle_timeout(self) -> None:
         """Act on deadlines that have passed."""
-        now = time.monotonic()
+        now = self.now()
         if self._linger_deadline is not None:
             if self._linger_deadline <= now:
-                self.abandon()
+                self._linger(now)
             return
         if self._write_deadline is not None and self._write_deadline <= now:
-            self._hooks.log_debug("HTTP/2 client %s does not read; closing", self.peer)
-            self.abandon()
-            return
-        self._core.handle_timeout(now)
-        self.flush()
+            if not self._has_read():
+                self._give_up_reader()
+                return
+            self._await_reader(now)
+        self.core.handle_timeout(now)
+        self.schedule_flush()
 
     def shutdown(self) -> None:
         """Begin to end gracefully."""
-        self._core.shutdown(time.monotonic())
-        self.flush()
+        self.core.shutdown(self.now())
+        self.schedule_flush()
 
     def fail(self, code: ErrorCode, reason: str) -> None:
         """End the connection with an error of the peer's that only the driver can see."""
-        self._core.fail(code, reason)
+        self.core.fail(code, reason)
+        self.schedule_flush()
+
+    def schedule_flush(self) -> None:
+        """Have `flush` called, in this class at once."""
         self.flush()
 
     def flush(self) -> None:
         """Pass events on and write what there is, until the socket takes no more."""
+        core = self.core
         if self.closed:
             return
-        self._dispatch()
-        for _ in range(_FLUSH_ROUNDS):
-            if self._unsent is None:
-                data = self._core.data_to_send(time.monotonic())
-                if not data:
-                    break
-                self._unsent = memoryview(data)
-            if not self._send_unsent():
-                break
-        else:
-            # Others' turn; the socket will be found writable again.
-            data = self._core.data_to_send(time.monotonic())
-            self._unsent = memoryview(data) if data else None
-        self._dispatch()
-        if self._core.closed and self._unsent is None and self._linger_deadline is None and not self.closed:
+        if core.has_events:
+            self.dispatch()
+        if self.wants_write:
+            self._write(self._unsent)
+        if core.has_output and not self.wants_write:
+            self._write_output()
+            if core.has_events:
+                self.dispatch()
+        if core.closed and not self.wants_write and self._linger_deadline is None and not self.closed:
             self.transport.half_close()
-            self._linger_deadline = time.monotonic() + LINGER_SECONDS
+            now = self.now()
+            self._await_reader(now)
+            self._linger_deadline = now + LINGER_SECONDS
 
-    def _send_unsent(self) -> bool:
+    def _write_output(self) -> None:
+        now = self.now()
+        for _ in range(_FLUSH_ROUNDS):
+            data = self.core.data_to_send(now)
+            if not data or not self._write(data) or len(data) < OUTPUT_LIMIT:
+                return
+        # Others' turn; the socket will be found writable again.
+        self._unsent = self.core.data_to_send(now)
+        self.wants_write = len(self._unsent) > 0
+
+    def _write(self, data: bytes | memoryview) -> bool:
         """Write; False where the socket is full or broken."""
-        assert self._unsent is not None
         try:
-            sent = self.transport.send(self._unsent)
+            sent = self.transport.send(data)
         except OSError as error:
-            self._hooks.log_debug("HTTP/2 connection broke: %s", error)
+            self._log.debug("HTTP/2 connection broke: %s", error)
             self.abandon()
             return False
-        if sent == len(self._unsent):
-            self._unsent = self._write_deadline = None
+        if sent == len(data):
+            self._unsent = b""
+            self.wants_write = False
+            self._write_deadline = None
             return True
-        if (sent or self._write_deadline is None) and self.read_timeout:
-            self._write_deadline = time.monotonic() + self.read_timeout
-        self._unsent = self._unsent[sent:]
+        self._unsent = memoryview(data)[sent:]
+        self.wants_write = True
+        if sent or self._write_deadline is None:
+            self._await_reader(self.now())
         return False
+
+    def _await_reader(self, now: float) -> None:
+        """Give the peer its time to read, from now on."""
+        self._has_read()
+        self._write_deadline = now + self.read_timeout if self.read_timeout else None
+
+    def _has_read(self) -> bool:
+        """Whether the peer has taken anything since the last look, though it be from the kernel's buffer."""
+        before, self._untaken = self._untaken, len(self._unsent) + self.transport.untaken_octets()
+        return self._untaken < before
+
+    def _give_up_reader(self) -> None:
+        self._log.debug("HTTP/2 client %s does not read; closing", self.peer)
+        self.abandon()
+
+    def _linger(self, now: float) -> None:
+        """All is with the kernel: wait on while the peer reads it, and a moment longer."""
+        if self._has_read():
+            self._await_reader(now)
+        elif not self._untaken:
+            self.abandon()
+            return
+        elif self._write_deadline is not None and self._write_deadline <= now:
+            self._give_up_reader()
+            return
+        self._linger_deadline = now + LINGER_SECONDS
 
     def abandon(self) -> None:
         """Tell everyone that the connection is gone; the driver closes the socket."""
         if not self.closed:
             self.closed = True
-            self._unsent = self._write_deadline = None
-            self._core.receive_eof()
-            self._dispatch()
+            self._unsent = b""
+            self.wants_write = False
+            self._write_deadline = None
+            self.core.receive_eof()
+            self.dispatch()
 
-    # Events
 
-    def _dispatch(self) -> None:
-        for event in self._core.events():
-            _REACTIONS[type(event)](self, event)
+class Http2Connection(TransportConnection):
+    """A connection whose applications run elsewhere, in threads or greenlets that may block."""
 
-    def _on_request(self, event: RequestReceived) -> None:
-        event.stream.context = channel = Channel(self, event.stream, event.end_stream)
+    def __init__(self, transport: Transport, peer: object, server: object, hooks: DriverHooks) -> None:
+        super().__init__(transport, peer, server, hooks.config, time.monotonic, hooks.log, hooks.window_budget)
+        self.submit, self.submit_last = hooks.submit, hooks.submit_last
+        self._hooks = hooks
+
+    def start(self, request: RequestReceived) -> None:
+        """See `EventDispatcher.start`."""
+        stream = request.stream
+        stream.context = channel = Channel(self, stream, request.end_stream)
         self._hooks.start_request(self, channel)
 
-    def _on_data(self, event: DataReceived) -> None:
-        event.stream.context.deliver(event.data, event.end_stream)
-
-    def _on_trailers(self, event: TrailersReceived) -> None:
-        event.stream.context.deliver_trailers(event.fields)
-
-    def _on_reset(self, event: StreamReset) -> None:
-        self._hooks.log_debug("HTTP/2 stream %d was reset: %s", event.stream.stream_id, event.reason)
-        if event.stream.context is not None:
-            event.stream.context.abort(event.code, event.reason)
-
-    def _on_writable(self, event: StreamWritable) -> None:
-        # Of a request that has returned, data may still be queued.
-        if event.stream.context is not None:
-            event.stream.context.wake()
-
-    def _on_refused(self, event: RequestRefused) -> None:
-        self._hooks.log_debug("HTTP/2 request %d from %s refused: %s", event.stream_id, self.peer, event.reason)
-        if event.status:
-            self._hooks.note_refusal(self, event)
-
-    def _on_terminated(self, event: ConnectionTerminated) -> None:
-        if event.code:
-            self._hooks.log_warning(
-                "HTTP/2 connection from %s closed with %s: %s", self.peer, event.code.name, event.reason
-            )
+    def note_refusal(self, refusal: RequestRefused) -> None:
+        """See `EventDispatcher.note_refusal`."""
+        self._hooks.note_refusal(self, refusal)
 
     # What applications want done
 
-    def submit(self, do: Callable[..., None], *arguments: Any) -> None:
-        """See `StreamOwner.submit`."""
-        self._hooks.submit(self, do, arguments)
+    def do_send_headers(self, stream: Stream, head: ResponseHead) -> None:
+        """See `StreamOwner.do_send_headers`."""
+        self.core.send_headers(stream, head, False)
 
-    def do_respond(self, channel: Channel, status: int, fields: ResponseFields, data: bytes, end_stream: bool) -> None:
-        """See `StreamOwner.do_respond`."""
-        try:
-            if end_stream:
-                self._core.send_response(channel.stream, status, fields, data)
-            else:
-                self._core.send_headers(channel.stream, status, fields, False)
-        except InvalidResponse as error:
-            self._hooks.log_warning("HTTP/2 stream %d: response not sent: %s", channel.stream.stream_id, error)
-            self.do_reset(channel, ErrorCode.INTERNAL_ERROR)
-            channel.abort(ErrorCode.INTERNAL_ERROR, "the response is invalid")
-            return
-        if not end_stream:
-            self._core.send_data(channel.stream, data, False)
+    def do_send_response(self, channel: Channel, stream: Stream, head: ResponseHead, data: bytes) -> None:
+        """See `StreamOwner.do_send_response`."""
+        self.core.send_response(stream, head, data)
+        if stream.state is CLOSED:
+            # Nobody asks for it any more, and it holds the stream.
+            stream.context = None
+        if len(data) > self.stream_buffer_size:
+            channel.accept(len(data))
+
+    def do_send_data(self, channel: Channel, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """See `StreamOwner.do_send_data`."""
+        self.core.send_data(stream, data, end_stream)
         channel.accept(len(data))
 
-    def do_send(self, channel: Channel, data: bytes, end_stream: bool) -> None:
-        """See `StreamOwner.do_send`."""
-        self._core.send_data(channel.stream, data, end_stream)
-        channel.accept(len(data))
-
-    def do_send_trailers(self, channel: Channel, fields: ResponseFields) -> None:
+    def do_send_trailers(self, stream: Stream, fields: Fields) -> None:
         """See `StreamOwner.do_send_trailers`."""
-        try:
-            self._core.send_trailers(channel.stream, fields)
-        except InvalidResponse as error:
-            self._hooks.log_warning("HTTP/2 stream %d: trailers not sent: %s", channel.stream.stream_id, error)
-            self.do_reset(channel, ErrorCode.INTERNAL_ERROR)
+        self.core.send_trailers(stream, fields)
 
-    def do_acknowledge(self, channel: Channel, octets: int) -> None:
+    def do_acknowledge(self, stream: Stream, octets: int) -> None:
         """See `StreamOwner.do_acknowledge`."""
-        self._core.acknowledge(channel.stream, octets)
+        self.core.acknowledge(stream, octets, time.monotonic())
 
-    def do_reset(self, channel: Channel, code: ErrorCode) -> None:
+    def do_reset(self, stream: Stream, code: ErrorCode) -> None:
         """See `StreamOwner.do_reset`."""
-        self._core.reset(channel.stream, code)
+        self.core.reset(stream, code)
 
-    def do_finish(self, channel: Channel) -> None:
+    def do_finish(self, stream: Stream) -> None:
         """See `StreamOwner.do_finish`."""
-        self._core.finish(channel.stream, time.monotonic())
-        channel.stream.context = None
-
-
-_REACTIONS: dict[type[Event], Callable[[Http2Connection, Any], None]] = {
-    RequestReceived: Http2Connection._on_request,
-    DataReceived: Http2Connection._on_data,
-    TrailersReceived: Http2Connection._on_trailers,
-    StreamReset: Http2Connection._on_reset,
-    StreamWritable: Http2Connection._on_writable,
-    RequestRefused: Http2Connection._on_refused,
-    ConnectionTerminated: Http2Connection._on_terminated,
-}
+        self.core.finish(stream, time.monotonic())
+        stream.context = None

@@ -1,9 +1,10 @@
-"""The green driver, for gevent and eventlet: a greenlet for each connection and one for each request.
+"""The green driver, for gevent and eventlet: a greenlet for each connection and one for each request that waits.
 
-The greenlet that `serve` is called in owns its connection: it alone touches the socket and the core.
-Requests run in greenlets of their own and leave what they want done with the owner, which wakes up
-once for all that was left until its turn. The library's hub watches the socket all the while, so
-that a wait costs no system call.
+The greenlet that `serve` is called in owns its connection: while it does not wait, it alone touches the
+socket and the core. Requests run in other greenlets and leave what they want done with the owner. The
+last of those that came together does all of it at once, in the owner's place, if that waits; what is
+left otherwise wakes the owner. The library's hub watches the socket all the while, so that a wait costs
+no system call.
 
 Everything runs in one thread: nothing here is safe to call from another one.
 """
@@ -23,9 +24,10 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.events import RequestRefused
 
-from .base import Application, Driver, HandOver, Log, RefusalHandler
+from .base import Application, Driver, HandOver, RefusalHandler
 from .channel import Channel
 from .connection import Http2Connection
+from .log import Log
 from .negotiation import Negotiation, Terms
 
 __all__ = ["GreenDriver", "Library", "Waiter"]
@@ -67,6 +69,17 @@ class Waiter(ABC):
             finally:
                 self._owner = None
         self._woken = False
+
+    def borrow(self) -> greenlet | None:
+        """Take the place of the owner that waits; it goes on waiting until `give_back`. None where it does not wait."""
+        owner, self._owner = self._owner, None
+        return owner
+
+    def give_back(self, owner: greenlet, deadline: float | None, wanted: bool) -> None:
+        """End a `borrow`; the owner goes on at once where it is wanted, or something has happened meanwhile."""
+        self._owner = owner
+        if wanted or self._woken or (deadline is not None and (self._alarm is None or deadline < self._alarm)):
+            self.wake()
 
     def wake(self) -> None:
         """End the wait soon, behind all greenlets that are ready to run now."""
@@ -137,19 +150,92 @@ class Library(NamedTuple):
     kill: Callable[[Any], object]
     """Raises GreenletExit in a greenlet."""
 
+    call_soon: Callable[[Callable[[], None]], object]
+    """Has the hub call it in its next round."""
+
+    switch_to_hub: Callable[[], object]
+    """Lets others run, until someone in the hub switches back."""
+
+
+class _Runners:
+    """Greenlets that run calls, one after another until one of them waits; then the next greenlet goes on.
+
+    So any number of calls may wait at a time, and those that do not wait cost no greenlet of their own.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._idle: list[greenlet] = []
+        self._retired: set[greenlet] = set()
+        self._scheduled = False
+        """Whether the hub is about to resume a greenlet for what is queued."""
+
+    def run(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Have a greenlet call `call(*arguments)`, which should not raise."""
+        self._calls.append((call, arguments))
+        if not self._scheduled:
+            self._schedule()
+
+    def retire(self, runner: greenlet) -> None:
+        """Let a greenlet that is to be killed run nothing but its present call."""
+        self._retired.add(runner)
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._library.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        """Called in the hub."""
+        self._scheduled = False
+        if self._calls:
+            if self._idle:
+                self._idle.pop().switch()
+            else:
+                self._library.spawn(self._work)
+                # A greenlet that was spawned starts in the hub's next round, and then finds the calls.
+
+    def _work(self) -> None:
+        calls, current = self._calls, getcurrent()
+        try:
+            while current not in self._retired:
+                if not calls:
+                    self._wait(current)
+                    continue
+                call, arguments = calls.popleft()
+                # Should this call wait, another greenlet goes on with the rest.
+                if calls and not self._scheduled:
+                    self._schedule()
+                call(*arguments)
+                # The last request must not be kept alive by an idle greenlet.
+                del call, arguments
+        finally:
+            self._retired.discard(current)
+
+    def _wait(self, current: greenlet) -> None:
+        self._idle.append(current)
+        try:
+            self._library.switch_to_hub()
+        except GreenletExit:
+            # Meant for a call that has returned meanwhile.
+            if current in self._idle:
+                self._idle.remove(current)
+
 
 class _Owner:
     """A connection's owner, and what `Http2Connection` calls its hooks."""
 
     def __init__(self, driver: GreenDriver, waiter: Waiter) -> None:
         self.config = driver.config
-        self.log_debug = driver.log_debug
-        self.log_warning = driver.log_warning
+        self.log = driver.log
+        self.window_budget = driver.window_budget
         self._driver = driver
         self._waiter = waiter
         self._commands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._requests: set[greenlet] = set()
         self._unfinished = 0
+        self._not_begun = 0
+        self._waits_for_calls = False
         self._connection: Http2Connection | Negotiation
 
     # The owner's greenlet
@@ -167,7 +253,7 @@ class _Owner:
 
     def serve(self, connection: Http2Connection, negotiation: Negotiation) -> None:
         """Serve a connection until it is closed and every application call has returned."""
-        self.submit(connection, self._driver.begin, (connection, negotiation))
+        self.submit(connection, self._driver.begin, connection, negotiation)
         try:
             self.run(connection)
         except GreenletExit:
@@ -177,8 +263,11 @@ class _Owner:
             self._waiter.unwatch()
             connection.transport.close()
         # Until then, the connection counts among the worker's.
+        self._waits_for_calls = True
         while self._unfinished:
             self._waiter.pause()
+        # Calls that have outlived their connection give back what they held.
+        self._run_commands()
 
     def _act(self, connection: Http2Connection | Negotiation, deadline: float | None) -> None:
         if self._commands or self._waiter.writable:
@@ -197,6 +286,7 @@ class _Owner:
 
     def _kill_requests(self) -> None:
         for request in self._requests:
+            self._driver.runners.retire(request)
             self._driver.library.kill(request)
 
     # Other greenlets
@@ -212,29 +302,52 @@ class _Owner:
         """See `DriverHooks.start_request`."""
         self._driver.on_request()
         self._unfinished += 1
-        self._driver.library.spawn(self._serve_request, connection, channel)
+        self._not_begun += 1
+        self._driver.runners.run(self._serve_request, connection, channel)
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""
-        self._driver.library.spawn(self._driver.on_refused, connection, refusal)
+        self._driver.runners.run(self._driver.on_refused, connection, refusal)
 
     def _serve_request(self, connection: Http2Connection, channel: Channel) -> None:
         current = getcurrent()
         self._requests.add(current)
+        self._not_begun -= 1
         try:
             self._driver.application(connection, channel)
         finally:
             self._requests.discard(current)
             self._unfinished -= 1
-            self._waiter.wake()
+            if self._waits_for_calls:
+                self._waiter.wake()
 
-    def submit(self, connection: Http2Connection, do: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    def submit(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit`."""
         self._commands.append((do, arguments))
         self._waiter.wake()
 
+    def submit_last(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
+        """See `DriverHooks.submit_last`.
 
-class GreenDriver(Driver):
+        Only the last of what came together is done in the owner's place, and only a response that is over:
+        one that goes on could keep the hub from everyone else for as long as its client reads.
+        """
+        self._commands.append((do, arguments))
+        owner = None if self._not_begun else self._waiter.borrow()
+        if owner is None:
+            self._waiter.wake()
+            return
+        try:
+            self._run_commands()
+            connection.flush()
+        except Exception:  # As in `run`.
+            self._driver.contain(connection)
+        finally:
+            wanted = connection.closed or connection.wants_write
+            self._waiter.give_back(owner, connection.next_deadline(), wanted)
+
+
+class GreenDriver(Driver[Application]):
     """All HTTP/2 connections of a worker."""
 
     def __init__(
@@ -248,6 +361,7 @@ class GreenDriver(Driver):
     ) -> None:
         super().__init__(config, application, log, on_request, on_refused)
         self.library = library
+        self.runners = _Runners(library)
         self._owners: set[_Owner] = set()
 
     def serve(

@@ -61,4 +61,12 @@ class EventletWaiter(Waiter):
         self._hub.switch()
 
 
-EVENTLET = Library(EventletWaiter, eventlet.spawn, eventlet.kill)
+def _call_soon(call: Callable[[], None]) -> None:
+    hubs.get_hub().schedule_call_global(0, call)
+
+
+def _switch_to_hub() -> None:
+    hubs.get_hub().switch()
+
+
+EVENTLET = Library(EventletWaiter, eventlet.spawn, eventlet.kill, _call_soon, _switch_to_hub)

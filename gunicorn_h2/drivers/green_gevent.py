@@ -60,4 +60,12 @@ class GeventWaiter(Waiter):
         self._hub.switch()
 
 
-GEVENT = Library(GeventWaiter, gevent.spawn, gevent.kill)
+def _call_soon(call: Callable[[], None]) -> None:
+    gevent.get_hub().loop.run_callback(call)
+
+
+def _switch_to_hub() -> None:
+    gevent.get_hub().switch()
+
+
+GEVENT = Library(GeventWaiter, gevent.spawn, gevent.kill, _call_soon, _switch_to_hub)

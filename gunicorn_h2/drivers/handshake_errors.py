@@ -9,7 +9,8 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
-from typing import Protocol
+
+from .log import Log
 
 __all__ = ["HandshakeLog", "explain"]
 
@@ -56,16 +57,6 @@ _ALERTS = {
     "PROTOCOL_VERSION": _NOTHING_SHARED,
 }
 """What a client's alert means (RFC 8446 section 6.2); OpenSSL puts the version before its name."""
-
-
-class Log(Protocol):
-    """The part of Gunicorn's logger that is used here."""
-
-    def debug(self, msg: str, *args: object) -> None:
-        """Log at debug level."""
-
-    def info(self, msg: str, *args: object) -> None:
-        """Log at info level."""
 
 
 def explain(error: Exception) -> str | None:

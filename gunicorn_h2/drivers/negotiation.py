@@ -52,6 +52,9 @@ class Negotiation:
         self._decided = decided
         self._failed = failed
 
+    now = staticmethod(time.monotonic)
+    """The clock that deadlines are on."""
+
     @property
     def data(self) -> bytes:
         """What was read beyond the handshake, without a request that became an upgrade."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
+from _thread import LockType
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 __all__ = ["RequestPool"]
 
 _T = TypeVar("_T")
+_Task = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class RequestPool(Executor):
@@ -22,16 +24,35 @@ class RequestPool(Executor):
     """
 
     def __init__(self, threads: int) -> None:
-        self._queue: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = SimpleQueue()
+        self._tasks: deque[_Task | None] = deque()
+        self._idle: list[LockType] = []
+        """What the threads wait for that have nothing to do, the latest last."""
+        self._waking = False
+        """Whether a thread was woken and has not looked for work yet."""
         self._threads = [
             threading.Thread(target=self._work, name=f"gunicorn_h2-{number}", daemon=True) for number in range(threads)
         ]
         for thread in self._threads:
             thread.start()
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there are calls that no thread has begun yet."""
+        return len(self._tasks) > 0
+
     def run(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have a thread call `call(*arguments)`, which should not raise."""
-        self._queue.put((call, arguments))
+        self._tasks.append((call, arguments))
+        if self._idle and not self._waking:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._waking = True
+        try:
+            self._idle.pop().release()
+        except IndexError:
+            # Another thread was faster.
+            self._waking = False
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """See `concurrent.futures.Executor.submit`."""
@@ -41,17 +62,27 @@ class RequestPool(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let every thread end behind the work that is queued."""
-        for _ in self._threads:
-            self._queue.put(None)
+        self._tasks.extend([None] * len(self._threads))
+        if self._idle:
+            self._wake()
         if wait:
             for thread in self._threads:
                 thread.join()
 
     def _work(self) -> None:
+        wake_up = threading.Lock()
+        wake_up.acquire()
         while True:
-            task = self._queue.get()
+            task = self._next(wake_up)
             if task is None:
+                # The next thread has an end, too.
+                if self._idle:
+                    self._wake()
                 return
+            # One thread at a time is woken, and wakes the next: had each request its own, most of
+            # them would find no work, and compete for the interpreter meanwhile.
+            if self._tasks and self._idle and not self._waking:
+                self._wake()
             call, arguments = task
             try:
                 call(*arguments)
@@ -59,6 +90,27 @@ class RequestPool(Executor):
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             # The last request must not be kept alive by an idle thread.
             del task, call, arguments
+
+    def _next(self, wake_up: LockType) -> _Task | None:
+        """Take the next task, waiting for it."""
+        while True:
+            try:
+                return self._tasks.popleft()
+            except IndexError:
+                self._idle.append(wake_up)
+            # What was added before that woke no one, perhaps.
+            if self._tasks and self._withdraw(wake_up):
+                continue
+            wake_up.acquire()
+            self._waking = False
+
+    def _withdraw(self, wake_up: LockType) -> bool:
+        """Stop being idle; False where someone has taken note of it, whose wake-up is on its way."""
+        try:
+            self._idle.remove(wake_up)
+        except ValueError:
+            return False
+        return True
 
 
 def _fulfil(future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import ssl
+import sys
+import termios
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["Transport", "WOULD_BLOCK"]
 
 WOULD_BLOCK: Final = None
 _RECORD_SIZE = 16_384
+_TLS_PIECE_SIZE = 65_536
+_HAS_CORK = hasattr(socket, "TCP_CORK")
 _RECEIVE_SIZE = 65_536
 _MAX_RECORDS = 4
 
@@ -28,6 +34,7 @@ class Transport:
         sock.setblocking(False)
         self.tls = wrap is not None
         self.sock: socket.socket = sock if wrap is None else wrap(sock)
+        self._can_cork = _HAS_CORK and sock.family in (socket.AF_INET, socket.AF_INET6)
         self.wants_write = False
         """Whether TLS waits to write before it can go on with the handshake."""
         self._unwrapped: socket.socket | None = None
@@ -35,6 +42,13 @@ class Transport:
     def fileno(self) -> int:
         """The socket's file descriptor."""
         return self.sock.fileno()
+
+    def local_address(self) -> Any:
+        """The socket's own address, in the form of its family; None where the connection is gone."""
+        try:
+            return self.sock.getsockname()
+        except OSError:
+            return None
 
     def handshake(self) -> bool:
         """Go on with the TLS handshake; True once it is complete."""
@@ -72,15 +86,33 @@ class Transport:
                 break
         return b"".join(records)
 
+    def take_error(self) -> OSError | None:
+        """The error that the socket has met with and no call has reported yet."""
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return OSError(code, os.strerror(code)) if code else None
+
     def send(self, data: bytes | memoryview) -> int:
         """Send what the socket takes of `data`; return how many octets that was."""
-        view = memoryview(data)
+        if not self.tls or len(data) <= _RECORD_SIZE:
+            try:
+                return self.sock.send(data)
+            except _BLOCKED:
+                return 0
+        if not self._can_cork:
+            return self._send_pieces(memoryview(data))
+        # OpenSSL writes each record by itself; the kernel is to make segments of them that are as large as can be.
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        try:
+            return self._send_pieces(memoryview(data))
+        finally:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+    def _send_pieces(self, view: memoryview) -> int:
+        # TLS that blocks within a piece does not say how much of it has gone out, and wants the same one again.
         sent = 0
-        # TLS that blocks within a longer piece would not say how much of it has gone out.
-        step = _RECORD_SIZE if self.tls else len(view)
         while sent < len(view):
             try:
-                taken = self.sock.send(view[sent : sent + step])
+                taken = self.sock.send(view[sent : sent + _TLS_PIECE_SIZE])
             except _BLOCKED:
                 break
             if not taken:
@@ -88,6 +120,14 @@ class Transport:
                 break
             sent += taken
         return sent
+
+    def untaken_octets(self) -> int:
+        """What was sent and the peer has not acknowledged; 0 where the system cannot tell."""
+        try:
+            queued = fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0\0\0\0")
+        except (OSError, ValueError):
+            return 0
+        return int.from_bytes(queued, sys.byteorder)
 
     def half_close(self) -> None:
         """Tell the peer that nothing more will come."""

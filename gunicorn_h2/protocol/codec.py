@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from .headers import ResponseHead
+
 __all__ = ["DEFAULT_TABLE_SIZE", "UNLIMITED_LIST_SIZE", "Field", "HeaderCodec", "is_secret"]
 
 Field = tuple[bytes, bytes]
@@ -43,6 +45,9 @@ class HeaderCodec(Protocol):
 
     def encode(self, fields: Sequence[Field]) -> bytes:
         """Encode one field section, its names in lower case, as one field block."""
+
+    def encode_head(self, head: ResponseHead) -> bytes:
+        """Encode a response's head as one field block."""
 
     def set_peer_table_size(self, size: int) -> None:
         """Take note of the peer's SETTINGS_HEADER_TABLE_SIZE (RFC 7541 section 4.2)."""

@@ -18,6 +18,7 @@ from typing import TypeVar
 from . import huffman
 from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_LIST_SIZE, Field, is_secret
 from .errors import ConnectionFailure, ErrorCode
+from .headers import ResponseHead
 from .hpack_tables import STATIC_TABLE
 
 __all__ = ["FastCodec"]
@@ -196,6 +197,15 @@ class FastCodec:
         if self._must_resize:
             self._must_resize = False
             return _EMPTY_TABLE + block
+        return block
+
+    def encode_head(self, head: ResponseHead) -> bytes:
+        """See `HeaderCodec.encode_head`: the block is kept in the head, for it is the same on every connection."""
+        if self._must_resize:
+            return self.encode(head.section)
+        block = head.block
+        if block is None:
+            head.block = block = self.encode(head.section)
         return block
 
     def set_peer_table_size(self, size: int) -> None:

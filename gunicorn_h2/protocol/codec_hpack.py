@@ -14,6 +14,7 @@ from hpack.table import HeaderTable
 
 from .codec import UNLIMITED_LIST_SIZE, Field, is_secret
 from .errors import ConnectionFailure, ErrorCode
+from .headers import ResponseHead
 
 __all__ = ["HpackCodec"]
 
@@ -100,6 +101,10 @@ class HpackCodec:
                     self._blocks.clear()
                 self._blocks[section] = block
         return block
+
+    def encode_head(self, head: ResponseHead) -> bytes:
+        """See `HeaderCodec.encode_head`."""
+        return self.encode(head.section)
 
     def _encode(self, section: tuple[Field, ...]) -> bytes:
         return self._encoder.encode(

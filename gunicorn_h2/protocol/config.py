@@ -15,18 +15,29 @@ __all__ = ["ConnectionConfig"]
 class ConnectionConfig:
     """The limits of one connection (RFC 9113 sections 6.5.2, 6.9 and 10.5)."""
 
+    engine: str = "fast"
+    """`fast`, or `h2` for the hpack library's header codec and the h2 library as a referee."""
+
     max_concurrent_streams: int = 100
     """Streams a client may have open at once, 1 to 2^31-1.
 
     One that was reset counts until its application call has returned."""
 
     initial_window_size: int = 65_535
-    """Receive window of a new stream, 1 to 2^31-1."""
+    """Initial receive window of a stream, 1 to 2^31-1."""
 
     connection_window_size: int = 1_048_576
-    """Receive window of the whole connection, 65 535 to 2^31-1: what may be under way on it.
+    """Initial receive window of the whole connection, 65 535 to 2^31-1: what may be under way on it.
 
     What it holds unread is limited by the windows of its streams."""
+
+    max_window_size: int = 16_777_216
+    """What receive windows may grow to, 0 to 2^31-1: the connection's, and a stream's.
+
+    A stream's counts with what the connection's other streams have grown by."""
+
+    worker_window_size: int = 268_435_456
+    """What the windows of all streams of a worker may grow by, together."""
 
     max_frame_size: int = 16_384
     """Largest frame payload accepted, 16 384 to 2^24-1."""

@@ -1,46 +1,30 @@
-"""The engine's seam: HPACK, the frames that carry fields or data, and the wire-level state machine.
+"""The engines: which header codec a connection uses, and whether a referee watches it.
 
-The core has judged every frame before an engine sees it, so an engine that refuses one has found a
-rule that the core does not know: it raises ConnectionFailure with the code the peer is to be told.
-Header fields cross the seam as lists of `(bytes, bytes)`; frames cross it whole.
+`fast` is our own codec. `h2` is the hpack library's, with an h2 connection beside the core that is shown
+every frame which the core lets pass; where it objects, the connection ends.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from .codec import HeaderCodec
+from .codec_fast import FastCodec
+from .config import ConnectionConfig
+from .outbox import Outbox
+from .reader import Referee
 
-from .errors import ErrorCode
-from .headers import Fields
+__all__ = ["make_engine"]
 
-__all__ = ["Engine"]
+# Beyond this factor of the advertised list size a section is not even decoded to answer 431.
+_OVERSIZE_FACTOR = 4
 
 
-class Engine(Protocol):
-    """What the core asks of an engine. Every `send_*` returns the octets to put on the wire."""
+def make_engine(config: ConnectionConfig, outbox: Outbox) -> tuple[HeaderCodec, Referee | None]:
+    """The codec and the referee of a new connection whose output is in `outbox`."""
+    limit = config.max_header_list_size * _OVERSIZE_FACTOR
+    if config.engine == "fast":
+        return FastCodec(limit), None
+    # Only those who choose it pay for the import.
+    from .referee import H2Referee, RecordingCodec
 
-    def receive_frame(self, frame: bytes) -> bytes:
-        """Take one whole DATA, RST_STREAM, SETTINGS or WINDOW_UPDATE frame; return the reply, if any.
-
-        What may arrive, in windows and in content-length, the core has counted.
-        """
-
-    def decode_headers(self, block: bytes) -> Fields:
-        """Decode one whole header block; every block must come by, the dynamic table is shared."""
-
-    def receive_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> None:
-        """Open a stream with a request, or end its body with trailers."""
-
-    def send_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> bytes:
-        """Begin a response, an interim response, or the trailers."""
-
-    def send_response(self, stream_id: int, fields: Fields, data: bytes | memoryview) -> bytes:
-        """Send a whole response: its head, and one DATA frame that ends the stream."""
-
-    def send_data(self, stream_id: int, data: bytes | memoryview, end_stream: bool) -> bytes:
-        """Send one DATA frame; the core has seen to the windows and the frame size."""
-
-    def send_reset(self, stream_id: int, code: ErrorCode) -> bytes:
-        """End a stream with RST_STREAM."""
-
-    def send_window_update(self, stream_id: int, increment: int) -> bytes:
-        """Give credit for data; stream 0 is the connection."""
+    codec = RecordingCodec(limit)
+    return codec, H2Referee(config, codec, outbox)

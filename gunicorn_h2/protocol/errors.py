@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ConnectionFailure", "ErrorCode", "InvalidResponse", "StreamFailure"]
+__all__ = ["ConnectionFailure", "ErrorCode", "InvalidResponse", "RequestRefusal", "StreamFailure"]
 
 
 class ErrorCode(IntEnum):
@@ -46,6 +46,10 @@ class StreamFailure(Exception):
         self.stream_id = stream_id
         self.code = code
         self.reason = reason
+
+
+class RequestRefusal(StreamFailure):
+    """A request that no application will see: its stream ends with RST_STREAM(`code`) at once."""
 
 
 class InvalidResponse(ValueError):

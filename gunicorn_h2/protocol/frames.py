@@ -1,13 +1,13 @@
-"""Frames on the wire (RFC 9113 sections 4 and 6): the constants, the splitter, the small frames.
+"""Frames on the wire (RFC 9113 sections 4 and 6): the constants, and the payloads of the small frames.
 
 A frame is nine octets of header (length, type, flags, stream id) and a payload. Frames that carry
-neither fields nor data are so small that the core reads and writes them itself, whatever the engine.
+neither fields nor data are read and written here; `reader` finds where frames begin and end.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from .errors import ConnectionFailure, ErrorCode
 
@@ -21,6 +21,10 @@ HAS_PRIORITY = 0x20
 
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = 0x1, 0x2, 0x3
 INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 0x4, 0x5, 0x6
+ENABLE_CONNECT_PROTOCOL = 0x8
+
+# The settings that are 0 or 1, one of them by RFC 8441 section 3.
+_FLAGS = {ENABLE_PUSH: "ENABLE_PUSH", ENABLE_CONNECT_PROTOCOL: "ENABLE_CONNECT_PROTOCOL"}
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_SIZE = 9
@@ -30,52 +34,15 @@ MAX_SETTINGS_SIZE = 32 * 6
 """The largest SETTINGS payload we act on: each value may move the window of every stream."""
 LARGEST_WINDOW = LARGEST_STREAM_ID = 2**31 - 1
 
-_STREAM_ID_MASK = 0x7FFF_FFFF
+STREAM_ID_MASK = 0x7FFF_FFFF
 _header = struct.Struct(">HBBBL")
+pack_header = _header.pack
+"""Packs a frame's header: the length's upper 16 and lower 8 bits, type, flags, stream id."""
+unpack_header = _header.unpack_from
 _setting = struct.Struct(">HL")
 _two_words = struct.Struct(">LL")
 _word = struct.Struct(">L")
 _priority = struct.Struct(">LB")
-
-Frame = tuple[int, int, int, bytes]
-"""Type, flags, stream id, and the whole frame with its nine octets of header."""
-
-
-class FrameSplitter:
-    """Cuts what arrives into whole frames; holds at most one unfinished frame."""
-
-    def __init__(self, max_frame_size: int) -> None:
-        self._max_frame_size = max_frame_size
-        self._rest = bytearray()
-        self._wanted = FRAME_HEADER_SIZE
-
-    def split(self, data: bytes) -> Iterator[Frame]:
-        """Yield each frame that `data` completes.
-
-        Raises ConnectionFailure(FRAME_SIZE_ERROR) as soon as a frame's header announces more than
-        SETTINGS_MAX_FRAME_SIZE (RFC 9113 section 4.2), before its payload is buffered.
-        """
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._wanted:
-                return
-            data = bytes(self._rest)
-            self._rest.clear()
-        position, end = 0, len(data)
-        while end - position >= FRAME_HEADER_SIZE:
-            high, low, kind, flags, stream_id = _header.unpack_from(data, position)
-            length = high << 8 | low
-            if length > self._max_frame_size:
-                raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, f"frame of {length} octets")
-            stop = position + FRAME_HEADER_SIZE + length
-            if stop > end:
-                self._wanted = FRAME_HEADER_SIZE + length
-                break
-            yield kind, flags, stream_id & _STREAM_ID_MASK, data[position:stop]
-            position = stop
-        else:
-            self._wanted = FRAME_HEADER_SIZE
-        self._rest += data[position:]
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes | memoryview) -> bytes:
@@ -109,8 +76,8 @@ def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
     return frame(RST_STREAM, 0, stream_id, _word.pack(code))
 
 
-def parse_settings(payload: bytes) -> dict[int, int]:
-    """The values of a SETTINGS payload by identifier, checked; the last one counts (section 6.5.2).
+def parse_settings(payload: bytes) -> list[tuple[int, int]]:
+    """The (identifier, value) pairs of a SETTINGS payload in their order, checked (section 6.5.2).
 
     Raises ConnectionFailure with the code that the RFC gives for each wrong value.
     """
@@ -118,20 +85,20 @@ def parse_settings(payload: bytes) -> dict[int, int]:
         raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
     pairs = list(_setting.iter_unpack(payload))
     for identifier, value in pairs:
-        if identifier == ENABLE_PUSH and value > 1:
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
+        if identifier in _FLAGS and value > 1:
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"{_FLAGS[identifier]} of {value}")
         if identifier == INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW:
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE of {value}")
         if identifier == MAX_FRAME_SIZE and not DEFAULT_MAX_FRAME_SIZE <= value <= 2**24 - 1:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE of {value}")
-    return dict(pairs)
+    return pairs
 
 
-def parse_word(frame_: bytes, what: str) -> int:
+def parse_word(payload: bytes, what: str) -> int:
     """The 32 bits of a RST_STREAM or WINDOW_UPDATE payload, the latter's reserved bit included."""
-    if len(frame_) != FRAME_HEADER_SIZE + _word.size:
+    if len(payload) != _word.size:
         raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, f"{what} of a broken length")
-    word: int = _word.unpack_from(frame_, FRAME_HEADER_SIZE)[0]
+    word: int = _word.unpack(payload)[0]
     return word
 
 
@@ -146,7 +113,7 @@ def parse_goaway(payload: bytes) -> int:
 def parse_priority(payload: bytes) -> tuple[int, int]:
     """The stream depended on and the weight (1 to 256) of five octets (RFC 7540 section 6.3)."""
     depends_on, weight = _priority.unpack_from(payload)
-    return depends_on & _STREAM_ID_MASK, weight + 1
+    return depends_on & STREAM_ID_MASK, weight + 1
 
 
 def unpadded(payload: bytes, flags: int) -> bytes:

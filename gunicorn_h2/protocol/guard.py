@@ -37,24 +37,36 @@ class Budget:
         self._rate = capacity / seconds
         self._updated = now
 
-    def spend(self, now: float) -> bool:
-        """Take one token; False where none is left."""
-        self._tokens = min(self._capacity, self._tokens + (now - self._updated) * self._rate)
+    def spend(self, now: float, earned: float = 0.0) -> bool:
+        """Take one token; False where none is left. `earned` tokens were put back since the last call."""
+        self._tokens = min(self._capacity, self._tokens + earned + (now - self._updated) * self._rate)
         self._updated = now
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
         return True
 
-    def earn(self, tokens: float) -> None:
-        """Put tokens back, to the capacity at most."""
-        self._tokens = min(self._capacity, self._tokens + tokens)
-
 
 class Guard:
     """The budgets of one connection. Every method raises ConnectionFailure(ENHANCE_YOUR_CALM)."""
 
+    __slots__ = (
+        "accepted_requests",
+        "expected_frames",
+        "max_block_size",
+        "sent_octets",
+        "_control",
+        "_max_continuations",
+        "_resets",
+    )
+
     def __init__(self, config: ConnectionConfig, now: float) -> None:
+        self.accepted_requests = 0
+        """Requests since the last control frame: what goes with one is no flood."""
+        self.expected_frames = 0
+        """Control frames that we have asked for since the last one."""
+        self.sent_octets = 0
+        """Response data since the last control frame: the peer answers it with WINDOW_UPDATE frames."""
         self._resets = Budget(config.reset_budget, _RESET_REFILL_SECONDS, now)
         self._control = Budget(config.control_budget, _CONTROL_REFILL_SECONDS, now)
         # Huffman coding and indexing only make a block smaller than the list it stands for; the
@@ -62,20 +74,12 @@ class Guard:
         self.max_block_size = (config.max_header_list_size or _UNLIMITED_BLOCK_SIZE) + _BLOCK_OVERHEAD
         self._max_continuations = max(_MIN_CONTINUATIONS, self.max_block_size // 4096)
 
-    def charge_frame(self, kind: int, flags: int, length: int, now: float) -> None:
-        """Charge a frame by its header alone; `length` counts the frame's header too."""
-        if kind == frames.HEADERS or kind == frames.CONTINUATION:
-            return
-        if kind == frames.DATA and (length > frames.FRAME_HEADER_SIZE or flags & frames.END_STREAM):
-            return
-        if kind == frames.RST_STREAM:
-            self.charge_reset(now)
-        else:
-            self.charge_control(now)
-
     def charge_control(self, now: float) -> None:
         """Charge a frame that does nothing for a request."""
-        if not self._control.spend(now):
+        earned = self.accepted_requests * _CONTROL_FRAMES_PER_REQUEST + self.sent_octets / _OCTETS_PER_CONTROL_FRAME
+        earned += self.expected_frames
+        self.accepted_requests = self.expected_frames = self.sent_octets = 0
+        if not self._control.spend(now, earned):
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames")
 
     def charge_reset(self, now: float) -> None:
@@ -103,18 +107,6 @@ class Guard:
             if updates > _MAX_SIZE_UPDATES:
                 raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many table size updates")
             position = _after_integer(block, position)
-
-    def earn_control(self) -> None:
-        """A control frame was asked for: it is none of the peer's own."""
-        self._control.earn(1)
-
-    def earn_request(self) -> None:
-        """A request was accepted: the frames that go with one are no flood."""
-        self._control.earn(_CONTROL_FRAMES_PER_REQUEST)
-
-    def earn_data(self, octets: int) -> None:
-        """Response data went out: the peer will answer it with WINDOW_UPDATE frames."""
-        self._control.earn(octets / _OCTETS_PER_CONTROL_FRAME)
 
 
 def _after_integer(block: bytes, position: int) -> int:

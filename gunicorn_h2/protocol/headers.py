@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from .errors import InvalidResponse
+from .priority import request_priority
 
 __all__ = [
     "Fields",
     "MalformedRequest",
     "RequestHead",
+    "ResponseHead",
     "check_response",
     "check_response_trailers",
     "check_trailers",
@@ -35,11 +37,14 @@ _AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*").fullmatch
 _CONTENT_LENGTH = re.compile(rb"[0-9]{1,19}").fullmatch
 # RFC 9110 section 5.5: no controls but HTAB; RFC 9113 section 8.2.1: no white space at either end.
 _FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z").search
+_ALLOWED_IN_VALUES = bytes({*b"\t\n", *range(0x20, 0x7F), *range(0x80, 0x100)})
 _FORBIDDEN_IN_RESPONSE_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _FORBIDDEN_IN_RESPONSE_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9a-z]").search
 
 # RFC 9113 section 8.2.2.
 CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+# And TE, which the same section allows in requests alone.
+FORBIDDEN_IN_RESPONSES = CONNECTION_SPECIFIC | {b"te"}
 # RFC 9110 section 6.5.1: what frames a message, routes it, controls or authenticates it, or says how
 # its content is to be read comes too late in a trailer.
 FORBIDDEN_TRAILERS = CONNECTION_SPECIFIC | frozenset(
@@ -72,7 +77,7 @@ FORBIDDEN_TRAILERS = CONNECTION_SPECIFIC | frozenset(
     )
 )
 _FIELD_OVERHEAD = 32
-_PLAIN, _CHECKED, _FORBIDDEN = range(3)
+_PLAIN, _PSEUDO, _CHECKED, _FORBIDDEN = range(1, 5)
 _MAX_KNOWN_NAMES = 1024
 _CHECKED_NAMES = frozenset((b"content-length", b"te", b"host", b"expect"))
 
@@ -81,23 +86,81 @@ class MalformedRequest(Exception):
     """A request that RFC 9113 section 8.1.1 calls malformed; the text is for the log only."""
 
 
-class RequestHead(NamedTuple):
-    """A request's control data and fields, checked."""
+class RequestHead:
+    """A request's control data and fields, checked; shared by every request with the same header block.
 
-    method: bytes
-    scheme: bytes
-    authority: bytes
-    """`:authority`, else the Host field; empty where the client gave neither."""
-    path: bytes
-    """Path and query as sent; `*` for OPTIONS; empty for CONNECT."""
-    fields: Fields
-    """The regular fields in their order, names in lower case, Host left out."""
-    content_length: int | None
-    expects_continue: bool
-    """Whether the client waits for a 100 before it sends the body (RFC 9110 section 10.1.1)."""
+    Nothing in it changes once a request has it, but for `derived`.
+    """
+
+    __slots__ = (
+        "authority",
+        "content_length",
+        "derived",
+        "expects_continue",
+        "fields",
+        "is_acceptable",
+        "list_size",
+        "method",
+        "path",
+        "priority",
+        "scheme",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        scheme: bytes,
+        authority: bytes,
+        path: bytes,
+        fields: Fields,
+        content_length: int | None = None,
+        expects_continue: bool = False,
+        list_size: int = 0,
+    ) -> None:
+        self.method = method
+        self.scheme = scheme
+        self.authority = authority
+        """`:authority`, else the Host field; empty where the client gave neither."""
+        self.path = path
+        """Path and query as sent; `*` for OPTIONS; empty for CONNECT."""
+        self.fields = fields
+        """The regular fields in their order, names in lower case, Host left out."""
+        self.content_length = content_length
+        self.expects_continue = expects_continue
+        """Whether the client waits for a 100 before it sends the body (RFC 9110 section 10.1.1)."""
+        self.list_size = list_size
+        """The size of the section as SETTINGS_MAX_HEADER_LIST_SIZE counts it (RFC 9113 section 6.5.2)."""
+        self.is_acceptable = True
+        """Whether an application may see the request; the connection answers others itself."""
+        self.priority = request_priority(fields)
+        """What the `priority` field asks for (RFC 9218)."""
+        self.derived: Any = None
+        """What the application layer makes of the head once, for every request that has it."""
 
 
-_known_names: dict[bytes, int] = {}
+class ResponseHead:
+    """A response's status and fields, checked once; any number of responses may share it.
+
+    `fields` are (name, value), names in lower case, without `:status`. Raises InvalidResponse where a
+    field must not go out.
+    """
+
+    __slots__ = ("fields", "status", "block")
+
+    def __init__(self, status: int, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        check_response(fields)
+        self.status = status
+        self.fields = tuple(fields)
+        self.block: bytes | None = None
+        """The encoded section, where a codec has one that serves every connection."""
+
+    @property
+    def section(self) -> Fields:
+        """The fields as they are encoded, `:status` first."""
+        return [(b":status", b"%d" % self.status), *self.fields]
+
+
+_known_names: dict[bytes, int] = dict.fromkeys((b":method", b":scheme", b":authority", b":path"), _PSEUDO)
 
 
 def list_size(fields: Sequence[tuple[bytes, bytes]]) -> int:
@@ -106,35 +169,54 @@ def list_size(fields: Sequence[tuple[bytes, bytes]]) -> int:
 
 
 def parse_request(section: Sequence[tuple[bytes, bytes]]) -> RequestHead:
-    """Judge a request's field section. Raises MalformedRequest."""
+    """Check a request's field section and take it apart. Raises MalformedRequest."""
+    size = _check_values(section)
     pseudo: dict[bytes, bytes] = {}
-    fields: Fields = []
     checked: dict[bytes, bytes] = {}
-    for name, value in section:
-        if _FORBIDDEN_IN_VALUE(value):
-            raise MalformedRequest(f"the value of {name!r} holds forbidden octets")
-        kind = _known_names.get(name)
-        if kind is None:
-            if name[:1] == b":":
-                if fields or checked or name in pseudo:
-                    raise MalformedRequest(f"{name!r} is repeated or out of place")
-                pseudo[name] = value
-                continue
-            kind = _judge_name(name)
+    fields: Fields = []
+    add = fields.append
+    for field in section:
+        name, value = field
+        kind = _known_names.get(name) or _classify_name(name)
         if kind == _PLAIN:
-            fields.append((name, value))
+            add(field)
+        elif kind == _PSEUDO:
+            if fields or checked or name in pseudo:
+                raise MalformedRequest(f"{name!r} is repeated or out of place")
+            pseudo[name] = value
         elif kind == _CHECKED:
             if name in checked:
                 raise MalformedRequest(f"{name!r} is repeated")
             checked[name] = value
             if name != b"host":
-                fields.append((name, value))
+                add(field)
         else:
             raise MalformedRequest(f"{name!r} is not a name of an HTTP/2 field")
-    return _request_head(pseudo, checked, fields)
+    return _request_head(pseudo, checked, fields, size)
 
 
-def _judge_name(name: bytes) -> int:
+def _check_values(section: Sequence[tuple[bytes, bytes]]) -> int:
+    """Refuse forbidden octets in values (RFC 9113 section 8.2.1); return the section's size as `list_size` does.
+
+    No value may hold a line feed, so all of them are searched at once, with line feeds between them.
+    """
+    values = [value for _, value in section]
+    text = b"\n".join([b"", *values, b""])
+    if (
+        text.translate(None, _ALLOWED_IN_VALUES)
+        or text.count(b"\n") != len(values) + 1
+        or b" \n" in text
+        or b"\n " in text
+        or (b"\t" in text and (b"\t\n" in text or b"\n\t" in text))
+    ):
+        bad = next(name for name, value in section if _FORBIDDEN_IN_VALUE(value))
+        raise MalformedRequest(f"the value of {bad!r} holds forbidden octets")
+    return sum([len(name) for name, _ in section]) + len(text) - 1 + (_FIELD_OVERHEAD - 1) * len(values)
+
+
+def _classify_name(name: bytes) -> int:
+    if name[:1] == b":":
+        return _PSEUDO
     if name in CONNECTION_SPECIFIC or not _NAME(name):
         return _FORBIDDEN
     kind = _CHECKED if name in _CHECKED_NAMES else _PLAIN
@@ -143,7 +225,7 @@ def _judge_name(name: bytes) -> int:
     return kind
 
 
-def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], fields: Fields) -> RequestHead:
+def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], fields: Fields, size: int) -> RequestHead:
     method = pseudo.pop(b":method", b"")
     if not _METHOD(method):
         raise MalformedRequest(f":method is {method!r}")
@@ -167,7 +249,7 @@ def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], field
         raise MalformedRequest(f"content-length is {length!r}")
     expects_continue = checked.get(b"expect", b"").lower() == b"100-continue"
     return RequestHead(
-        method, scheme, authority, path, fields, None if length is None else int(length), expects_continue
+        method, scheme, authority, path, fields, None if length is None else int(length), expects_continue, size
     )
 
 
@@ -186,6 +268,8 @@ def check_trailers(section: Sequence[tuple[bytes, bytes]]) -> Fields:
     for name, value in section:
         if _FORBIDDEN_IN_VALUE(value) or name in CONNECTION_SPECIFIC or not _NAME(name):
             raise MalformedRequest(f"{name!r} in the trailers")
+        if name == b"te" and value.lower() != b"trailers":
+            raise MalformedRequest("TE other than trailers in the trailers")
     return list(section)
 
 
@@ -195,7 +279,7 @@ def check_response(fields: Sequence[tuple[bytes, bytes]]) -> None:
     `fields` are without the `:status`, names in lower case.
     """
     for name, _ in fields:
-        if not name or _FORBIDDEN_IN_RESPONSE_NAME(name) or name in CONNECTION_SPECIFIC:
+        if not name or _FORBIDDEN_IN_RESPONSE_NAME(name) or name in FORBIDDEN_IN_RESPONSES:
             raise InvalidResponse(f"response field name {name!r}")
     if _FORBIDDEN_IN_RESPONSE_VALUE(b"".join([value for _, value in fields])):
         bad = next(name for name, value in fields if _FORBIDDEN_IN_RESPONSE_VALUE(value))

@@ -15,6 +15,11 @@ class Scheduler:
     def __init__(self) -> None:
         self._turns: deque[Stream] = deque()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a stream may have a turn."""
+        return len(self._turns) > 0
+
     def add(self, stream: Stream) -> None:
         """Give the stream a turn, behind the others; harmless where it has one."""
         if not stream.scheduled:
@@ -26,10 +31,10 @@ class Scheduler:
         while self._turns:
             stream = self._turns.popleft()
             stream.scheduled = False
-            if not stream.local_closed:
+            if not stream.response_ended:
                 return stream
         return None
 
     def waiting(self) -> list[Stream]:
         """The streams that have a turn to come."""
-        return [stream for stream in self._turns if not stream.local_closed]
+        return [stream for stream in self._turns if not stream.response_ended]

@@ -18,7 +18,6 @@ __all__ = ["SWITCHING_PROTOCOLS", "Upgrade", "judge_upgrade"]
 
 SWITCHING_PROTOCOLS = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 _SETTINGS = b"http2-settings"
-_ENABLE_CONNECT_PROTOCOL = 8
 _DROPPED = CONNECTION_SPECIFIC | {_SETTINGS, b"host"}
 
 
@@ -66,11 +65,8 @@ def _announced_settings(fields: Sequence[tuple[bytes, bytes]]) -> bytes | None:
         return None
     try:
         payload = base64.b64decode(payloads[0] + b"=" * (-len(payloads[0]) % 4), b"-_", validate=True)
-        values = frames.parse_settings(payload)
+        frames.parse_settings(payload)
     except (binascii.Error, ConnectionFailure):
-        return None
-    if values.get(_ENABLE_CONNECT_PROTOCOL, 0) > 1:
-        # RFC 8441 section 3: 0 or 1.
         return None
     return payload if len(payload) <= frames.MAX_SETTINGS_SIZE else None
 

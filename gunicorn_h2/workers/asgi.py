@@ -7,31 +7,42 @@ the connections, finds out what they speak, and serves those that speak HTTP/2.
 from __future__ import annotations
 
 import asyncio
-import ssl
+import socket
+from functools import partial
 from typing import Any
 
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
 from gunicorn_h2.apps.asgi import ASGIHandler
-from gunicorn_h2.drivers.asyncio_accept import Acceptor, Room
+from gunicorn_h2.drivers.asyncio_accept import Acceptor
 from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
-from gunicorn_h2.drivers.handshake_errors import HandshakeLog
-from gunicorn_h2.drivers.opening import Opening
+from gunicorn_h2.drivers.asyncio_transport import TlsTransport
+from gunicorn_h2.drivers.transport import Transport
 
-from .base import PREFACE_EXPECTED, Http2Worker
-from .tls import make_context
+from .base import Http2Worker
 
 __all__ = ["ASGIWorker"]
 
-_REFUSAL = PREFACE_EXPECTED.encode()
 _HEARTBEAT_SECONDS = 1.0
 # Cancelled tasks have a moment to clean up before the arbiter's patience ends.
 _CANCEL_BEFORE = 0.9
 
 
 class _Http1Protocol(ASGIProtocol):  # type: ignore[misc]
-    """Gunicorn's own; it tells the worker that it is over."""
+    """Gunicorn's own; it begins with what was read already, and tells the worker that it is over."""
+
+    def __init__(self, worker: ASGIWorker, data: bytes) -> None:
+        super().__init__(worker)
+        self._data = data
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol.connection_made`."""
+        # The worker has counted the connection, and Gunicorn counts it once more.
+        self.worker.nr_conns -= 1
+        super().connection_made(transport)
+        if self._data:
+            self.data_received(self._data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol.connection_lost`."""
@@ -49,17 +60,15 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
     nr_conns: int
     sockets: list[Any]
 
-    _context: ssl.SSLContext | None = None
     _driver: AsyncioDriver | None = None
     _main: asyncio.Task[Any] | None
-    _room: Room
     _stopping = False
 
     def init_process(self) -> None:
         """Called in the worker's process; does not return before the worker ends."""
-        if self.cfg.is_ssl:
-            self._context = make_context(self.cfg, self.settings.protocols)
+        self.make_wrapper()
         self._listeners = list(self.sockets)
+        self._starting_http1: set[asyncio.Task[None]] = set()
         super().init_process()
 
     def _get_ssl_context(self) -> None:
@@ -78,11 +87,8 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             on_refused=handler.note_refusal,
             on_close=self.connection_closed,
         )
-        self._room = Room(self.worker_connections)
-        timeout, handshakes = self.settings.handshake_timeout, HandshakeLog(self.log)
         for listener in self._listeners:
-            acceptor = Acceptor(self.loop, listener.sock, self._room, self, self._context, timeout, handshakes)
-            self.servers.append(acceptor)
+            self.servers.append(Acceptor(self.loop, listener.sock, self._take, self.log))
             self.log.info("ASGI server listening on %s", listener)
         self.sockets = []
 
@@ -93,51 +99,52 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
 
     # Connections
 
-    def connection_opened(self) -> None:
-        """See `AcceptorHooks.connection_opened`."""
+    def _take(self, sock: socket.socket, peer: Any) -> None:
+        """Find out what a new connection speaks."""
+        assert self._driver is not None
         self.nr_conns += 1
-        self._room.update(self.nr_conns)
+        if self.nr_conns >= self.worker_connections:
+            for server in self.servers:
+                server.pause()
+        terms = self.terms(peer)
+        if terms is not None:
+            self._driver.negotiate(sock, peer, terms, self._serve_http1)
+        else:
+            self._serve_http1(Transport(sock), peer, b"")
 
     def connection_closed(self) -> None:
-        """See `AcceptorHooks.connection_closed`."""
+        """A connection is gone, whoever had it last."""
         self.nr_conns -= 1
-        self._room.update(self.nr_conns)
+        if self.nr_conns < self.worker_connections:
+            for server in self.servers:
+                server.resume()
 
-    def serve_http2(self, transport: asyncio.Transport, opening: Opening | None) -> None:
-        """See `AcceptorHooks.serve_http2`."""
-        assert self._driver is not None
-        self._driver.adopt(transport, opening)
-
-    def serve_http1(self, transport: asyncio.Transport, data: bytes) -> None:
-        """See `AcceptorHooks.serve_http1`: Gunicorn's own code does."""
-        peer = transport.get_extra_info("peername")
+    def _serve_http1(self, transport: Transport, peer: Any, data: bytes) -> None:
+        """Give a connection to Gunicorn's own code; `data` was read in search of the preface."""
         if self.must_refuse_http1(peer):
-            self._refuse_http1(transport, peer)
-            return
-        protocol = _Http1Protocol(self)
-        transport.set_protocol(protocol)
-        # Gunicorn counts it once more.
-        self.nr_conns -= 1
-        protocol.connection_made(transport)
-        if data:
-            protocol.data_received(data)
+            self.refuse_http1(transport.sock, peer)
+            self.connection_closed()
+        elif transport.tls:
+            TlsTransport(self.loop, transport, _Http1Protocol(self, data), peer)
+        else:
+            task = self.loop.create_task(self._serve_cleartext_http1(transport.sock, data))
+            self._starting_http1.add(task)
+            task.add_done_callback(self._starting_http1.discard)
 
-    def _refuse_http1(self, transport: asyncio.Transport, peer: Any) -> None:
-        """With prior knowledge alone, another protocol is a mistake of the deployment's: say so."""
-        self.warn_of_http1(peer)
-        transport.write(
-            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(_REFUSAL), _REFUSAL)
-        )
-        transport.close()
+    async def _serve_cleartext_http1(self, sock: socket.socket, data: bytes) -> None:
+        try:
+            await self.loop.connect_accepted_socket(partial(_Http1Protocol, self, data), sock)
+        except OSError as error:
+            self.log.debug("connection failed: %s", error)
+            sock.close()
+            self.connection_closed()
 
     # The end
 
-    def count_request(self) -> None:
-        """Count a request, and end the worker after `max_requests`."""
-        super().count_request()
-        if not self.alive:
-            self._wake_main()
+    def retire(self) -> None:
+        """See `Http2Worker.retire`."""
+        super().retire()
+        self._wake_main()
 
     def handle_exit_signal(self) -> None:
         """SIGTERM: clients hear of it at once."""

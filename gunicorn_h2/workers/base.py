@@ -109,5 +109,9 @@ class Http2Worker:
         """Count a request, and end the worker after `max_requests`."""
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
-            self.log.info("Autorestarting worker after current request.")
-            self.alive = False
+            self.retire()
+
+    def retire(self) -> None:
+        """Have the worker end and another one take its place."""
+        self.log.info("Autorestarting worker after current request.")
+        self.alive = False

@@ -42,6 +42,7 @@ CLEARTEXT_MODES = ("off", "prior-knowledge", "upgrade", "both")
 ENGINES = ("auto", "h2", "fast")
 MAX_31 = 2**31 - 1
 MAX_32 = 2**32 - 1
+MAX_TOTAL = 2**40
 
 
 class SettingsError(ValueError, RuntimeError):
@@ -225,7 +226,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Choice(ENGINES),
         "auto",
         "",
-        "Frames and HPACK below the core: the h2 library, or our own (not in this version).",
+        "Header codec: our own (fast, which auto means), or hpack with the h2 library as a referee (h2).",
         "hypercorn: h2; granian: hyper",
     ),
     SettingSpec(
@@ -244,7 +245,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Integer(1, MAX_31),
         65_535,
         "octets",
-        "Receive window of a new stream: how much of a request body may be under way, unread.",
+        "Initial receive window of a stream: how much of a request body may be under way, unread.",
         "Gunicorn, hypercorn: 65535; nginx: 65536; granian, Go: 1 MiB",
     ),
     SettingSpec(
@@ -253,8 +254,26 @@ TABLE: tuple[SettingSpec, ...] = (
         Integer(65_535, MAX_31),
         1_048_576,
         "octets",
-        "Receive window of a whole connection, whatever the windows of its streams.",
+        "Initial receive window of a connection: how much of all bodies may be under way.",
         "hypercorn: 65535; granian, Go: 1 MiB; nginx: 2 GiB",
+    ),
+    SettingSpec(
+        "http2_max_window_size",
+        "max_window_size",
+        Integer(0, MAX_31),
+        16_777_216,
+        "octets",
+        "What receive windows may grow to as applications read: a connection's, and those of its streams together.",
+        "grpc-go, hyper, .NET: 16 MiB each",
+    ),
+    SettingSpec(
+        "http2_worker_window_size",
+        "worker_window_size",
+        Integer(0, MAX_TOTAL),
+        268_435_456,
+        "octets",
+        "What the windows of all streams of a worker may grow by, together; 0: they do not grow.",
+        "Linux: tcp_mem, for the windows of all TCP sockets",
     ),
     SettingSpec(
         "http2_max_frame_size",
@@ -343,9 +362,6 @@ class Settings:
     cleartext: str = "off"
     """HTTP/2 without TLS: off, prior-knowledge, upgrade or both."""
 
-    engine: str = "h2"
-    """The engine that is used; never "auto"."""
-
     handshake_timeout: float = 10.0
     """Seconds for the TLS handshake; 0: no limit."""
 
@@ -361,13 +377,13 @@ def load_settings(cfg: Any) -> Settings:
     names = _conf_names(cfg)
     _refuse_unknown(names, cfg)
     values = {spec.field: spec.parse(_raw_value(spec, cfg, names)) for spec in TABLE}
-    limits = {f.name: values[f.name] for f in fields(ConnectionConfig) if f.name in values}
+    limits = {f.name: values[f.name] for f in fields(ConnectionConfig) if f.name in values and f.name != "engine"}
     return Settings(
         protocols=tuple(ALPN_NAMES[name] for name in values["protocols"]),
         cleartext=values["cleartext"],
-        engine=_available_engine(values["engine"]),
         handshake_timeout=values["handshake_timeout"],
         connection=ConnectionConfig(
+            engine="h2" if values["engine"] == "h2" else "fast",
             setup_timeout=values["handshake_timeout"],
             idle_timeout=float(cfg.keepalive),
             stream_timeout=float(cfg.timeout),
@@ -385,7 +401,7 @@ def startup_line(settings: Settings, cfg: Any, capacity: str) -> str:
     else:
         choice = f"cleartext HTTP/2 ({settings.cleartext}) from {_trusted_peers(cfg)}"
     streams = settings.connection.max_concurrent_streams
-    return f"gunicorn_h2: {choice}; engine {settings.engine}; {streams} streams a connection; {capacity}"
+    return f"gunicorn_h2: {choice}; engine {settings.connection.engine}; {streams} streams a connection; {capacity}"
 
 
 def never_http2_reason(settings: Settings, cfg: Any) -> str | None:
@@ -447,13 +463,6 @@ def _protocols_named(cfg: Any, names: Mapping[str, object]) -> bool:
     # argparse accepts the beginning of a flag that fits no other one.
     flags = [argument.partition("=")[0] for argument in (*sys.argv[1:], *cfg.get_cmd_args_from_env())]
     return any(len(flag) > len("--http-") and "--http-protocols".startswith(flag) for flag in flags)
-
-
-def _available_engine(engine: str) -> str:
-    """Return the engine to use. Raises `SettingsError` for one that is still to come."""
-    if engine == "fast":
-        raise SettingsError("http2_engine = 'fast': not available in this version; use auto or h2")
-    return "h2"
 
 
 def _trusted_peers(cfg: Any) -> str:

@@ -13,6 +13,7 @@ import selectors
 import socket
 import ssl
 import sys
+import time
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from .base import Http2Worker
 
 __all__ = ["ThreadWorker"]
 
+_ROUND_SECONDS = 0.1
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NOT_AN_ERROR = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
@@ -142,4 +144,10 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             sys.exit(0)
         if not self.alive:
             self._driver.shutdown()
-        self._driver.poll(timeout)
+        # Gunicorn's loop does its house-keeping after each call; that need not be after each event.
+        connections = self.nr_conns
+        until = time.monotonic() + _ROUND_SECONDS
+        while True:
+            self._driver.poll(timeout)
+            if self._quitting or not self.alive or self.nr_conns != connections or time.monotonic() >= until:
+                return

@@ -1,6 +1,7 @@
 """ASGI over a wire in memory: scope, receive, send, errors, and what Gunicorn is told."""
 
 import asyncio
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -8,10 +9,19 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from gunicorn_h2.apps.asgi import ASGIHandler
+from gunicorn_h2.apps.request import StreamRequest
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.protocol.errors import ErrorCode
 from tests.drivers.asyncio_wire import Log, Loop, Wire, WirePeer
-from tests.protocol.peer import INITIAL_WINDOW_SIZE, data, fields, rst_stream, window_update
+from tests.protocol.peer import (
+    END_HEADERS,
+    HAS_PRIORITY,
+    INITIAL_WINDOW_SIZE,
+    data,
+    fields,
+    rst_stream,
+    window_update,
+)
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 
@@ -106,31 +116,54 @@ def test_the_path(scope_of, raw, path):
 
 @pytest.mark.parametrize(("name", "server"), [("/run/g.sock", ("/run/g.sock", None)), ("", None), (None, None)])
 def test_a_unix_socket_has_no_ports(scope_of, name, server):
-    scope = scope_of(wire=Wire(peername="", sockname=name), scheme=b"http")
+    scope = scope_of(wire=Wire("", name), scheme=b"http")
     assert (scope["client"], scope["server"]) == (None, server)
 
 
 def test_ip_version_6_addresses_have_two_parts(scope_of):
-    scope = scope_of(wire=Wire(peername=("::1", 5, 0, 0)), scheme=b"http")
+    scope = scope_of(wire=Wire(("::1", 5, 0, 0)), scheme=b"http")
     assert scope["client"] == ("::1", 5)
 
 
 def test_what_the_application_changes_is_its_own(serve):
+    """Requests with the same header block have a common template."""
     seen = []
 
     async def app(scope, receive, send):
-        seen.append((dict(scope["state"]), scope["asgi"]["version"], len(scope["extensions"])))
+        seen.append(copy.deepcopy(scope))
         scope["state"]["a"] = 2
         scope["asgi"]["version"] = "0"
+        scope["extensions"]["http.response.priority"]["weight"] = 0
+        scope["extensions"]["http.response.early_hint"]["a"] = 1
         scope["extensions"].clear()
+        scope["headers"].clear()
         scope["path"] = "/changed"
         await send(START)
         await send(body())
 
     peer = serve(app, state={"a": 1})
-    peer.request()
-    peer.request()
-    assert seen[0] == seen[1]
+    for _ in range(3):
+        peer.request((b"x-y", b"1"))
+    assert len(seen) == 3
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_the_priority_of_each_stream(serve):
+    """RFC 7540's belongs to the stream, though the header block be the same."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["extensions"]["http.response.priority"])
+        await send(START)
+        await send(body())
+
+    peer = serve(app)
+    peer.request((b"priority", b"u=1"))
+    for weight in (9, 99):
+        section = fields((b"priority", b"u=1"))
+        before = bytes([0, 0, 0, 0, weight])
+        peer.send(peer.headers(peer.next_id(), section, flags=END_HEADERS | HAS_PRIORITY, before=before))
+    assert [(priority["weight"], priority["urgency"]) for priority in seen] == [(16, 1), (10, 1), (100, 1)]
 
 
 def test_methods_are_in_upper_case(scope_of):
@@ -141,6 +174,20 @@ def test_methods_are_in_upper_case(scope_of):
 def test_names_with_underscores(scope_of, settings, kept):
     scope = scope_of((b"x_y", b"1"), scheme=b"http", settings=settings)
     assert ((b"x_y", b"1") in scope["headers"]) is kept
+
+
+def test_a_decision_of_gunicorns_policy_holds_for_all_requests_with_the_head(serve):
+    schemes = []
+
+    async def app(scope, receive, send):
+        schemes.append((scope["scheme"], scope["headers"]))
+        await send(START)
+        await send(body())
+
+    peer = serve(app, forwarded_allow_ips="192.0.2.1")
+    for _ in range(3):
+        peer.request((b"x-forwarded-proto", b"https"), (b"a_b", b"1"), scheme=b"http")
+    assert schemes == [("https", [(b"host", b"example.org"), (b"x-forwarded-proto", b"https")])] * 3
 
 
 def test_a_request_that_gunicorn_refuses(serve):
@@ -237,6 +284,56 @@ def test_receive_after_the_response(serve):
     assert answer.status == 200
 
 
+def test_a_hint_does_not_stand_for_the_continue_that_the_client_waits_for(serve):
+    messages = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.early_hint", "links": [b"</a.css>"]})
+        await send({"type": "http.response.informational", "status": 102, "headers": []})
+        messages.append(await receive())
+        await send(START)
+        await send(body())
+
+    peer = serve(app)
+    answer = peer.request((b"expect", b"100-continue"), end=False)
+    assert [dict(section)[b":status"] for section in answer.interim] == [b"103", b"102", b"100"]
+    peer.send(data(1, b"abc", True))
+    assert (messages[0]["body"], answer.status) == (b"abc", 200)
+
+
+def test_a_continue_of_the_applications_own_is_the_only_one(serve):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.informational", "status": 100, "headers": []})
+        await receive()
+        await send(START)
+        await send(body())
+
+    peer = serve(app)
+    answer = peer.request((b"expect", b"100-continue"), end=False)
+    assert [dict(section)[b":status"] for section in answer.interim] == [b"100"]
+    peer.send(data(1, b"", True))
+    assert answer.status == 200
+
+
+def test_receive_in_another_task_while_the_response_ends(serve, loop):
+    """The rest of the body is void then."""
+    messages = []
+
+    async def app(scope, receive, send):
+        async def listen():
+            messages.append(await receive())
+
+        listener = loop.create_task(listen())
+        await asyncio.sleep(0)
+        await send(START)
+        await send(body())
+        await listener
+
+    answer = serve(app).request(end=False)
+    assert answer.ended
+    assert messages == [{"type": "http.disconnect"}]
+
+
 def test_trailers_come_with_the_last_message(serve):
     messages = []
     peer = serve(receiving(1, messages))
@@ -255,6 +352,21 @@ def test_names_go_out_in_lower_case_and_text_as_latin_1(serve):
     assert answer.head[1:3] == [(b"x-text", b"\xe9"), (b"x-bytes", b"b")]
     assert {name for name, _ in answer.head[3:]} == {b"server", b"date"}
     assert answer.body == b"ok"
+
+
+@pytest.mark.parametrize("pair", [tuple, list], ids=["tuples", "lists"])
+def test_a_response_that_is_repeated(serve, pair):
+    """Its head is remembered, where it can be; the next one is not confused with it."""
+    async def app(scope, receive, send):
+        value = scope["query_string"] + b" "
+        await send({"type": "http.response.start", "status": 200, "headers": iter([pair([b"X-A", value])])})
+        await send(body(b"ok"))
+
+    peer = serve(app)
+    for value in (b"1", b"1", b"2", b"1"):
+        answer = peer.request(path=b"/?" + value)
+        assert (b"x-a", value) in answer.head
+        assert answer.body == b"ok"
 
 
 def test_a_buffer_may_be_used_again(serve):
@@ -443,16 +555,15 @@ def test_hooks_that_fail(serve):
     assert "post_request" in peer.worker.log.text
 
 
-def test_without_a_log_gunicorns_request_is_not_made(serve):
-    """Unless its policy has something to decide."""
-    log = Logger(Config())
-    peer = serve(sending(START, body()), log=log)
-    handler = peer.driver.application
+def test_without_a_log_gunicorns_request_is_not_made(serve, monkeypatch):
+    """Unless its policy has something to decide; and then once for a header block that comes again."""
+    peer = serve(sending(START, body()), log=Logger(Config()))
     made = []
-    handler._blank = SimpleNamespace(of=lambda *arguments: made.append(arguments) or handler_blank.of(*arguments))
-    handler_blank = ASGIHandler(peer.worker)._blank
+    of = StreamRequest.of
+    monkeypatch.setattr(StreamRequest, "of", lambda *arguments: made.append(arguments) or of(*arguments))
     assert peer.request(scheme=b"http").status == 200
     assert made == []
-    for headers in ([(b"x-forwarded-proto", b"https")], [(b"a_b", b"1")], [(b"x", b"y" * 9000)]):
+    decided = [[(b"x-forwarded-proto", b"https")], [(b"a_b", b"1")], [(b"x", b"y" * 9000)]]
+    for headers in decided:
         peer.request(*headers, scheme=b"http")
-    assert len(made) == 3
+    assert len(made) == len(decided)

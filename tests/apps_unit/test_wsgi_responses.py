@@ -316,7 +316,6 @@ def test_the_head_waits_for_the_body(serve):
     assert (reply.status, reply.body) == (200, b"x")
 
 
-@pytest.mark.xfail(strict=True, reason="an empty piece sends the head; PEP 3333: only one with octets does")
 def test_the_head_waits_for_a_piece_with_octets(serve):
     def app(environ, start_response):
         start_response("200 OK", [])
@@ -431,18 +430,13 @@ def test_the_stream_ends_with_the_last_octet(serve):
     assert "ZeroDivisionError" in rig.expect_errors()[0]
 
 
-int_takes_it = pytest.mark.xfail(strict=True, reason="int() reads it; RFC 9110 section 8.6 has digits only")
-
-
-@pytest.mark.parametrize("length", ["x", "5 5", "0x5", "5.0", "", *(
-    pytest.param(length, marks=int_takes_it) for length in ("-1", "+5", "1_0"))])
-def test_a_content_length_that_is_none(serve, length):
+@pytest.mark.parametrize("length", ["x", "5 5", "0x5", "5.0", "", "-1", "+5", "1_0"])
+def test_a_content_length_that_is_no_number_of_octets(serve, length):
     rig = serve(answering(b"a" * 10, headers=[("Content-Length", length)]))
     assert rig.request().status == 500
     rig.expect_errors()
 
 
-@pytest.mark.xfail(strict=True, reason="both go out; for a client that is malformed (RFC 9110 section 8.6)")
 @pytest.mark.parametrize("lengths", [("5", "6"), ("5", "5")])
 def test_two_content_lengths(serve, lengths):
     rig = serve(answering(b"hello", headers=[("Content-Length", length) for length in lengths]))

@@ -125,7 +125,6 @@ def test_second_thoughts_of_a_generator(serve):
     assert (reply.status, reply.body, reply.own_fields) == (404, b"body", [(b"x-second", b"1")])
 
 
-@pytest.mark.xfail(strict=True, reason="an empty piece sends the head; PEP 3333: only one with octets does")
 def test_second_thoughts_behind_an_empty_piece(serve):
     def app(environ, start_response):
         start_response("200 OK", [("X-First", "1")])

@@ -65,6 +65,14 @@ class Backend:
         """Do what is to be done, after waiting for something to do for `timeout` seconds at most."""
         self._driver.poll(timeout)
 
+    def watch(self, sock):
+        """Make `poll` return when there is something to read from a client's end."""
+        self._selector.register(sock, selectors.EVENT_READ, lambda _: None)
+
+    def unwatch(self, sock):
+        """See `watch`."""
+        self._selector.unregister(sock)
+
     def wake(self):
         """Make `poll` return; from any thread."""
         try:
@@ -148,12 +156,15 @@ class Client(Peer):
         self._section, self._next, self._pings = b"", 1, 0
         sock.setblocking(False)
         rig.clients.append(self)
+        rig.backend.watch(sock)
         if setup:
             self.setup(settings)
 
     def close(self):
         """Close the connection, as a client that is gone."""
         self.closed = True
+        if self.sock.fileno() >= 0:
+            self.rig.backend.unwatch(self.sock)
         self.sock.close()
 
     def leave(self):

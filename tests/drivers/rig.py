@@ -14,6 +14,7 @@ from gunicorn_h2.drivers.opening import Opening
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.headers import ResponseHead
 from tests.support.h2client import H2Client
 
 TIMEOUT = 10
@@ -199,12 +200,12 @@ def read_all(channel):
 
 def hello(channel):
     """Answer with the request's path."""
-    channel.respond(200, [(b"x-path", channel.stream.head.path)], channel.stream.head.path, True)
+    channel.respond(ResponseHead(200, [(b"x-path", channel.stream.head.path)]), channel.stream.head.path, True)
 
 
 def echo(channel):
     """Answer with the request's body."""
-    channel.respond(200, [], read_all(channel), True)
+    channel.respond(ResponseHead(200, []), read_all(channel), True)
 
 
 @contextlib.contextmanager

@@ -3,17 +3,34 @@
 import asyncio
 import socket
 import ssl
-import tracemalloc
 
 import pytest
+from hpack import Encoder
 
-from gunicorn_h2.drivers.asyncio_driver import unsent_octets
+from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
 from gunicorn_h2.drivers.channel import StreamAborted
+from gunicorn_h2.drivers.negotiation import Terms
+from gunicorn_h2.drivers.opening import Opening
+from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode
-from tests.drivers.asyncio_wire import Loop, Wire, WirePeer
-from tests.protocol.peer import GOAWAY, INITIAL_WINDOW_SIZE, data, goaway, ping, rst_stream, window_update
+from gunicorn_h2.protocol.headers import ResponseHead
+from tests.drivers.asyncio_wire import LOOPS, Log, Loop, WirePeer, make_loop, reset, tcp_pair, turn
+from tests.protocol.peer import (
+    END_HEADERS,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    PREFACE,
+    data,
+    fields,
+    goaway,
+    ping,
+    raw,
+    rst_stream,
+    settings,
+    window_update,
+)
 
-FIELDS = [(b"content-type", b"text/plain")]
+HEAD = ResponseHead(200, [(b"content-type", b"text/plain")])
 
 
 @pytest.fixture
@@ -47,13 +64,13 @@ def connect(loop, cut):
 
 async def hello(connection, channel):
     """Answer at once."""
-    channel.respond(200, FIELDS, b"hello", True)
+    channel.respond(HEAD, b"hello", True)
     channel.finish()
 
 
 async def echo(connection, channel):
     """Send the body back as it comes."""
-    channel.respond(200, FIELDS, b"", False)
+    channel.respond(HEAD, b"", False)
     while piece := await channel.read():
         channel.send(piece, False)
         await channel.drain()
@@ -124,7 +141,7 @@ def test_a_reset_is_told_and_cancels_nothing(connect, loop):
     told = []
 
     async def application(connection, channel):
-        channel.respond(200, FIELDS, b"", False)
+        channel.respond(HEAD, b"", False)
         await channel.wait_over()
         told.append(channel.aborted)
         with pytest.raises(StreamAborted) as caught:
@@ -145,7 +162,7 @@ def test_a_lost_connection_wakes_everyone(loop, wait):
     ended = []
 
     async def application(connection, channel):
-        channel.respond(200, FIELDS, b"x" * 200_000, False)
+        channel.respond(HEAD, b"x" * 200_000, False)
         try:
             await getattr(channel, wait)()
         except StreamAborted:
@@ -155,9 +172,7 @@ def test_a_lost_connection_wakes_everyone(loop, wait):
 
     peer = WirePeer(loop, application)
     peer.request(end=False)
-    peer.wire.abort()
-    assert peer.closes == 0
-    loop.turns()
+    peer.gone()
     assert ended[-1] == "ended"
     assert ("aborted" in ended) == (wait != "wait_over")
     assert peer.closes == 1
@@ -167,8 +182,8 @@ def test_a_connection_counts_until_its_last_task_is_done(loop):
     application = Waiting(loop)
     peer = WirePeer(loop, application)
     peer.request()
-    peer.wire.abort()
-    loop.turns()
+    peer.gone()
+    assert peer.wire.closed
     assert peer.closes == 0
     application.release()
     loop.turns()
@@ -205,9 +220,23 @@ def test_a_body_that_stops_is_not_waited_for(loop):
     assert "StreamAborted" not in peer.log.text
 
 
+def test_small_pieces_are_joined(loop):
+    """An octet alone would take fifty times its room."""
+    application = Waiting(loop, echo)
+    peer = WirePeer(loop, application)
+    peer.request(end=False)
+    (channel,) = peer.connection.channels
+    for _ in range(50):
+        peer.send(data(1, b"ab") * 100)
+    assert len(channel._body._pieces) < 20
+    application.release()
+    peer.send(data(1, b"", True))
+    assert peer.answers[1].body == b"ab" * 5000
+
+
 def test_continue_is_sent_when_the_body_is_asked_for(connect):
     async def application(connection, channel):
-        channel.respond(200, FIELDS, await channel.read(), True)
+        channel.respond(HEAD, await channel.read(), True)
         channel.finish()
 
     peer = connect(application)
@@ -219,8 +248,8 @@ def test_continue_is_sent_when_the_body_is_asked_for(connect):
 
 def test_an_early_hint_does_not_stand_for_the_continue(connect):
     async def application(connection, channel):
-        channel.send_interim(103, [(b"link", b"</style.css>")])
-        channel.respond(200, FIELDS, await channel.read(), True)
+        channel.send_interim(ResponseHead(103, [(b"link", b"</style.css>")]))
+        channel.respond(HEAD, await channel.read(), True)
         channel.finish()
 
     peer = connect(application)
@@ -232,36 +261,14 @@ def test_an_early_hint_does_not_stand_for_the_continue(connect):
 
 def test_a_continue_of_the_applications_own_is_the_only_one(connect):
     async def application(connection, channel):
-        channel.send_interim(100, [])
-        channel.respond(200, FIELDS, await channel.read(), True)
+        channel.send_interim(ResponseHead(100, []))
+        channel.respond(HEAD, await channel.read(), True)
         channel.finish()
 
     peer = connect(application)
     answer = peer.request((b"expect", b"100-continue"), end=False)
     peer.send(data(1, b"abc", True))
     assert ([dict(section)[b":status"] for section in answer.interim], answer.body) == ([b"100"], b"abc")
-
-
-def test_a_body_in_tiny_pieces_takes_little_more_than_its_room(loop):
-    """Unread, 30 000 pieces of two octets are held as some sixty, not as 30 000 objects."""
-    application = Waiting(loop, echo)
-    peer = WirePeer(loop, application)
-    answer = peer.request(end=False)
-    tiny = [data(1, b"%02d" % (number % 100)) for number in range(30_000)]
-    body = b"".join(frame[9:] for frame in tiny)
-    octets = b"".join(tiny)
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        peer.connection.data_received(octets)
-        held = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert 60_000 < held < 200_000
-    peer.send(data(1, b"", True))
-    application.release()
-    peer.collect()
-    assert (answer.body, answer.ended) == (body, True)
 
 
 def test_only_a_request_that_the_core_answers_is_noted(connect):
@@ -277,51 +284,76 @@ def test_only_a_request_that_the_core_answers_is_noted(connect):
 
 def test_output_waits_while_the_transport_is_full(loop):
     """What the core may turn into frames stays with it, and the application waits."""
+    sent = []
+
     async def application(connection, channel):
-        channel.respond(200, FIELDS, b"", False)
+        channel.respond(HEAD, b"", False)
         for _ in range(20):
             channel.send(b"x" * 50_000, False)
             await channel.drain()
+            sent.append(50_000)
         channel.send(b"", True)
         channel.finish()
 
     peer = WirePeer(loop, application, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
     peer.send(window_update(0, 10_000_000))
-    peer.wire.stuck = 0
+    peer.wire.room = 0
     answer = peer.request()
-    assert len(answer.body) < 400_000
+    assert answer.body == b""
+    assert len(sent) < 10
     for _ in range(30):
-        peer.wire.drain(peer.wire.stuck)
+        peer.wire.drain(50_000)
         peer.collect()
     assert (len(answer.body), answer.ended) == (1_000_000, True)
 
 
+async def large(connection, channel):
+    """Answer with a megabyte."""
+    channel.respond(HEAD, b"x" * 1_000_000, True)
+    channel.finish()
+
+
 def test_a_peer_that_does_not_read_is_given_up(loop):
-    peer = WirePeer(loop, hello, stream_timeout=5.0, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer = WirePeer(loop, large, stream_timeout=5.0, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
     peer.send(window_update(0, 10_000_000))
-    peer.wire.stuck = 0
-
-    async def application(connection, channel):
-        channel.respond(200, FIELDS, b"x" * 1_000_000, True)
-        channel.finish()
-
-    peer.connection._application = application
+    peer.wire.room = 100_000
     peer.request()
-    assert peer.wire.paused
     loop.wait(4)
-    peer.wire.stuck -= 1
+    peer.wire.drain(1)
     loop.wait(4)
-    assert not peer.wire.aborted
-    loop.wait(7)
-    assert peer.wire.aborted
+    assert not peer.wire.closed
+    loop.wait(2)
+    assert peer.wire.closed
     assert "does not read" in peer.log.text
     assert peer.closes == 1
 
 
-def test_what_is_called_before_the_flush_is_in_it(loop):
+def test_a_peer_that_reads_what_the_kernel_holds_is_not_given_up(loop):
+    """Slowly: a full socket takes nothing more until much of it has been read."""
+    peer = WirePeer(loop, large, stream_timeout=5.0, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer.wire.client.send(window_update(0, 10_000_000) + peer.headers(peer.next_id()))
+    loop.turns()
+    peer.wire.room = 0
+    for _ in range(4):
+        peer.wire.client.recv(40_000)
+        loop.wait(4)
+    assert not peer.wire.closed
+    loop.wait(6)
+    assert peer.wire.closed
+
+
+class Held:
+    """The end of a response, held back until the flush."""
+
+    def __init__(self, held, flush):
+        self.held, self.flush = held, flush
+
+
+def test_what_is_held_goes_out_with_the_flush(loop):
     async def application(connection, channel):
-        channel.respond(200, FIELDS, b"a", False)
-        channel.call_before_flush(lambda: channel.send(b"b", True))
+        channel.respond(HEAD, b"a", False)
+        connection.held.append(Held(b"b", lambda: channel.send(b"b", True)))
+        connection.held.append(Held(None, lambda: channel.send(b"c", True)))
         await channel.wait_over()
         channel.finish()
 
@@ -348,48 +380,83 @@ def test_a_graceful_end(connect, loop):
     peer.collect()
     assert (answer.status, answer.ended) == (200, True)
     assert peer.wire.eof
-    loop.wait(2)
-    assert peer.wire.aborted
+    loop.wait(3)
+    assert peer.wire.closed
     assert peer.closes == 1
 
 
 def test_a_connection_that_comes_during_the_shutdown(loop):
     peer = WirePeer(loop, hello)
     peer.driver.shutdown()
-    wire = Wire()
-    peer.driver.adopt(wire, None)
-    loop.turns()
-    other = wire.protocol
-    other.data_received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+    other = WirePeer(loop, hello, driver=peer.driver)
+    assert other.request().body == b"hello"
     loop.wait(3)
-    assert bytes([GOAWAY]) in wire.written
+    other.collect()
+    assert [code for _, code in other.goaways] == [ErrorCode.NO_ERROR] * 2
 
 
-@pytest.mark.parametrize("half_closes", [True, False], ids=["clear", "tls"])
-def test_the_last_octets_are_waited_for(loop, half_closes):
-    """A peer that reads slowly gets everything; one that has it all is given a moment to read it."""
-    peer = WirePeer(loop, hello, wire=Wire(half_closes))
-    peer.wire.stuck = 30
-    peer.send(data(1, b"x"))
-    assert (peer.wire.eof, peer.wire.closing) == (half_closes, not half_closes)
+def test_a_shutdown_in_the_middle_of_a_read(loop):
+    """As when the last request of `max_requests` comes together with others: they are all answered."""
+    peer = WirePeer(loop, hello, on_request=lambda peer: peer.driver.shutdown() if peer.requests == 2 else None)
+    peer.send(*[peer.headers(peer.next_id()) for _ in range(3)])
+    assert [peer.answers[stream_id].body for stream_id in (1, 3, 5)] == [b"hello"] * 3
+    loop.wait(3)
+    peer.collect()
+    assert peer.goaways == [(2**31 - 1, 0), (5, 0)]
+
+
+def test_a_shutdown_in_the_middle_of_an_upload(loop):
+    peer = WirePeer(loop, echo)
+    answer = peer.request(body=b"one ", end=False)
+    peer.driver.shutdown()
+    loop.wait(3)
+    peer.send(data(1, b"two", True))
+    assert (answer.body, answer.ended) == (b"one two", True)
+    loop.wait(3)
+    assert peer.wire.closed
+
+
+def test_the_last_octets_are_waited_for(loop):
+    """A peer that reads slowly gets everything; one that has it all is given a moment to answer."""
+    peer = WirePeer(loop, hello, setup=False, stream_timeout=5.0)
+    peer.wire.client.send(PREFACE + settings())
+    loop.turns()
     for _ in range(3):
-        loop.wait(1)
-        peer.wire.stuck -= 10
-        assert not peer.wire.aborted
-    peer.wire.stuck = 0
+        peer.wire.client.send(ping())
+        loop.turns()
+    peer.wire.client.send(data(1, b"x"))
+    loop.turns()
+    assert peer.wire.eof
+    # The kernel counts what was written at a time until all of it has been read.
+    for size in peer.wire.sizes:
+        loop.wait(4)
+        assert not peer.wire.closed
+        assert len(peer.wire.client.recv(size)) == size
     loop.wait(1.1)
-    assert not peer.wire.aborted
+    assert not peer.wire.closed
     loop.wait(2)
-    assert peer.wire.aborted
+    assert peer.wire.closed
+    assert "does not read" not in peer.log.text
+
+
+def test_the_last_octets_are_not_waited_for_without_end(loop):
+    peer = WirePeer(loop, hello, stream_timeout=5.0)
+    peer.wire.client.send(data(1, b"x"))
+    loop.turns()
+    loop.wait(4)
+    assert not peer.wire.closed
+    loop.wait(3)
+    assert peer.wire.closed
+    assert "does not read" in peer.log.text
 
 
 def test_what_comes_after_the_end_is_ignored(connect):
     peer = connect(hello)
     peer.send(data(1, b"x"))
     assert peer.goaways == [(0, ErrorCode.PROTOCOL_ERROR)]
-    written = peer.wire.written
+    peer.take()
     peer.send(ping())
-    assert peer.wire.written == written
+    assert peer.take() == []
     assert "PROTOCOL_ERROR" in peer.log.text
 
 
@@ -411,12 +478,63 @@ def test_a_client_that_goes_away(connect):
 
 def test_the_end_of_what_the_client_sends(loop):
     peer = WirePeer(loop, hello)
-    assert not peer.connection.eof_received()
-    peer.connection.connection_lost(ConnectionResetError("reset"))
-    assert "reset" in peer.log.text
-    assert peer.closes == 1
-    peer.connection.schedule_flush()
+    peer.request()
+    peer.wire.client.shutdown(socket.SHUT_WR)
     loop.turns()
+    assert peer.wire.closed
+    assert peer.closes == 1
+
+
+def test_a_connection_that_is_reset(loop):
+    peer = WirePeer(loop, hello)
+    peer.wire.client.send(peer.headers(1))
+    loop.turns()
+    # A socket closed with octets unread.
+    peer.gone()
+    assert "HTTP/2 connection broke: [Errno 104] Connection reset by peer" in peer.log.text
+    assert peer.closes == 1
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_reset_behind_what_was_sent(name):
+    """uvloop tells of both at once, and then no more."""
+    told, closes = [], []
+
+    async def application(connection, channel):
+        try:
+            while await channel.read():
+                told.append("data")
+        except StreamAborted as error:
+            told.append(error.code)
+        channel.finish()
+
+    loop, log = make_loop(name), Log()
+    ours, client = tcp_pair()
+    driver = AsyncioDriver(loop, ConnectionConfig(), application, log, lambda: None, None, lambda: closes.append(1))
+    driver.negotiate(ours, "a peer", Terms(None, Opening(preface=True), 10.0), None)
+    client.send(PREFACE + settings())
+    turn(loop)
+    block = Encoder().encode(fields(method=b"POST"))
+    client.send(raw(HEADERS, END_HEADERS, 1, block) + data(1, b"abc"))
+    reset(client)
+    turn(loop)
+    assert told == ["data", ErrorCode.CANCEL]
+    assert closes == [1]
+    assert "broke" in log.text
+    assert not loop.errors
+    loop.close()
+
+
+def test_a_connection_that_breaks_while_it_is_written_to(loop):
+    async def application(connection, channel):
+        peer.wire.client.close()
+        await hello(connection, channel)
+
+    peer = WirePeer(loop, application)
+    peer.wire.client.send(peer.headers(1))
+    loop.turns()
+    assert "HTTP/2 connection broke: [Errno 32] Broken pipe" in peer.log.text
+    assert peer.closes == 1
 
 
 def test_cancel(loop):
@@ -426,7 +544,17 @@ def test_cancel(loop):
     peer.driver.cancel()
     loop.turns()
     assert isinstance(application.ended[0], asyncio.CancelledError)
-    assert peer.wire.aborted
+    assert peer.wire.closed
+    assert peer.closes == 1
+
+
+def test_cancel_before_the_task_has_begun(loop):
+    peer = WirePeer(loop, hello)
+    peer.wire.client.send(peer.headers(1))
+    loop.turns(1)
+    assert peer.requests == 1
+    peer.driver.cancel()
+    loop.turns()
     assert peer.closes == 1
 
 
@@ -434,55 +562,129 @@ def test_a_defect_costs_one_connection(loop):
     async def application(connection, channel):
         def broken():
             raise ZeroDivisionError("a defect")
-        channel.call_before_flush(broken)
+        connection.held.append(Held(b"", broken))
+        connection.schedule_flush()
         await channel.wait_over()
         channel.finish()
 
     peer = WirePeer(loop, application)
     peer.request()
-    assert peer.wire.aborted
+    assert peer.wire.closed
     assert "a defect" in peer.log.text
     assert peer.closes == 1
 
 
-def tls_pair(certs, ciphers):
-    """The server's end of a TLS 1.2 connection with one of the ciphers."""
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certs.client_context()
-    server.load_cert_chain(certs.server_cert, certs.server_key)
-    for context in (server, client):
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(ciphers)
-    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [server.wrap_bio(there, back, server_side=True), client.wrap_bio(back, there, server_hostname="localhost")]
-    for _ in range(3):
-        for end in reversed(ends):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
-    return ends[0]
+# -- the negotiation ---------------------------------------------------------------------------------------------------
+
+
+def test_http1_is_handed_over_with_what_was_read(connect, loop):
+    peer = connect(hello, setup=False)
+    peer.send(b"GET / HTTP/1.1\r\n")
+    (transport, address, octets), = peer.handed_over
+    assert (transport.sock, address) == (peer.wire, peer.wire.peer)
+    peer.wire.client.send(b"more")
+    loop.turns()
+    assert b"GET / HTTP/1.1\r\n".startswith(octets)
+    assert transport.receive() == b"GET / HTTP/1.1\r\n"[len(octets):] + b"more"
+    assert peer.closes == 0
+    peer.driver.cancel()
+    assert not peer.wire.closed
+    peer.wire.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"PRI * HTTP/2.0\r\n"])
+def test_a_client_that_does_not_say_what_it_speaks(loop, sent):
+    peer = WirePeer(loop, hello, setup=False)
+    peer.send(sent)
+    loop.wait(9)
+    assert not peer.wire.closed
+    loop.wait(2)
+    assert peer.wire.closed
+    assert peer.closes == 1
+    assert "too slow" in peer.log.text
+
+
+def test_a_client_that_leaves_before_it_says_what_it_speaks(loop):
+    peer = WirePeer(loop, hello, setup=False)
+    peer.wire.client.send(b"PRI")
+    loop.turns()
+    peer.wire.client.close()
+    loop.turns()
+    # Gunicorn's HTTP/1 decides what that means.
+    assert [octets for _, _, octets in peer.handed_over] == [b"PRI"]
+    peer.wire.close()
+
+
+@pytest.mark.parametrize(("end", "seconds"), [("shutdown", 1.1), ("cancel", 0)])
+def test_the_end_in_the_middle_of_a_negotiation(loop, end, seconds):
+    peer = WirePeer(loop, hello, setup=False)
+    getattr(peer.driver, end)()
+    loop.turns()
+    assert peer.wire.closed == (not seconds)
+    loop.wait(seconds)
+    assert peer.wire.closed
+    assert peer.closes == 1
+
+
+def test_a_socket_that_is_gone_before_the_negotiation(loop):
+    def wrap(sock):
+        raise ConnectionResetError("gone")
+
+    peer = WirePeer(loop, hello, setup=False, wrap=wrap)
+    assert peer.closes == 1
+    assert peer.wire.closed
+    assert "gone" in peer.log.text
+
+
+@pytest.fixture
+def tls(certs):
+    """A function that returns the contexts of server and client."""
+    def tls(ciphers=None):
+        server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certs.client_context()
+        server.load_cert_chain(certs.server_cert, certs.server_key)
+        server.set_alpn_protocols(["h2"])
+        if ciphers:
+            for context in (server, client):
+                context.maximum_version = ssl.TLSVersion.TLSv1_2
+                context.set_ciphers(ciphers)
+        return server, client
+    return tls
+
+
+def wrapper(context):
+    """What puts TLS around a server's socket."""
+    return lambda sock: context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
 
 @pytest.mark.parametrize(("ciphers", "good"), [
     ("ECDHE+AESGCM", True), ("ECDHE+CHACHA20", True), ("ECDHE-ECDSA-AES128-SHA256", False),
     ("ECDHE-ECDSA-AES256-SHA", False),
 ])
-def test_the_cipher_suite(loop, certs, ciphers, good):
+def test_the_cipher_suite(loop, tls, ciphers, good):
     """RFC 9113 section 9.2.2."""
-    peer = WirePeer(loop, hello, wire=Wire(False, ssl_object=tls_pair(certs, ciphers)), setup=False)
+    server, client = tls(ciphers)
+    peer = WirePeer(loop, hello, wrap=wrapper(server), setup=False)
+    peer.start_tls(client)
     peer.collect()
     assert peer.goaways == ([] if good else [(0, ErrorCode.INADEQUATE_SECURITY)])
+    peer.driver.cancel()
+    peer.wire.client.close()
 
 
-def test_octets_that_the_kernel_holds_count(loop):
-    first, second = socket.socketpair()
-    wire = Wire(socket=first)
-    assert unsent_octets(wire) == 0
-    first.setblocking(False)
-    first.send(b"x" * 1000)
-    assert unsent_octets(wire) >= 1000
-    second.recv(10_000)
-    first.close()
-    wire.stuck = 5
-    assert unsent_octets(wire) == 5
-    second.close()
+def test_a_request_over_tls(loop, tls):
+    server, client = tls()
+    peer = WirePeer(loop, echo, wrap=wrapper(server), setup=False)
+    peer.start_tls(client)
+    peer.setup()
+    assert peer.request(body=b"x" * 10_000).body == b"x" * 10_000
+    peer.gone()
+    assert peer.closes == 1
+
+
+def test_a_handshake_that_fails(loop, tls):
+    server, _ = tls()
+    peer = WirePeer(loop, hello, wrap=wrapper(server), setup=False)
+    peer.wire.client.send(b"GET / HTTP/1.1\r\n\r\n")
+    loop.turns()
+    assert peer.closes == 1
+    assert "plain HTTP" in peer.log.text

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gunicorn_h2.drivers.channel import Channel, StreamAborted
 from gunicorn_h2.protocol.errors import ErrorCode
-from gunicorn_h2.protocol.headers import RequestHead
-from gunicorn_h2.protocol.stream import ReceiveWindow, Stream
+from gunicorn_h2.protocol.headers import RequestHead, ResponseHead
+from gunicorn_h2.protocol.stream import State, Stream
 
 TIMEOUT = 10
 
@@ -22,19 +22,25 @@ class Owner:
         self.accepting, self.done = accepting, []
         self.submitted = threading.Semaphore(0)
 
-    def submit(self, do, *arguments):
+    def submit(self, owner, do, *arguments):
         """Run a command at once, in the caller's thread."""
         do(*arguments)
         self.submitted.release()
 
-    def do_respond(self, channel, status, fields, data, end_stream):
-        """Note a response."""
-        self.done.append(("respond", status, tuple(fields), data, end_stream))
+    submit_last = submit
+
+    def do_send_headers(self, stream, head):
+        """Note a head."""
+        self.done.append(("headers", head.status, head.fields))
+
+    def do_send_response(self, channel, stream, head, data):
+        """Note a whole response."""
+        self.done.append(("response", head.status, head.fields, data))
         self.take(channel, data)
 
-    def do_send(self, channel, data, end_stream):
+    def do_send_data(self, channel, stream, data, end_stream):
         """Note data."""
-        self.done.append(("send", data, end_stream))
+        self.done.append(("data", data, end_stream))
         self.take(channel, data)
 
     def take(self, channel, data):
@@ -42,27 +48,27 @@ class Owner:
         if self.accepting:
             channel.accept(len(data))
 
-    def do_send_trailers(self, channel, fields):
+    def do_send_trailers(self, stream, fields):
         """Note trailers."""
         self.done.append(("trailers", tuple(fields)))
 
-    def do_acknowledge(self, channel, octets):
+    def do_acknowledge(self, stream, octets):
         """Note credit."""
         self.done.append(("acknowledge", octets))
 
-    def do_reset(self, channel, code):
+    def do_reset(self, stream, code):
         """Note a reset."""
         self.done.append(("reset", code))
 
-    def do_finish(self, channel):
+    def do_finish(self, stream):
         """Note the end."""
         self.done.append(("finish",))
 
 
 def make(owner=None, ended=False, expects=False, window=1_000):
     """A channel of stream 1."""
-    stream = Stream(1, 65_535, ReceiveWindow(window, window))
-    stream.head = RequestHead(b"POST", b"https", b"example.org", b"/", [], None, expects)
+    head = RequestHead(b"POST", b"https", b"example.org", b"/", [], None, expects)
+    stream = Stream(1, head, State.OPEN, 65_535, window)
     return Channel(owner or Owner(), stream, ended)
 
 
@@ -215,12 +221,12 @@ def test_an_expectation_is_answered_by_the_first_read_that_waits():
     channel = make(owner, expects=True)
     result = in_thread(channel.read)
     assert owner.submitted.acquire(timeout=TIMEOUT)
-    assert owner.done == [("respond", 100, (), b"", False)]
+    assert owner.done == [("headers", 100, ())]
     channel.deliver(b"body" * 1024, False)
     channel.deliver(b"more" * 1024, True)
     assert result() + channel.read() == b"body" * 1024 + b"more" * 1024
     assert channel.read() == b""
-    assert [command[0] for command in owner.done if command[0] != "acknowledge"] == ["respond"]
+    assert [command[0] for command in owner.done if command[0] != "acknowledge"] == ["headers"]
 
 
 def test_an_expectation_is_not_answered_where_the_body_came_or_the_response_began():
@@ -231,7 +237,7 @@ def test_an_expectation_is_not_answered_where_the_body_came_or_the_response_bega
     assert owner.done == [("acknowledge", 4)]
     assert not make(expects=True, ended=True).expects_continue
     channel = make(expects=True)
-    channel.respond(200, (), b"", False)
+    channel.respond(ResponseHead(200, ()), b"", False)
     assert not channel.expects_continue
 
 
@@ -241,23 +247,23 @@ def test_an_expectation_is_not_answered_where_the_body_came_or_the_response_bega
 def test_a_response_is_submitted_in_order():
     owner = Owner()
     channel = make(owner)
-    channel.send_interim(103, ((b"link", b"x"),))
+    channel.send_interim(ResponseHead(103, ((b"link", b"x"),)))
     assert not channel.responded
-    channel.respond(200, ((b"x-a", b"1"),), b"one", False)
-    channel.send_interim(103, ())
+    channel.respond(ResponseHead(200, ((b"x-a", b"1"),)), b"one", False)
+    channel.send_interim(ResponseHead(103, ()))
     channel.send(b"two", False)
     channel.send_trailers(((b"x-sum", b"1"),))
     channel.finish()
     assert channel.responded
     assert owner.done == [
-        ("respond", 103, ((b"link", b"x"),), b"", False), ("respond", 200, ((b"x-a", b"1"),), b"one", False),
-        ("send", b"two", False), ("trailers", ((b"x-sum", b"1"),)), ("finish",)]
+        ("headers", 103, ((b"link", b"x"),)), ("headers", 200, ((b"x-a", b"1"),)), ("data", b"one", False),
+        ("data", b"two", False), ("trailers", ((b"x-sum", b"1"),)), ("finish",)]
 
 
 def test_a_write_waits_while_too_much_is_on_its_way():
     owner = Owner(stream_buffer_size=100, accepting=False)
     channel = make(owner)
-    channel.respond(200, (), b"x" * 100, False)
+    channel.respond(ResponseHead(200, ()), b"x" * 100, False)
     result = in_thread(channel.send, b"x", False)
     assert owner.submitted.acquire(timeout=TIMEOUT)
     assert owner.submitted.acquire(timeout=TIMEOUT)
@@ -271,7 +277,7 @@ def test_a_write_waits_while_too_much_is_queued():
     owner = Owner(stream_buffer_size=100)
     channel = make(owner)
     channel.stream.queued = 101
-    result = in_thread(channel.respond, 200, (), b"x", False)
+    result = in_thread(channel.respond, ResponseHead(200, ()), b"x", False)
     assert owner.submitted.acquire(timeout=TIMEOUT)
     channel.wake()
     assert result.thread.is_alive()
@@ -282,7 +288,7 @@ def test_a_write_waits_while_too_much_is_queued():
 
 def test_a_write_that_waits_ends_with_the_stream():
     channel = make(Owner(accepting=False))
-    result = in_thread(channel.respond, 200, (), b"x" * 101, False)
+    result = in_thread(channel.respond, ResponseHead(200, ()), b"x" * 101, False)
     channel.abort(2, "gone")
     assert result().code == 2
 
@@ -291,8 +297,8 @@ def test_nothing_is_submitted_to_a_stream_that_is_gone():
     owner = Owner()
     channel = make(owner)
     channel.abort(8, "gone")
-    for act in (lambda: channel.respond(200, (), b"", True), lambda: channel.send(b"", True),
-                lambda: channel.send_trailers(()), lambda: channel.send_interim(103, ())):
+    for act in (lambda: channel.respond(ResponseHead(200, ()), b"", True), lambda: channel.send(b"", True),
+                lambda: channel.send_trailers(()), lambda: channel.send_interim(ResponseHead(103, ()))):
         with pytest.raises(StreamAborted):
             act()
     assert owner.done == []

@@ -8,6 +8,7 @@ from queue import SimpleQueue
 import greenlet
 import pytest
 
+from gunicorn_h2.protocol.headers import ResponseHead
 from tests.support.h2client import CANCEL, PREFACE
 from tests.support.tools import require_module
 
@@ -171,7 +172,7 @@ def test_streams_of_all_connections_run_side_by_side(run, hub, tls):
 
 
 def test_more_than_the_socket_takes_waits_for_the_client(run, tls):
-    probe = Probe(lambda channel: channel.respond(200, [], bytes(1_000_000), True))
+    probe = Probe(lambda channel: channel.respond(ResponseHead(200, []), bytes(1_000_000), True))
     rig = run(probe, stream_buffer_size=2_000_000)
     client = rig.client(tls, {4: 2**31 - 1}, deaf=True)
     client.grant(2**30)
@@ -319,7 +320,7 @@ def test_a_killed_owner_ends_its_requests(run, hub, tls):
 
 def test_a_defect_costs_one_connection(run, hub):
     """Something that the core cannot take comes from an application."""
-    probe = Probe(lambda channel: channel.respond(200, [("not", "bytes")], b"", True))
+    probe = Probe(lambda channel: channel.respond(None, b"", True))
     rig = run(probe)
     client, other = rig.client(), rig.client()
     client.request()

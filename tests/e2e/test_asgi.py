@@ -124,6 +124,46 @@ def test_http2_and_http1_on_one_port(either):
     assert (answer.status, answer.text) == (200, "Hello world!")
 
 
+def test_large_bodies_over_http1(either):
+    """Under TLS, by a transport of ours to a protocol of Gunicorn's."""
+    body = b"".join(pattern(MIB))
+    answer = exchange(either, request_bytes(either, "POST", "/count", body=body))
+    assert json.loads(answer.body)["sha256"] == pattern_digest(MIB)
+    answer = exchange(either, request_bytes(either, path=f"/bytes?n={4 * MIB}"))
+    assert len(answer.body) == 4 * MIB
+
+
+def test_a_slow_reader_over_http1(either):
+    """The application waits for it, others do not."""
+    with open_socket(either, alpn=("http/1.1",)) as sock:
+        sock.sendall(request_bytes(either, path=f"/bytes?n={32 * MIB}&key=slow{either.tls}"))
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        assert exchange(either, request_bytes(either, path="/hello")).status == 200
+        with H2Client.connect(either) as client:
+            assert json.loads(client.get(f"/records?key=slow{either.tls}&n=0").body) == []
+
+
+def test_http1_is_kept_alive(either):
+    with open_socket(either, alpn=("http/1.1",)) as sock:
+        reader = sock.makefile("rb")
+        for _ in range(3):
+            sock.sendall(request_bytes(either, path="/hello"))
+            assert reader.readline().startswith(b"HTTP/1.1 200")
+            while reader.readline().strip():
+                pass
+            assert reader.read(12) == b"Hello world!"
+
+
+def test_an_http1_client_that_leaves(either):
+    """In the middle of its request, and in the middle of the response."""
+    for request in (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc",
+                    request_bytes(either, path=f"/bytes?n={32 * MIB}")):
+        with open_socket(either, alpn=("http/1.1",)) as sock:
+            sock.sendall(request)
+    either.expect("ConnectionError")
+    wait_no_tasks(either)
+
+
 @pytest.mark.parametrize("cut", [1, 23, 24, 30])
 def test_a_preface_in_two_pieces(servers, cut):
     server = servers(tls=False)
@@ -519,6 +559,15 @@ def test_h2load(server):
     require_tool("h2load")
     output = run("h2load", "-n", "2000", "-c", "10", "-m", "10", f"{server.url}/hello").stdout
     assert "2000 2xx" in output
+
+
+@pytest.mark.parametrize("engine", ["fast", "h2"])
+def test_the_engine(servers, engine):
+    require_tool("h2load")
+    server = servers(tls=True, http2_engine=engine)
+    server.wait_log(f"engine {engine};")
+    output = run("h2load", "-n", "500", "-c", "5", "-m", "10", f"{server.url}/hello").stdout
+    assert "500 2xx" in output
 
 
 @pytest.mark.timeout(120)

@@ -3,8 +3,6 @@
 import hypothesis
 import pytest
 
-from gunicorn_h2.protocol.h2_engine import H2Engine
-
 from .peer import Peer
 
 hypothesis.settings.register_profile(
@@ -13,7 +11,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("modest")
 
 
-@pytest.fixture(params=[H2Engine], ids=["h2"])
+@pytest.fixture(params=["fast", "h2"])
 def engine(request):
     """The engine under test."""
     return request.param

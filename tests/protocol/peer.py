@@ -22,6 +22,7 @@ from hyperframe.frame import (
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.connection import ServerConnection
 from gunicorn_h2.protocol.events import ConnectionTerminated, RequestReceived, RequestRefused, StreamReset
+from gunicorn_h2.protocol.headers import ResponseHead
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -29,6 +30,7 @@ END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, HAS_PRIORITY = 0x4, 0x8, 0x20
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = (
     range(1, 7))
+ENABLE_CONNECT_PROTOCOL = 8
 
 
 def raw(kind, flags=0, stream_id=0, payload=b"", length=None):
@@ -107,8 +109,8 @@ class Peer:
 
     def __init__(self, engine, cut=None, settings=(), setup=True, **config):
         self.now, self.cut = 1000.0, cut
-        self.config = ConnectionConfig(**config)
-        self.core = ServerConnection(self.config, self.now, engine)
+        self.config = ConnectionConfig(engine=engine, **config)
+        self.core = ServerConnection(self.config, self.now)
         self.encoder, self.decoder = Encoder(), Decoder()
         # Whatever table size a test announces, the server may make use of it.
         self.decoder.max_allowed_table_size = 65_536
@@ -154,9 +156,9 @@ class Peer:
     def respond(self, stream, body=b"", extra=(), status=200, end=True, finish=True):
         """Send a response, in one step where it is whole; then have the application call return."""
         if end:
-            self.core.send_response(stream, status, extra, body)
+            self.core.send_response(stream, ResponseHead(status, extra), body)
         else:
-            self.core.send_headers(stream, status, extra, False)
+            self.core.send_headers(stream, ResponseHead(status, extra), False)
             self.core.send_data(stream, body, False)
         if finish:
             self.core.finish(stream, self.now)

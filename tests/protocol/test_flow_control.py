@@ -5,6 +5,7 @@ from hyperframe.frame import DataFrame, HeadersFrame
 
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import DataReceived, StreamWritable
+from gunicorn_h2.protocol.headers import ResponseHead
 
 from .peer import INITIAL_WINDOW_SIZE, PREFACE, data, rst_stream, settings, settings_ack, window_update
 
@@ -75,7 +76,7 @@ def test_ends_that_were_waiting_their_turn_pass_a_shut_window(connect):
     peer = connect([(INITIAL_WINDOW_SIZE, 1_000_000)], stream_buffer_size=1_000_000)
     streams = [peer.open() for _ in range(4)]
     for stream in streams:
-        peer.core.send_headers(stream, 200, [], False)
+        peer.core.send_headers(stream, ResponseHead(200, []), False)
     peer.core.send_data(streams[0], bytes(40_000), True)
     peer.core.send_data(streams[1], bytes(40_000), True)
     peer.core.send_data(streams[2], b"", True)
@@ -113,12 +114,12 @@ def test_a_shrinking_setting_takes_windows_below_zero(connect):
 def test_a_window_that_shrinks_while_data_waits_for_its_turn_is_obeyed(connect, size):
     peer = connect([(INITIAL_WINDOW_SIZE, 1_000)])
     first, second = peer.open(), peer.open()
-    peer.core.send_headers(first, 200, [], False)
+    peer.core.send_headers(first, ResponseHead(200, []), False)
     peer.core.send_data(first, bytes(10), False)
     peer.collect()
     for stream in (first, second):
         if stream is second:
-            peer.core.send_headers(stream, 200, [], False)
+            peer.core.send_headers(stream, ResponseHead(200, []), False)
         peer.core.send_data(stream, b"y" * 100, True)
     peer.core.receive_data(settings((INITIAL_WINDOW_SIZE, size)), peer.now)
     peer.collect()
@@ -197,9 +198,9 @@ def test_credit_comes_back_when_the_application_takes_data(peer):
     stream = peer.open(end=False)
     peer.send(data(1, bytes(16_000)), data(1, bytes(16_000)), data(1, bytes(16_000)))
     assert peer.updates == []
-    peer.core.acknowledge(stream, 16_000)
+    peer.core.acknowledge(stream, 16_000, peer.now)
     assert peer.collect().updates == []
-    peer.core.acknowledge(stream, 32_000)
+    peer.core.acknowledge(stream, 32_000, peer.now)
     assert peer.collect().updates == [(1, 48_000)]
 
 
@@ -208,7 +209,7 @@ def test_a_body_of_any_length_passes(connect):
     stream = peer.open(end=False)
     for _ in range(100):
         peer.send(data(1, bytes(10_000)))
-        peer.core.acknowledge(stream, 10_000)
+        peer.core.acknowledge(stream, 10_000, peer.now)
     peer.send(data(1, b"", end=True))
     assert sum(len(event.data) for event in peer.of(DataReceived)) == 1_000_000
     peer.assert_alive()
@@ -220,7 +221,7 @@ def test_padding_gives_its_credit_back_by_itself(connect):
     for _ in range(2_000):
         peer.send(data(1, b"x", padding=200))
     assert len(peer.of(DataReceived)) == 2_000
-    peer.core.acknowledge(stream, 2_000)
+    peer.core.acknowledge(stream, 2_000, peer.now)
     peer.assert_alive()
 
 
@@ -228,7 +229,7 @@ def test_no_credit_for_a_stream_whose_body_is_complete(connect):
     peer = connect(connection_window_size=65_535)
     stream = peer.open(end=False)
     peer.send(data(1, bytes(16_000)) * 4, data(1, bytes(1_000), end=True, padding=0))
-    peer.core.acknowledge(stream, 65_000)
+    peer.core.acknowledge(stream, 65_000, peer.now)
     peer.collect()
     assert {stream_id for stream_id, _ in peer.updates} == {0}
 
@@ -238,7 +239,7 @@ def test_credit_for_an_unread_body_comes_back_at_the_end(connect):
     for _ in range(10):
         stream = peer.open(end=False)
         peer.send(data(stream.stream_id, bytes(16_000)), data(stream.stream_id, bytes(14_000), end=True))
-        peer.core.send_headers(stream, 200, [], True)
+        peer.core.send_headers(stream, ResponseHead(200, []), True)
         peer.core.finish(stream, peer.now)
         peer.collect()
     peer.assert_alive()
@@ -262,7 +263,7 @@ def test_credit_for_unread_data_of_a_reset_stream_comes_back(connect, by_client)
             peer.send(rst_stream(stream.stream_id))
         else:
             peer.core.reset(stream, ErrorCode.INTERNAL_ERROR)
-        peer.core.acknowledge(stream, 6_000)
+        peer.core.acknowledge(stream, 6_000, peer.now)
         peer.core.finish(stream, peer.now)
         peer.collect()
     assert {stream_id for stream_id, _ in peer.updates} == {0}
@@ -273,7 +274,7 @@ def test_credit_after_the_end_of_the_connection_is_nothing(peer):
     stream = peer.open(end=False)
     peer.send(data(1, b"x"))
     peer.core.receive_eof()
-    peer.core.acknowledge(stream, 1)
+    peer.core.acknowledge(stream, 1, peer.now)
     peer.core.finish(stream, peer.now)
     assert peer.collect().updates == []
 
@@ -300,7 +301,7 @@ def test_a_smaller_window_counts_from_the_acknowledgement(connect):
     peer.assert_alive()
     stream = peer.core.streams[1]
     assert stream.receive_window.available == 100 - 10_000
-    peer.core.acknowledge(stream, 10_000)
+    peer.core.acknowledge(stream, 10_000, peer.now)
     assert peer.collect().updates == [(1, 10_000)]
     peer.send(data(1, bytes(100), end=True))
     peer.assert_alive()

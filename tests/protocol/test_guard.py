@@ -228,7 +228,7 @@ def test_uploads_are_no_control_frames(guarded):
     stream = guarded.core.streams[1]
     for _ in range(20 * CONTROL):
         guarded.send(data(1, b"x"))
-        guarded.core.acknowledge(stream, 1)
+        guarded.core.acknowledge(stream, 1, guarded.now)
     guarded.send(raw(DATA, END_STREAM | PADDED, 1, b"\0"))
     guarded.assert_alive()
 
@@ -241,10 +241,8 @@ def test_a_budget_is_a_token_bucket():
     assert [budget.spend(100.0) for _ in range(5)] == [True] * 4 + [False]
     assert [budget.spend(101.0), budget.spend(102.0), budget.spend(102.0)] == [False, True, False]
     assert [budget.spend(1_000.0) for _ in range(5)] == [True] * 4 + [False]
-    budget.earn(2.5)
-    assert [budget.spend(1_000.0) for _ in range(3)] == [True, True, False]
-    budget.earn(100)
-    assert [budget.spend(1_000.0) for _ in range(5)] == [True] * 4 + [False]
+    assert [budget.spend(1_000.0, earned) for earned in (2.5, 0, 0)] == [True, True, False]
+    assert [budget.spend(1_000.0, earned) for earned in (100, 0, 0, 0, 0)] == [True] * 4 + [False]
 
 
 def test_a_budget_survives_a_clock_that_stands_still():

@@ -19,6 +19,7 @@ from gunicorn_h2.protocol.events import (
     StreamReset,
     TrailersReceived,
 )
+from gunicorn_h2.protocol.headers import ResponseHead
 
 from .peer import (
     HEADER_TABLE_SIZE,
@@ -47,8 +48,8 @@ cut_sizes = st.lists(st.integers(1, 400), min_size=1, max_size=30)
 class Conversation:
     """The h2 library's client, our core, a wire that cuts as it likes, and an application that answers."""
 
-    def __init__(self, engine, config, cut_sizes, client_settings):
-        self.core = ServerConnection(config, 0.0, engine)
+    def __init__(self, config, cut_sizes, client_settings):
+        self.core = ServerConnection(config, 0.0)
         self.client = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         self.client.initiate_connection()
         self.client.update_settings(client_settings)
@@ -88,7 +89,7 @@ class Conversation:
                     self.done.add(stream_id)
             elif isinstance(event, DataReceived):
                 self.bodies[event.stream.stream_id] += event.data
-                self.core.acknowledge(event.stream, len(event.data))
+                self.core.acknowledge(event.stream, len(event.data), 0.0)
                 if event.end_stream:
                     self.done.add(event.stream.stream_id)
 
@@ -119,7 +120,7 @@ class Conversation:
 @given(requests, responses, cut_sizes, st.integers(20, 70_000), st.integers(0, 70_000), st.integers(0, 65_536))
 @settings(max_examples=40)
 def test_conversations_arrive_intact(engine, requests, responses, cut_sizes, window, client_window, table):
-    talk = Conversation(engine, ConnectionConfig(initial_window_size=window, control_budget=100_000), cut_sizes,
+    talk = Conversation(ConnectionConfig(engine=engine, initial_window_size=window, control_budget=100_000), cut_sizes,
                         {SettingCodes.INITIAL_WINDOW_SIZE: client_window, SettingCodes.HEADER_TABLE_SIZE: table})
     talk.exchange()
     for number, (body, has_body, step) in enumerate(requests):
@@ -145,9 +146,9 @@ def test_conversations_arrive_intact(engine, requests, responses, cut_sizes, win
 def answer(core, stream, pieces):
     """Send a response in pieces, or whole where it has one."""
     if len(pieces) == 1:
-        core.send_response(stream, 200, [(b"content-length", b"%d" % len(pieces[0]))], pieces[0])
+        core.send_response(stream, ResponseHead(200, [(b"content-length", b"%d" % len(pieces[0]))]), pieces[0])
     else:
-        core.send_headers(stream, 200, [(b"x-pieces", b"%d" % len(pieces))], False)
+        core.send_headers(stream, ResponseHead(200, [(b"x-pieces", b"%d" % len(pieces))]), False)
         for piece in pieces:
             core.send_data(stream, piece, False)
         core.send_data(stream, b"", True)
@@ -182,7 +183,7 @@ class Wild(Peer):
                 if event.end_stream:
                     self.respond(event.stream, b"answer" * 30)
             elif isinstance(event, DataReceived):
-                self.core.acknowledge(event.stream, len(event.data))
+                self.core.acknowledge(event.stream, len(event.data), self.now)
                 if event.end_stream:
                     self.respond(event.stream, b"thanks")
             elif isinstance(event, TrailersReceived):
@@ -307,7 +308,7 @@ def test_the_valid_conversation_is_valid(engine):
 
 def test_another_librarys_client_hears_no_wrong_frame_after_a_reset(engine):
     """What crossed a reset on the wire is no error to a client either."""
-    talk = Conversation(engine, ConnectionConfig(), [1_000], {})
+    talk = Conversation(ConnectionConfig(engine=engine), [1_000], {})
     talk.exchange()
     talk.client.send_headers(1, fields(), end_stream=True)
     talk.exchange()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gunicorn_h2.protocol.errors import ErrorCode, InvalidResponse
 from gunicorn_h2.protocol.events import StreamReset
-from gunicorn_h2.protocol.headers import CONNECTION_SPECIFIC
+from gunicorn_h2.protocol.headers import FORBIDDEN_IN_RESPONSES, ResponseHead
 
 from .peer import INITIAL_WINDOW_SIZE, Peer, data, rst_stream, window_update
 
@@ -21,14 +21,14 @@ def test_a_head_carries_status_and_fields(peer):
 BAD_FIELDS = [
     (b"x-a", b"1\r\nx-b: 2"), (b"x-a", b"1\r"), (b"x-a", b"1\n"), (b"x-a", b"1\0"), (b"x-a", b"\x7f"),
     (b"x-a", b"\x1b"), (b"X-Upper", b"1"), (b"", b"1"), (b"x a", b"1"), (b"x\r\ny", b"1"), (b":status", b"200"),
-    (b"x:y", b"1"), (b"x\xe9", b"1"), *[(name, b"close") for name in sorted(CONNECTION_SPECIFIC)]]
+    (b"x:y", b"1"), (b"x\xe9", b"1"), *[(name, b"close") for name in sorted(FORBIDDEN_IN_RESPONSES)]]
 
 
 @pytest.mark.parametrize("field", BAD_FIELDS)
 def test_a_bad_field_never_goes_out(peer, field):
     stream = peer.open()
     with pytest.raises(InvalidResponse):
-        peer.core.send_headers(stream, 200, [(b"x-good", b"1"), field], True)
+        peer.core.send_headers(stream, ResponseHead(200, [(b"x-good", b"1"), field]), True)
     assert peer.collect().frames == []
     peer.respond(stream, b"a response may follow")
     assert peer.answers[1].ended
@@ -45,12 +45,12 @@ def test_a_bad_trailer_never_goes_out(peer, field):
 
 def test_interim_responses_come_before_the_head(peer):
     stream = peer.open(end=False)
-    peer.core.send_headers(stream, 100, [], False)
-    peer.core.send_headers(stream, 103, [(b"link", b"</x>")], False)
-    peer.core.send_headers(stream, 103, [(b"link", b"</y>")], False)
+    peer.core.send_headers(stream, ResponseHead(100, []), False)
+    peer.core.send_headers(stream, ResponseHead(103, [(b"link", b"</x>")]), False)
+    peer.core.send_headers(stream, ResponseHead(103, [(b"link", b"</y>")]), False)
     peer.respond(stream, b"x", end=False, finish=False)
-    peer.core.send_headers(stream, 103, [(b"link", b"</late>")], False)
-    peer.core.send_headers(stream, 500, [], True)
+    peer.core.send_headers(stream, ResponseHead(103, [(b"link", b"</late>")]), False)
+    peer.core.send_headers(stream, ResponseHead(500, []), True)
     answer = peer.collect().answers[1]
     assert answer.interim == [[(b":status", b"100")], [(b":status", b"103"), (b"link", b"</x>")],
                               [(b":status", b"103"), (b"link", b"</y>")]]
@@ -106,7 +106,7 @@ def test_data_may_be_a_view(peer, kind):
 
 def test_small_pieces_leave_in_one_frame(peer):
     stream = peer.open()
-    peer.core.send_headers(stream, 200, [], False)
+    peer.core.send_headers(stream, ResponseHead(200, []), False)
     for piece in (b"a", b"bc", b"def"):
         peer.core.send_data(stream, piece, piece == b"def")
     assert [(frame.data, frame.flags) for frame in peer.collect().take(DataFrame)] == [(b"abcdef", {"END_STREAM"})]
@@ -116,7 +116,7 @@ def test_small_pieces_leave_in_one_frame(peer):
 def test_pieces_are_joined_and_cut_to_frames(peer, sizes):
     stream = peer.open()
     pieces = [bytes([number]) * size for number, size in enumerate(sizes)]
-    peer.core.send_headers(stream, 200, [], False)
+    peer.core.send_headers(stream, ResponseHead(200, []), False)
     for piece in pieces:
         peer.core.send_data(stream, piece, piece is pieces[-1])
     frames = peer.collect().take(DataFrame)
@@ -128,7 +128,7 @@ def test_pieces_are_joined_and_cut_to_frames(peer, sizes):
 def test_data_arrives_whatever_the_pieces_and_windows(engine, pieces, window, trailers):
     peer = Peer(engine, settings=[(INITIAL_WINDOW_SIZE, window)])
     stream = peer.open()
-    peer.core.send_headers(stream, 200, [], False)
+    peer.core.send_headers(stream, ResponseHead(200, []), False)
     for piece in pieces:
         peer.core.send_data(stream, piece, False)
     if trailers:
@@ -173,9 +173,9 @@ def test_a_whole_response_is_the_same_in_one_step_and_in_two(connect, size):
         peer = connect()
         stream = peer.open()
         if in_one_step:
-            peer.core.send_response(stream, 200, [(b"x-a", b"1")], bytes(size))
+            peer.core.send_response(stream, ResponseHead(200, [(b"x-a", b"1")]), bytes(size))
         else:
-            peer.core.send_headers(stream, 200, [(b"x-a", b"1")], not size)
+            peer.core.send_headers(stream, ResponseHead(200, [(b"x-a", b"1")]), not size)
             peer.core.send_data(stream, bytes(size), True)
         peer.collect().send(window_update(1, 1), window_update(0, 1))
         assert peer.core.streams == {}
@@ -186,7 +186,7 @@ def test_a_whole_response_is_the_same_in_one_step_and_in_two(connect, size):
 
 def test_a_whole_response_with_a_head_larger_than_a_frame(peer):
     large = [(b"x-%d" % number, b"v%d" % number * 1_000) for number in range(20)]
-    peer.core.send_response(peer.open(), 200, large, b"body")
+    peer.core.send_response(peer.open(), ResponseHead(200, large), b"body")
     answer = peer.collect().answers[1]
     assert (answer.head[1:], answer.body, answer.ended) == (large, b"body", True)
 

@@ -4,8 +4,9 @@ from hyperframe.frame import DataFrame
 
 from gunicorn_h2.protocol.connection import OUTPUT_LIMIT
 from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.headers import RequestHead, ResponseHead
 from gunicorn_h2.protocol.scheduler import Scheduler
-from gunicorn_h2.protocol.stream import ReceiveWindow, Stream
+from gunicorn_h2.protocol.stream import State, Stream
 
 from .peer import INITIAL_WINDOW_SIZE, ping, window_update
 
@@ -17,7 +18,7 @@ def order(peer):
 
 def queue(peer, stream, size, end=True):
     """Have a response in the queue without sending any of it yet."""
-    peer.core.send_headers(stream, 200, [], False)
+    peer.core.send_headers(stream, ResponseHead(200, []), False)
     peer.core.send_data(stream, bytes(size), end)
 
 
@@ -68,7 +69,7 @@ def test_answers_to_the_peer_do_not_wait_for_data(connect):
 
 
 def make_stream(stream_id):
-    return Stream(stream_id, 65_535, ReceiveWindow(65_535, 65_535))
+    return Stream(stream_id, RequestHead(b"GET", b"https", b"", b"/", []), State.HALF_CLOSED_REMOTE, 65_535, 65_535)
 
 
 def test_a_stream_has_one_turn():
@@ -82,7 +83,7 @@ def test_a_closed_stream_loses_its_turn():
     scheduler, (first, second) = Scheduler(), (make_stream(1), make_stream(3))
     scheduler.add(first)
     scheduler.add(second)
-    first.local_closed = True
+    first.state = State.CLOSED
     assert scheduler.waiting() == [second]
     assert [scheduler.next(), scheduler.next()] == [second, None]
 
@@ -95,4 +96,5 @@ def test_nothing_is_left_of_a_stream_that_was_reset(connect):
     peer.core.reset(stream, ErrorCode.CANCEL)
     peer.send(window_update(1, 1_000))
     assert order(peer) == []
-    assert (peer.core.streams, peer.core.blocked, stream.queued) == ({}, {}, 0)
+    assert (peer.core.streams, stream.queued) == ({}, 0)
+    assert peer.core.next_deadline() == peer.now + peer.config.idle_timeout

@@ -5,6 +5,7 @@ from hyperframe.frame import DataFrame, HeadersFrame
 
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import DataReceived, RequestReceived
+from gunicorn_h2.protocol.headers import ResponseHead
 
 from .peer import (
     INITIAL_WINDOW_SIZE,
@@ -81,7 +82,8 @@ def test_credit_for_the_rest_of_a_body_comes_before_the_end(peer, extra, sent, r
     assert last == len(peer.frames) - 1
     for _ in range(6):
         peer.send(data(1, bytes(16_000)))
-    assert peer.core.receive_window.available >= peer.core.receive_window.size // 2
+    credit = 65_535 + sum(increment for stream_id, increment in peer.updates if not stream_id)
+    assert credit - sent - 6 * 16_000 >= peer.config.connection_window_size // 2 - 983_041
     peer.assert_alive()
 
 
@@ -89,6 +91,17 @@ def test_credit_stays_within_what_a_window_may_hold(peer):
     for _ in range(5):
         peer.respond(peer.open(end=False), b"early")
     assert sum(increment for stream_id, increment in peer.updates if not stream_id) <= 2**31 - 1 - 65_535
+    peer.assert_alive()
+
+
+def test_credit_leaves_room_for_our_settings(connect):
+    """Their acknowledgement moves the window by their size (section 6.9.2)."""
+    peer = connect(setup=False, initial_window_size=2**31 - 1)
+    peer.send(PREFACE, settings())
+    peer.respond(peer.open(end=False), b"early", finish=False)
+    granted = sum(increment for stream_id, increment in peer.updates if stream_id)
+    assert 65_535 + granted + (2**31 - 1 - 65_535) <= 2**31 - 1
+    peer.send(settings_ack())
     peer.assert_alive()
 
 
@@ -197,7 +210,8 @@ def test_a_reset_ends_both_directions(peer):
     peer.send(rst_stream(1, 5))
     assert (peer.aborted, stream.queued) == ([(1, 5)], 0)
     peer.take()
-    for act in (lambda: peer.core.send_headers(stream, 200, [], True), lambda: peer.core.send_data(stream, b"x", True),
+    for act in (lambda: peer.core.send_headers(stream, ResponseHead(200, []), True),
+                lambda: peer.core.send_data(stream, b"x", True),
                 lambda: peer.core.send_trailers(stream, []), lambda: peer.core.reset(stream, CANCEL)):
         act()
         assert peer.collect().frames == []
@@ -389,7 +403,9 @@ def test_a_request_carries_its_fields(peer):
     peer.send(peer.headers(1, section, end=False))
     request, = peer.of(RequestReceived)
     assert not request.end_stream
-    assert request.stream.head[:4] == (b"PUT", b"https", b"example.org:8443", b"/p?q=%20")
+    head = request.stream.head
+    assert (head.method, head.scheme, head.authority, head.path) == (
+        b"PUT", b"https", b"example.org:8443", b"/p?q=%20")
     assert request.stream.head.fields == section[4:]
 
 

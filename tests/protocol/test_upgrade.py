@@ -231,7 +231,7 @@ def test_a_body_takes_nothing_from_the_windows(upgrade):
     peer.send(PREFACE, settings(), settings_ack())
     (received,) = peer.of(DataReceived)
     peer.take()
-    peer.core.acknowledge(received.stream, 60_000)
+    peer.core.acknowledge(received.stream, 60_000, peer.now)
     peer.respond(received.stream, b"thanks")
     assert peer.updates == []
     stream = peer.open(end=False, method=b"POST")

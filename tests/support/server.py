@@ -19,6 +19,7 @@ BOOT_TIMEOUT = 20
 TROUBLE = re.compile(r"Traceback \(most recent call last\)|\[CRITICAL\]|was sent SIG(KILL|SEGV|ABRT|BUS)|Fatal Python")
 
 WSGI_APPS = {"flask": "tests.apps.flask_app:app", "wsgi": "tests.apps.wsgi_app:app"}
+ASGI_APPS = {"flask": "tests.apps.wsgi_bridge:flask", "wsgi": "tests.apps.wsgi_bridge:wsgi"}
 
 
 class WorkerKind(NamedTuple):
@@ -40,10 +41,12 @@ WORKERS = {
 }
 
 # On request only (--worker builtin): Gunicorn's own worker shows which tests the built-in HTTP/2 fails, and only
-# Gunicorn 25 has an eventlet worker.
+# Gunicorn 25 has an eventlet worker. ASGIWorker serves the WSGI applications over a bridge: all that tests say of the
+# wire must hold there, too; what they say of WSGI itself (TLS in the environ, the codes of exceptions) does not.
 REFERENCE_WORKERS = {
     "builtin": WorkerKind("gthread", ("--http-protocols", "h2,h1")),
     "eventlet": WorkerKind("gunicorn_h2.EventletWorker"),
+    "asgi": WorkerKind("gunicorn_h2.ASGIWorker", ("--threads", "1"), ASGI_APPS),
 }
 
 # The prologue ties the master's life to the test run's; the epilogue logs a line once a worker can serve.

@@ -1,0 +1,122 @@
+"""Response heads: the rules that WSGI and ASGI share, what the server itself answers, and the Date field."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterable
+from typing import Any, NamedTuple
+
+from gunicorn.http import errors
+from gunicorn.util import http_date
+
+from gunicorn_h2.protocol.errors import InvalidResponse
+from gunicorn_h2.protocol.headers import FORBIDDEN_IN_RESPONSES, Fields, ResponseHead
+
+__all__ = ["REASONS", "PreparedHead", "ResponseHeads", "log_headers", "refusal_status"]
+
+# What Gunicorn raises for a client's request, and what it answers over HTTP/1.
+_REFUSALS: tuple[tuple[type[Exception], int], ...] = (
+    (errors.LimitRequestLine, 414),
+    (errors.LimitRequestHeaders, 431),
+    (errors.ExpectationFailed, 417),
+    (errors.ForbiddenProxyRequest, 403),
+    (errors.ConfigurationProblem, 500),
+)
+REASONS = {
+    400: "Bad Request",
+    403: "Forbidden",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+}
+_MAX_HEADS = 512
+_MAX_FIELDS_SIZE = 4096
+
+
+def refusal_status(error: Exception) -> int:
+    """The status that answers a request which Gunicorn's rules refuse."""
+    return next((status for kind, status in _REFUSALS if isinstance(error, kind)), 400)
+
+
+class PreparedHead(NamedTuple):
+    """A response's head as it goes out, and what is to be known of it."""
+
+    head: ResponseHead
+    content_length: int | None
+    """What the application declared."""
+    headers: list[Any]
+    """The headers as hooks and logs see them; to be copied where it goes to others."""
+
+
+class ResponseHeads:
+    """Makes response heads, and remembers those that applications repeat; one for a worker.
+
+    A head holds the Date, so what is remembered is good for a second. Threads may race here: the worst
+    that comes of it is a head made twice, or a Date of the second before.
+    """
+
+    def __init__(self, server: bytes) -> None:
+        """`server` is the value of the Server field where the application gives none."""
+        self._server = server
+        self._second = 0
+        self._date = b""
+        self._prepared: dict[Hashable, PreparedHead] = {}
+
+    def find(self, key: Hashable) -> PreparedHead | None:
+        """The head that was prepared for `key` in this second. Raises TypeError for a key without a hash."""
+        second = int(time.time())
+        if second != self._second:
+            self._prepared = {}
+            self._date = http_date(second).encode("ascii")
+            self._second = second
+        return self._prepared.get(key)
+
+    def prepare(
+        self, key: Hashable | None, status: int, fields: Fields, content_length: int | None, headers: list[Any]
+    ) -> PreparedHead:
+        """Make a head of fields in lower case, and remember it where there is a key; `find` was called before.
+
+        Raises InvalidResponse for a field that must not go out.
+        """
+        prepared = PreparedHead(self.make(status, fields), content_length, headers)
+        if key is not None and sum(len(name) + len(value) for name, value in fields) <= _MAX_FIELDS_SIZE:
+            if len(self._prepared) >= _MAX_HEADS:
+                self._prepared = {}
+            self._prepared[key] = prepared
+        return prepared
+
+    def make(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> ResponseHead:
+        """Complete a response's fields.
+
+        Fields of a connection do not go out (RFC 9113 section 8.2.2), nor does Content-Length with a 204
+        (RFC 9110 section 8.6); Server and Date are added where they are missing. Raises InvalidResponse.
+        """
+        kept = [
+            field
+            for field in fields
+            if field[0] not in FORBIDDEN_IN_RESPONSES and (status != 204 or field[0] != b"content-length")
+        ]
+        lengths = [value for name, value in kept if name == b"content-length"]
+        if lengths and (len(lengths) > 1 or not lengths[0].isdigit()):
+            # RFC 9110 section 8.6: one, of digits.
+            raise InvalidResponse(f"content-length is {b', '.join(lengths)!r}")
+        names = {name for name, _ in kept}
+        if b"server" not in names:
+            kept.append((b"server", self._server))
+        if b"date" not in names:
+            self.find(None)
+            kept.append((b"date", self._date))
+        return ResponseHead(status, kept)
+
+    def error(self, status: int) -> tuple[ResponseHead, bytes]:
+        """The head and the body of an error; it tells the client the status and no more."""
+        body = f"{status} {REASONS[status]}\n".encode()
+        fields = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+        return self.make(status, fields), body
+
+
+def log_headers(head: ResponseHead) -> list[tuple[str, str]]:
+    """The fields of a head as text, for hooks and logs."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.fields]

@@ -1,0 +1,114 @@
+"""The ASGI scope: made once for a connection and a request head, copied for every request that has it.
+
+Limits and the policy for headers are Gunicorn's: a head with a field that the policy looks at, or
+beyond a limit, is left to Gunicorn's code, which drops fields, believes a proxy, or refuses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+from gunicorn_h2.drivers.asyncio_driver import AsyncHttp2Connection
+from gunicorn_h2.protocol.headers import Fields, RequestHead
+from gunicorn_h2.protocol.stream import Stream
+
+from .request import StreamRequest, joined_fields, policy_names
+
+__all__ = ["ScopeFactory", "ScopeTemplate"]
+
+
+class ScopeTemplate:
+    """What the scopes of all requests with one head share."""
+
+    __slots__ = ("_fields", "_incremental", "_shared", "_urgency", "method")
+
+    def __init__(self, shared: dict[str, Any], fields: Fields, head: RequestHead) -> None:
+        self.method: str = shared["method"]
+        self._shared = shared
+        self._fields = fields
+        self._urgency, self._incremental = head.priority
+
+    def make(self, stream: Stream, state: dict[str, Any]) -> dict[str, Any]:
+        """The scope of one request. Nothing in it that can be changed is shared, but for what `state` holds."""
+        scope = self._shared.copy()
+        scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
+        scope["headers"] = self._fields.copy()
+        scope["state"] = state.copy()
+        scope["extensions"] = {
+            "http.response.early_hint": {},
+            "http.response.trailers": {},
+            "http.request.trailers": {},
+            "http.response.priority": {
+                "weight": stream.weight,
+                "depends_on": stream.depends_on,
+                "urgency": self._urgency,
+                "incremental": self._incremental,
+            },
+        }
+        return scope
+
+
+class ScopeFactory:
+    """Makes templates for one worker."""
+
+    def __init__(self, cfg: Any, blank: StreamRequest) -> None:
+        """`blank` is the request without contents that others are made from."""
+        self._blank = blank
+        self._decided = policy_names(cfg)
+        self._root_path = cfg.root_path or ""
+        self._scheme = b"https" if cfg.is_ssl else b"http"
+        self._max_line, self._max_fields = cfg.limit_request_line, cfg.limit_request_fields
+        self._max_field_size = cfg.limit_request_field_size or float("inf")
+
+    def template(self, head: RequestHead, connection: AsyncHttp2Connection) -> ScopeTemplate:
+        """Make the template of a head. Raises Gunicorn's errors for what its limits and its policy refuse."""
+        if connection.context is None:
+            connection.context = self._of_connection(connection)
+        raw_path, _, query = head.path.partition(b"?")
+        path = raw_path.decode("latin-1")
+        fields = joined_fields(head)
+        shared: dict[str, Any] = connection.context.copy()
+        shared["method"] = head.method.decode("latin-1").upper()
+        shared["path"] = unquote(path) if "%" in path else path
+        shared["raw_path"] = raw_path
+        shared["query_string"] = query
+        if self._concerns_gunicorn(head, fields):
+            request = self._blank.of(head, connection.peer, 0)
+            shared["scheme"] = request.scheme
+            fields = _kept(fields, request)
+        return ScopeTemplate(shared, fields, head)
+
+    def _of_connection(self, connection: AsyncHttp2Connection) -> dict[str, Any]:
+        """What the scopes of a connection's requests have in common."""
+        server = connection.server
+        return {
+            "type": "http",
+            "http_version": "2",
+            "scheme": "https" if connection.transport.tls else "http",
+            "root_path": self._root_path,
+            "client": _host_and_port(connection.peer),
+            "server": _host_and_port(server) or ((server or None) and (server, None)),
+        }
+
+    def _concerns_gunicorn(self, head: RequestHead, fields: Fields) -> bool:
+        """Whether Gunicorn's code has to decide anything."""
+        if head.scheme != self._scheme or len(fields) > self._max_fields or 0 < self._max_line < len(head.path):
+            return True
+        types = 0
+        for name, value in fields:
+            types += name == b"content-type"
+            if name in self._decided or b"_" in name or len(name) + len(value) + 4 > self._max_field_size:
+                return True
+        return types > 1
+
+
+def _kept(fields: Fields, request: StreamRequest) -> Fields:
+    """The fields that Gunicorn's policy has not dropped."""
+    names = {name for name, _ in request.headers}
+    return [field for field in fields if b"_" not in field[0] or field[0].decode("latin-1").upper() in names]
+
+
+def _host_and_port(address: Any) -> tuple[str, int] | None:
+    """ASGI's form of an internet address; None for others."""
+    return tuple(address[:2]) if isinstance(address, tuple) else None

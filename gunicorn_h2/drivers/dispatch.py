@@ -1,0 +1,92 @@
+"""What a connection does with the core's events, however its applications wait."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.connection import ServerConnection
+from gunicorn_h2.protocol.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RequestReceived,
+    RequestRefused,
+    StreamReset,
+    StreamWritable,
+    TrailersReceived,
+)
+from gunicorn_h2.protocol.windows import WindowBudget
+
+from .log import Log
+
+__all__ = ["EventDispatcher"]
+
+
+class EventDispatcher(ABC):
+    """The base of a driver's connections: a core, and a channel in `stream.context` for each request."""
+
+    def __init__(
+        self, config: ConnectionConfig, peer: object, clock: Callable[[], float], log: Log, window_budget: WindowBudget
+    ) -> None:
+        """`clock` tells the time in seconds; deadlines are on it. `window_budget` is all connections'."""
+        self.now = clock
+        self.core = ServerConnection(config, clock(), window_budget)
+        self.peer = peer
+        self.read_timeout = config.stream_timeout or None
+        """Seconds an application waits for the next piece of a body; None: for ever."""
+        self._log = log
+
+    @abstractmethod
+    def start(self, request: RequestReceived) -> None:
+        """Run the application for a new request."""
+
+    @abstractmethod
+    def note_refusal(self, refusal: RequestRefused) -> None:
+        """Have the application layer log a request that the core has answered itself."""
+
+    def dispatch(self) -> None:
+        """Pass on what has happened in the core."""
+        for event in self.core.events():
+            if type(event) is RequestReceived:
+                self.start(event)
+            else:
+                _REACTIONS[type(event)](self, event)
+
+    def _on_data(self, event: DataReceived) -> None:
+        event.stream.context.deliver(event.data, event.end_stream)
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        event.stream.context.deliver_trailers(event.fields)
+
+    def _on_reset(self, event: StreamReset) -> None:
+        stream = event.stream
+        self._log.debug("HTTP/2 stream %d was reset: %s", stream.stream_id, event.reason)
+        if stream.context is not None and stream.context.abort(event.code, event.reason):
+            self.core.finish(stream, self.now())
+
+    def _on_writable(self, event: StreamWritable) -> None:
+        # Of a request whose call has returned, data may still be queued.
+        if event.stream.context is not None:
+            event.stream.context.wake()
+
+    def _on_refused(self, event: RequestRefused) -> None:
+        self._log.debug("HTTP/2 request %d from %s refused: %s", event.stream_id, self.peer, event.reason)
+        if event.status:
+            self.note_refusal(event)
+
+    def _on_terminated(self, event: ConnectionTerminated) -> None:
+        if event.code:
+            self._log.warning("HTTP/2 connection from %s closed with %s: %s", self.peer, event.code.name, event.reason)
+
+
+_REACTIONS: dict[type[Event], Callable[[EventDispatcher, Any], None]] = {
+    DataReceived: EventDispatcher._on_data,
+    TrailersReceived: EventDispatcher._on_trailers,
+    StreamReset: EventDispatcher._on_reset,
+    StreamWritable: EventDispatcher._on_writable,
+    RequestRefused: EventDispatcher._on_refused,
+    ConnectionTerminated: EventDispatcher._on_terminated,
+}

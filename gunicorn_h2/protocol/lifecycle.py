@@ -1,0 +1,195 @@
+"""The life of a connection: its phases, what leads from one to the next, and the deadline of each.
+
+Setup ends with the client's first SETTINGS (RFC 9113 section 3.4). A graceful end (section 6.8) sends
+two GOAWAY frames: the first names stream 2^31-1, the final one the last stream that will be served, and
+between them lies a PING's round trip. Clients built on the h2 library take any frame that follows a
+GOAWAY for an error, and so lose the responses they wait for. So the first GOAWAY goes out with the end
+of a response, when no other stream is open, or to a connection that has been idle; where there is no
+such moment within `drain_timeout`, then.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum, auto
+
+from . import frames
+from .config import ConnectionConfig
+from .errors import ErrorCode
+from .outbox import Outbox
+from .streams import StreamTable
+
+__all__ = ["Lifecycle", "Phase", "Trigger"]
+
+_SHUTDOWN_PING = b"shutdown"
+
+
+class Phase(Enum):
+    """Where a connection stands in its life."""
+
+    SETUP = auto()
+    """The client's preface or its first SETTINGS are still to come."""
+    OPEN = auto()
+    AWAITING_IDLE = auto()
+    """Shutting down: waiting for a moment without streams before the first GOAWAY."""
+    GOING_AWAY = auto()
+    """The first GOAWAY is out; streams that crossed it on the way are still accepted."""
+    DRAINING = auto()
+    """The final GOAWAY is out; its last stream and those before it may finish."""
+    CLOSED = auto()
+
+
+class Trigger(Enum):
+    """What leads from one phase to another."""
+
+    SETTINGS = auto()
+    """The client's first SETTINGS have come."""
+    SHUTDOWN = auto()
+    """The driver wants the connection to end."""
+    IDLE = auto()
+    """The last stream has ended."""
+    DEADLINE = auto()
+    """The phase's deadline has passed."""
+    PING_ACK = auto()
+    """The PING of the shutdown has come back."""
+
+
+# What ends a connection, `ServerConnection` decides: failures, which may come in every phase, among them
+# deadlines in SETUP and OPEN, and a DRAINING connection without streams.
+_TRANSITIONS: dict[tuple[Phase, Trigger], Phase] = {
+    (Phase.SETUP, Trigger.SETTINGS): Phase.OPEN,
+    (Phase.OPEN, Trigger.SHUTDOWN): Phase.AWAITING_IDLE,
+    (Phase.AWAITING_IDLE, Trigger.IDLE): Phase.GOING_AWAY,
+    (Phase.AWAITING_IDLE, Trigger.DEADLINE): Phase.GOING_AWAY,
+    (Phase.GOING_AWAY, Trigger.PING_ACK): Phase.DRAINING,
+    (Phase.GOING_AWAY, Trigger.DEADLINE): Phase.DRAINING,
+}
+
+
+_GOING_AWAY = (Phase.GOING_AWAY, Phase.DRAINING, Phase.CLOSED)
+
+
+class Lifecycle:
+    """The phase of one connection, and its deadline in seconds on the driver's clock."""
+
+    __slots__ = (
+        "closed",
+        "deadline",
+        "had_streams",
+        "idle_since",
+        "peer_going_away",
+        "phase",
+        "_config",
+        "_outbox",
+        "_ping_pending",
+        "_shutdown_requested",
+        "_streams",
+    )
+
+    def __init__(self, config: ConnectionConfig, outbox: Outbox, streams: StreamTable, now: float) -> None:
+        self.phase = Phase.SETUP
+        self.closed = False
+        """Whether the phase is CLOSED."""
+        self.deadline = now + (config.setup_timeout or math.inf)
+        """When `Trigger.DEADLINE` is due; infinite for never."""
+        self.idle_since: float | None = now
+        """Since when there has been no open stream."""
+        self.had_streams = False
+        self.peer_going_away = False
+        """Whether the client will open no more streams."""
+        self._config = config
+        self._outbox = outbox
+        self._streams = streams
+        self._ping_pending = False
+        self._shutdown_requested = False
+
+    @property
+    def going_away(self) -> bool:
+        """Whether a GOAWAY is out."""
+        return self.phase in _GOING_AWAY
+
+    def move(self, trigger: Trigger, now: float) -> None:
+        """Follow a trigger to the next phase, if it leads to one, and send what belongs to its beginning."""
+        phase = _TRANSITIONS.get((self.phase, trigger))
+        if phase is None:
+            return
+        self.phase = phase
+        self.deadline = self._deadline_of(phase, now)
+        if phase is Phase.AWAITING_IDLE and self.deadline <= now:
+            self.move(Trigger.DEADLINE, now)
+        elif phase is Phase.GOING_AWAY:
+            self._ping_pending = True
+            # The PING goes first: behind a GOAWAY the h2 library would take it for an error.
+            self._outbox.put(frames.ping(_SHUTDOWN_PING))
+            self._outbox.put(frames.goaway(frames.LARGEST_STREAM_ID, ErrorCode.NO_ERROR))
+        elif phase is Phase.DRAINING:
+            self._streams.final_stream_id = self._streams.last_stream_id
+            self._outbox.put(frames.goaway(self._streams.last_stream_id, ErrorCode.NO_ERROR))
+
+    def complete_setup(self, now: float) -> None:
+        """The client's first SETTINGS have come."""
+        # Stream 1 may be open already, by an upgrade.
+        self.idle_since = None if self._streams.open else now
+        self.move(Trigger.SETTINGS, now)
+        if self._shutdown_requested:
+            self.move(Trigger.SHUTDOWN, now)
+
+    def shutdown(self, now: float) -> None:
+        """The driver wants the connection to end."""
+        if self.phase is Phase.SETUP:
+            # A client that is silent for so long has nothing to lose.
+            self._shutdown_requested = True
+            self.deadline = min(self.deadline, now + self._config.drain_timeout)
+        else:
+            self.move(Trigger.SHUTDOWN, now)
+
+    def receive_ping_ack(self, payload: bytes, now: float) -> None:
+        """A PING of ours came back."""
+        if self._ping_pending and payload == _SHUTDOWN_PING:
+            self._ping_pending = False
+            self.move(Trigger.PING_ACK, now)
+
+    def busy(self) -> None:
+        """A stream was opened."""
+        self.idle_since = None
+        self.had_streams = True
+        if self.phase is Phase.OPEN:
+            self.deadline = math.inf
+
+    def note_idle(self, now: float) -> Phase | None:
+        """There is no open stream; return the phase that ends with that, the connection with it, or None."""
+        if self.idle_since is None:
+            self.idle_since = now
+            if self.phase is Phase.OPEN:
+                self.deadline = self._idle_deadline()
+            else:
+                self.move(Trigger.IDLE, now)
+        if self.phase is Phase.DRAINING:
+            return Phase.DRAINING
+        if self.phase is Phase.AWAITING_IDLE or self.phase is Phase.GOING_AWAY:
+            return None
+        if self.peer_going_away or (self.phase is Phase.OPEN and self.had_streams and not self._config.idle_timeout):
+            return Phase.OPEN
+        return None
+
+    def close(self) -> None:
+        """The connection is over."""
+        self.phase = Phase.CLOSED
+        self.closed = True
+        self.deadline = math.inf
+
+    def _deadline_of(self, phase: Phase, now: float) -> float:
+        config = self._config
+        if phase is Phase.OPEN:
+            return self._idle_deadline()
+        if phase is Phase.AWAITING_IDLE:
+            return (now if self.idle_since is None else self.idle_since) + config.drain_timeout
+        return now + config.drain_timeout if phase is Phase.GOING_AWAY else math.inf
+
+    def _idle_deadline(self) -> float:
+        if self.idle_since is None:
+            return math.inf
+        timeout = self._config.idle_timeout
+        if not timeout and not self.had_streams:
+            timeout = self._config.setup_timeout or math.inf
+        return self.idle_since + timeout

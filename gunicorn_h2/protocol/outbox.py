@@ -1,0 +1,246 @@
+"""What goes to the peer: control frames and heads at once, data by turns, within windows and a bounded output.
+
+The outbox owns the peer's windows, the streams' turns and the octets that wait to be written. What the
+end of a response means, and how trailers are encoded, it asks its owner.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Protocol
+
+from . import frames
+from .errors import ConnectionFailure, ErrorCode, StreamFailure
+from .events import Event, StreamWritable
+from .guard import Guard
+from .scheduler import Scheduler
+from .stream import Stream
+
+__all__ = ["Outbox"]
+
+
+class OutboxOwner(Protocol):
+    """What the outbox asks of its connection."""
+
+    def end_response(self, stream: Stream) -> None:
+        """The next frame ends the stream; what must go out before it may be put now."""
+
+    def encode_trailers(self, stream: Stream) -> bytes:
+        """The header block of the stream's trailers."""
+
+
+class Outbox:
+    """The sending end of one connection's octets."""
+
+    __slots__ = (
+        "blocked",
+        "initial_window_size",
+        "max_frame_size",
+        "window",
+        "_events",
+        "_guard",
+        "_high_mark",
+        "_octets",
+        "_pending",
+        "_scheduler",
+        "_shown",
+        "_stall_timeout",
+    )
+
+    def __init__(self, high_mark: int, stall_timeout: float, guard: Guard, events: list[Event]) -> None:
+        """`high_mark` is how many octets a stream may queue before its application waits."""
+        self.window = frames.DEFAULT_WINDOW_SIZE
+        """What the connection may send (RFC 9113 section 6.9)."""
+        self.initial_window_size = frames.DEFAULT_WINDOW_SIZE
+        """What a new stream may send."""
+        self.max_frame_size = frames.DEFAULT_MAX_FRAME_SIZE
+        """The largest frame payload that the peer accepts."""
+        self.blocked: dict[int, float] = {}
+        """Streams with data to send and no window for it, by the time of their last progress; the oldest first."""
+        self._high_mark = high_mark
+        self._stall_timeout = stall_timeout or math.inf
+        self._guard = guard
+        self._events = events
+        self._scheduler = Scheduler()
+        self._octets: list[bytes | memoryview] = []
+        self._pending = 0
+        self._shown = 0
+
+    # Octets
+
+    def put(self, octets: bytes) -> None:
+        """Add whole frames."""
+        self._octets.append(octets)
+        self._pending += len(octets)
+
+    def put_first(self, octets: bytes) -> None:
+        """Add octets in front of everything else."""
+        self._octets.insert(0, octets)
+        self._pending += len(octets)
+
+    def put_headers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
+        """Add a header block: a HEADERS frame, and CONTINUATIONs where the peer's frames are smaller (section 6.2)."""
+        size, limit = len(block), self.max_frame_size
+        flags = frames.END_STREAM if end_stream else 0
+        if size <= limit:
+            self.put(frames.frame(frames.HEADERS, flags | frames.END_HEADERS, stream_id, block))
+            return
+        self.put(frames.frame(frames.HEADERS, flags, stream_id, block[:limit]))
+        for start in range(limit, size, limit):
+            flags = frames.END_HEADERS if start + limit >= size else 0
+            self.put(frames.frame(frames.CONTINUATION, flags, stream_id, block[start : start + limit]))
+
+    def put_data(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
+        """Add a DATA frame; the caller has seen to the windows and the frame size."""
+        size = len(data)
+        flags = frames.END_STREAM if end_stream else 0
+        self._octets += (frames.pack_header(size >> 8, size & 0xFF, frames.DATA, flags, stream.stream_id), data)
+        self._pending += size + frames.FRAME_HEADER_SIZE
+        stream.send_window -= size
+        self.window -= size
+        self._guard.sent_octets += size
+
+    def put_response(self, stream: Stream, block: bytes, data: bytes) -> None:
+        """Add a response of one HEADERS and one DATA frame; the caller has seen to the windows and the frame sizes."""
+        head, size, stream_id = len(block), len(data), stream.stream_id
+        self._octets += (
+            frames.pack_header(head >> 8, head & 0xFF, frames.HEADERS, frames.END_HEADERS, stream_id),
+            block,
+            frames.pack_header(size >> 8, size & 0xFF, frames.DATA, frames.END_STREAM, stream_id),
+            data,
+        )
+        self._pending += head + size + 2 * frames.FRAME_HEADER_SIZE
+        self.window -= size
+        self._guard.sent_octets += size
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there are octets to write, or streams with something to send."""
+        return self._pending > 0 or self._scheduler.busy
+
+    def take(self) -> bytes:
+        """Take the octets to write."""
+        octets = self._octets
+        if not octets:
+            return b""
+        data = b"".join(octets)
+        octets.clear()
+        self._pending = self._shown = 0
+        return data
+
+    def show(self) -> bytes:
+        """The octets that came in since they were last shown or taken; they stay."""
+        if self._shown == len(self._octets):
+            return b""
+        octets = b"".join(self._octets[self._shown :])
+        self._octets[self._shown :] = [octets]
+        self._shown = len(self._octets)
+        return octets
+
+    def retract(self) -> None:
+        """Take back what was shown last: it must not be written."""
+        self._shown -= 1
+        self._pending -= len(self._octets.pop())
+
+    # Windows
+
+    def open_window(self, increment: int) -> None:
+        """The peer gave the connection credit. Raises ConnectionFailure."""
+        if not increment:
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 on the connection")
+        self.window += increment
+        if self.window > frames.LARGEST_WINDOW:
+            raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflows")
+
+    def open_stream_window(self, stream: Stream, increment: int) -> None:
+        """The peer gave a stream credit. Raises StreamFailure."""
+        if not increment:
+            raise StreamFailure(stream.stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+        if stream.send_window + increment > frames.LARGEST_WINDOW:
+            raise StreamFailure(stream.stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the stream's window overflows")
+        stream.send_window += increment
+        if stream.sendable:
+            self._scheduler.add(stream)
+
+    def resize_windows(self, size: int, streams: Iterable[Stream]) -> None:
+        """SETTINGS_INITIAL_WINDOW_SIZE moves open streams' windows too, below zero if need be (section 6.9.2)."""
+        change = size - self.initial_window_size
+        self.initial_window_size = size
+        for stream in streams:
+            stream.send_window += change
+            if stream.send_window > frames.LARGEST_WINDOW:
+                raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE overflows a window")
+            if stream.sendable:
+                self._scheduler.add(stream)
+
+    # Data
+
+    def queue(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
+        """Queue response data for a stream, and its end."""
+        if data:
+            stream.queue.append(data)
+            stream.queued += len(data)
+            if stream.queued > self._high_mark:
+                stream.above_high_mark = True
+        if end_stream:
+            stream.end_queued = True
+        # With its window shut it gets a turn all the same: there its wait begins to count.
+        if data or end_stream:
+            self._scheduler.add(stream)
+
+    def stall_deadline(self) -> float:
+        """When the stream that has waited longest for a window is to be reset."""
+        for since in self.blocked.values():
+            return since + self._stall_timeout
+        return math.inf
+
+    def fill(self, limit: int, now: float, owner: OutboxOwner) -> None:
+        """Turn queued data into frames until the output holds `limit` octets or nothing may go."""
+        while self._scheduler.busy and self._pending < limit:
+            stream = self._scheduler.next()
+            if stream is None:
+                return
+            if stream.queued and stream.send_window <= 0:
+                self.blocked.setdefault(stream.stream_id, now)
+            elif stream.queued and self.window <= 0:
+                self._wait_for_window(stream, now, owner)
+                return
+            else:
+                self._send_frame(stream, now, owner)
+
+    def _wait_for_window(self, stream: Stream, now: float, owner: OutboxOwner) -> None:
+        """Data is stuck, but the ends of streams need no window (section 6.9.1)."""
+        turns = [stream, *self._scheduler.waiting()]
+        while self._scheduler.next() is not None:
+            pass
+        for waiting in turns:
+            if waiting.queued:
+                self.blocked.setdefault(waiting.stream_id, now)
+                self._scheduler.add(waiting)
+            else:
+                self._send_frame(waiting, now, owner)
+
+    def _send_frame(self, stream: Stream, now: float, owner: OutboxOwner) -> None:
+        size = min(stream.queued, stream.send_window, self.window, self.max_frame_size)
+        data = stream.take(size) if stream.queued else b""
+        ends = stream.end_queued and not stream.queued
+        trailers = ends and stream.trailers is not None
+        if ends:
+            owner.end_response(stream)
+        if data or not trailers:
+            self.put_data(stream, data, ends and not trailers)
+        if trailers:
+            self.put_headers(stream.stream_id, owner.encode_trailers(stream), True)
+        self._note_progress(stream, now)
+
+    def _note_progress(self, stream: Stream, now: float) -> None:
+        self.blocked.pop(stream.stream_id, None)
+        if stream.queued:
+            if stream.send_window > 0:
+                self._scheduler.add(stream)
+            else:
+                self.blocked[stream.stream_id] = now
+        if stream.above_high_mark and stream.queued * 2 <= self._high_mark:
+            stream.above_high_mark = False
+            self._events.append(StreamWritable(stream))

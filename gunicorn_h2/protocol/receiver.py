@@ -1,0 +1,331 @@
+"""What each frame of the peer's means: the sink of the reader.
+
+One method a frame type. A method raises ConnectionFailure or StreamFailure and leaves the consequences
+to the one place that catches them. What a frame costs is charged before anything is done for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import frames
+from .config import ConnectionConfig
+from .errors import ConnectionFailure, ErrorCode, RequestRefusal, StreamFailure
+from .events import DataReceived, Event, RequestReceived, RequestRefused, TrailersReceived
+from .guard import Guard
+from .headers import Fields, MalformedRequest, RequestHead, ResponseHead, check_trailers
+from .heads import HeadCache
+from .inflow import Inflow
+from .lifecycle import Lifecycle, Phase
+from .outbox import Outbox
+from .reader import Dependency
+from .sender import Sender
+from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, NO_CALL, OPEN, Stream
+from .streams import StreamTable
+from .upgrade import Upgrade
+
+__all__ = ["Receiver"]
+
+_TOO_LARGE = ResponseHead(431, [(b"content-length", b"0")])
+_NOT_IMPLEMENTED = ResponseHead(501, [(b"content-length", b"0")])
+
+
+class Receiver:
+    """The receiving half of one connection."""
+
+    __slots__ = (
+        "now",
+        "_events",
+        "_guard",
+        "_heads",
+        "_inflow",
+        "_lifecycle",
+        "_max_concurrent_streams",
+        "_max_header_list_size",
+        "_outbox",
+        "_sender",
+        "_streams",
+    )
+
+    def __init__(
+        self,
+        config: ConnectionConfig,
+        streams: StreamTable,
+        heads: HeadCache,
+        guard: Guard,
+        inflow: Inflow,
+        sender: Sender,
+        outbox: Outbox,
+        lifecycle: Lifecycle,
+        events: list[Event],
+    ) -> None:
+        """Takes the parts of the connection that frames act on."""
+        self.now = 0.0
+        """The time at which the octets came."""
+        self._max_concurrent_streams = config.max_concurrent_streams
+        self._max_header_list_size = config.max_header_list_size or float("inf")
+        self._streams = streams
+        self._heads = heads
+        self._guard = guard
+        self._inflow = inflow
+        self._sender = sender
+        self._outbox = outbox
+        self._lifecycle = lifecycle
+        self._events = events
+
+    # HEADERS (section 6.2)
+
+    def receive_headers(self, stream_id: int, end_stream: bool, block: bytes, dependency: Dependency | None) -> None:
+        """See `FrameSink.receive_headers`: a request, or the trailers of one."""
+        streams = self._streams
+        if stream_id <= streams.last_stream_id or not stream_id & 1:
+            self._receive_trailers(stream_id, block, end_stream)
+            return
+        head = self._heads.known.get(block) or self._decode_head(block)
+        if stream_id > streams.final_stream_id:
+            self._guard.charge_control(self.now)
+            return
+        if stream_id > streams.last_stream_id + 2:
+            streams.skip_to(stream_id)
+        streams.last_stream_id = stream_id
+        if dependency is not None and dependency[0] == stream_id:
+            raise RequestRefusal(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself")
+        if len(streams.open) + len(streams.orphaned_calls) >= self._max_concurrent_streams:
+            raise RequestRefusal(stream_id, ErrorCode.REFUSED_STREAM, "too many concurrent streams")
+        if isinstance(head, MalformedRequest):
+            raise RequestRefusal(stream_id, ErrorCode.PROTOCOL_ERROR, str(head))
+        if end_stream and head.content_length:
+            raise RequestRefusal(stream_id, ErrorCode.PROTOCOL_ERROR, "a content-length without a body")
+        self._open(stream_id, end_stream, head, dependency)
+
+    def _open(self, stream_id: int, end_stream: bool, head: RequestHead, dependency: Dependency | None) -> None:
+        state = HALF_CLOSED_REMOTE if end_stream else OPEN
+        stream = Stream(stream_id, head, state, self._outbox.initial_window_size, self._inflow.stream_window_size)
+        self._streams.open[stream_id] = stream
+        self._guard.accepted_requests += 1
+        if self._lifecycle.idle_since is not None:
+            self._lifecycle.busy()
+        if dependency is not None:
+            stream.depends_on, stream.weight = dependency
+        if head.is_acceptable:
+            self._events.append(RequestReceived(stream, end_stream))
+        else:
+            self._answer(stream)
+
+    def _decode_head(self, block: bytes) -> RequestHead | MalformedRequest:
+        self._guard.charge_size_updates(block)
+        try:
+            head = self._heads.decode_head(block)
+        except MalformedRequest as error:
+            return error
+        if head.list_size > self._max_header_list_size or head.method == b"CONNECT":
+            head.is_acceptable = False
+        else:
+            self._heads.keep(block, head)
+        return head
+
+    def _answer(self, stream: Stream) -> None:
+        """Answer a request that no application will see."""
+        stream.call = NO_CALL
+        self._guard.charge_reset(self.now)
+        if stream.head.method == b"CONNECT":
+            answer, reason = _NOT_IMPLEMENTED, "CONNECT is not supported"
+        else:
+            answer, reason = _TOO_LARGE, "header list too large"
+        self._sender.send_headers(stream, answer, True)
+        self._events.append(RequestRefused(stream.stream_id, reason, answer.status, stream.head))
+
+    def _receive_trailers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
+        if not stream_id & 1:
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {stream_id}")
+        self._guard.charge_size_updates(block)
+        section = self._heads.decode(block)
+        self._streams.check_not_skipped(stream_id)
+        stream = self._streams.open.get(stream_id)
+        if stream is None:
+            self._streams.check_late_frame(stream_id, "HEADERS")
+            self._guard.charge_control(self.now)
+            return
+        if stream.state >= HALF_CLOSED_REMOTE:
+            raise StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
+        declared = stream.head.content_length
+        if not end_stream or (declared is not None and stream.received != declared):
+            raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "trailers before the end of the body")
+        fields = _checked_trailers(stream_id, section)
+        if stream.is_read:
+            self._events.append(TrailersReceived(stream, fields))
+        self._end_request(stream)
+
+    # DATA (section 6.1)
+
+    def receive_data(self, stream_id: int, end_stream: bool, data: bytes, length: int) -> None:
+        """See `FrameSink.receive_data`."""
+        if not data and not end_stream:
+            self._guard.charge_control(self.now)
+        stream = self._streams.open.get(stream_id)
+        if stream is None:
+            self._streams.check_used(stream_id, "DATA")
+        self._inflow.consume(length, self.now)
+        if stream is None:
+            self._streams.check_late_frame(stream_id, "DATA")
+            return
+        if stream.state >= HALF_CLOSED_REMOTE:
+            raise StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
+        self._inflow.consume_stream(stream, length, self.now)
+        stream.receive(len(data), end_stream)
+        if stream.is_read:
+            if data or end_stream:
+                self._events.append(DataReceived(stream, data, end_stream))
+            # Nobody reads padding.
+            if length > len(data) and not end_stream:
+                self._inflow.acknowledge(stream, length - len(data), self.now)
+        if end_stream:
+            self._end_request(stream)
+
+    def _end_request(self, stream: Stream) -> None:
+        stream.state = AFTER_REQUEST[stream.state]
+        if stream.state is CLOSED:
+            self._streams.forget(stream)
+
+    # All other frames
+
+    def receive_control_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """See `FrameSink.receive_control_frame`. Unknown types are ignored (section 4.1): charged, and no more."""
+        if kind == frames.RST_STREAM:
+            self._guard.charge_reset(self.now)
+        else:
+            self._guard.charge_control(self.now)
+        handler = _HANDLERS.get(kind)
+        if handler is not None:
+            handler(self, flags, stream_id, payload)
+
+    def _receive_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        if len(payload) != 5:
+            raise StreamFailure(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a broken length")
+        depends_on, weight = frames.parse_priority(payload)
+        if depends_on == stream_id:
+            raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself")
+        stream = self._streams.open.get(stream_id)
+        if stream is not None:
+            stream.depends_on, stream.weight = depends_on, weight
+
+    def _receive_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
+        code = frames.parse_word(payload, "RST_STREAM")
+        stream = self._streams.open.get(stream_id)
+        if stream is not None:
+            self._streams.forget_and_tell(stream, code, "the client reset the stream")
+        else:
+            self._streams.check_used(stream_id, "RST_STREAM")
+
+    def _receive_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & frames.ACK:
+            if payload:
+                raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with a payload")
+            self._inflow.receive_settings_ack(self._streams)
+            return
+        self._guard.charge_settings(len(payload))
+        self.apply_settings(payload)
+        self._outbox.put(frames.frame(frames.SETTINGS, frames.ACK, 0, b""))
+        if self._lifecycle.phase is Phase.SETUP:
+            self._lifecycle.complete_setup(self.now)
+
+    def apply_settings(self, payload: bytes) -> None:
+        """Take over the client's settings (section 6.5.2), or those of an upgrade."""
+        settings = frames.parse_settings(payload)
+        for identifier, value in settings:
+            # Of table sizes all matter, of others the last (RFC 7541 section 4.2).
+            if identifier == frames.HEADER_TABLE_SIZE:
+                self._sender.codec.set_peer_table_size(value)
+        last = dict(settings)
+        self._outbox.max_frame_size = last.get(frames.MAX_FRAME_SIZE, self._outbox.max_frame_size)
+        if frames.INITIAL_WINDOW_SIZE in last:
+            self._outbox.resize_windows(last[frames.INITIAL_WINDOW_SIZE], self._streams)
+
+    def _receive_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
+        raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
+
+    def _receive_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "PING of a broken length")
+        if not flags & frames.ACK:
+            self._outbox.put(frames.ping(payload, frames.ACK))
+        elif not self._inflow.receive_ping_ack(payload, self.now):
+            self._lifecycle.receive_ping_ack(payload, self.now)
+
+    def _receive_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """A client's GOAWAY forbids our pushes, of which there are none: it will open no more streams."""
+        if stream_id:
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
+        frames.parse_goaway(payload)
+        self._lifecycle.peer_going_away = True
+
+    def _receive_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        increment = frames.parse_word(payload, "WINDOW_UPDATE") & frames.LARGEST_WINDOW
+        if not stream_id:
+            self._outbox.open_window(increment)
+            return
+        stream = self._streams.open.get(stream_id)
+        if stream is None:
+            self._streams.check_used(stream_id, "WINDOW_UPDATE")
+        elif not stream.response_ended:
+            self._outbox.open_stream_window(stream, increment)
+
+    def fail_stream(self, failure: StreamFailure) -> None:
+        """See `FrameSink.fail_stream`: end the stream with RST_STREAM."""
+        stream_id, code = failure.stream_id, failure.code
+        if code is ErrorCode.REFUSED_STREAM and not self._inflow.settings_acknowledged:
+            # Before the client knows our limits it can hardly be blamed for exceeding them.
+            self._guard.charge_control(self.now)
+        else:
+            self._guard.charge_reset(self.now)
+        stream = self._streams.open.get(stream_id)
+        if stream is not None:
+            self._streams.reset_and_tell(stream, code, failure.reason)
+        elif self._streams.is_idle(stream_id):
+            # A RST_STREAM on an idle stream would be an error of ours.
+            raise ConnectionFailure(code, failure.reason)
+        elif isinstance(failure, RequestRefusal):
+            self._streams.reset_unopened(stream_id, code)
+            self._events.append(RequestRefused(stream_id, failure.reason))
+        else:
+            self._outbox.put(frames.rst_stream(stream_id, code))
+
+    # An upgrade
+
+    def receive_upgrade(self, upgrade: Upgrade) -> None:
+        """Take over the request of stream 1 and the client's settings (RFC 7540 section 3.2)."""
+        # These settings are not acknowledged: the 101 does that.
+        self.apply_settings(upgrade.settings)
+        self._streams.last_stream_id = 1
+        stream = Stream(
+            1, upgrade.head, HALF_CLOSED_REMOTE, self._outbox.initial_window_size, self._inflow.stream_window_size
+        )
+        self._streams.open[1] = stream
+        self._lifecycle.busy()
+        self._events.append(RequestReceived(stream, not upgrade.body))
+        if upgrade.body:
+            self._events.append(DataReceived(stream, upgrade.body, True))
+
+
+def _checked_trailers(stream_id: int, section: Fields) -> Fields:
+    try:
+        return check_trailers(section)
+    except MalformedRequest as error:
+        raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, str(error)) from error
+
+
+_HANDLERS: dict[int, Callable[[Receiver, int, int, bytes], None]] = {
+    frames.PRIORITY: Receiver._receive_priority,
+    frames.RST_STREAM: Receiver._receive_rst_stream,
+    frames.SETTINGS: Receiver._receive_settings,
+    frames.PUSH_PROMISE: Receiver._receive_push_promise,
+    frames.PING: Receiver._receive_ping,
+    frames.GOAWAY: Receiver._receive_goaway,
+    frames.WINDOW_UPDATE: Receiver._receive_window_update,
+}

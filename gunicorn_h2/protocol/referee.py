@@ -1,0 +1,452 @@
+"""The referee: an h2 connection that is shown every frame of both directions, and may object.
+
+The core frames, parses and counts by itself; h2 does the same again, from the same octets, in the same
+order. A frame of the peer's that the core let pass and h2 does not ends the connection with h2's own
+error code; so does, with INTERNAL_ERROR, a frame of ours that h2 would not have written, to the octet.
+
+HPACK is done once: h2 is given the sections that the codec decoded, and the blocks that it encoded.
+
+Where h2 departs from the RFCs, or counts in a way of its own, it is shown something else, or nothing.
+Each such place has a comment that says what h2 4.4 does and which section it misses.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.exceptions import H2Error, ProtocolError
+from h2.frame_buffer import CONTINUATION_BACKLOG
+from h2.settings import SettingCodes, Settings
+from h2.stream import StreamState
+
+from . import frames
+from .codec import Field
+from .codec_hpack import HpackCodec
+from .config import ConnectionConfig
+from .errors import ConnectionFailure, ErrorCode
+from .outbox import Outbox
+from .upgrade import SWITCHING_PROTOCOLS
+
+__all__ = ["H2Referee", "RecordingCodec"]
+
+_KNOWN_SETTINGS = frozenset(int(code) for code in SettingCodes)
+_HEADER_BLOCK = (frames.HEADERS, frames.CONTINUATION)
+_END_OF_HEADERS = frames.END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
+# The core ignores frames that cross a reset for the last 512 of them.
+_REMEMBERED_RESETS = 1024
+# What is remembered of the peer's header blocks: as much as the core's own cache of heads does.
+_MAX_SECTIONS = 128
+_MAX_BLOCK_SIZE = 2048
+_MAX_FIELDS = 128
+
+
+class _Difference(Exception):
+    """h2 would have done something else."""
+
+
+# What h2 raises by contract, and, where what it is told makes no sense to it, without one.
+_OBJECTIONS = (_Difference, H2Error, AssertionError, IndexError, KeyError, ValueError)
+
+
+class RecordingCodec(HpackCodec):
+    """An `HpackCodec` that remembers which sections its blocks stand for."""
+
+    def __init__(self, max_list_size: int) -> None:
+        """See `HpackCodec`."""
+        super().__init__(max_list_size)
+        self._decoded: dict[bytes, Sequence[Field]] = {}
+        self._encoded: deque[tuple[bytes, Sequence[Field]]] = deque()
+
+    def decode(self, block: bytes) -> list[Field]:
+        """See `HeaderCodec.decode`."""
+        changes = self.changes
+        section = super().decode(block)
+        is_large = len(block) > _MAX_BLOCK_SIZE or len(section) > _MAX_FIELDS
+        if is_large or self.changes != changes or len(self._decoded) >= _MAX_SECTIONS:
+            self._decoded.clear()
+        self._decoded[block] = section
+        return section
+
+    def encode(self, fields: Sequence[Field]) -> bytes:
+        """See `HeaderCodec.encode`."""
+        block = super().encode(fields)
+        self._encoded.append((block, fields))
+        return block
+
+    def decoded(self, block: bytes) -> Sequence[Field]:
+        """The section of the peer's last block."""
+        section = self._decoded.get(block)
+        if section is None:
+            # The core may have known it; then decoding it once more changes nothing.
+            changes = self.changes
+            section = self.decode(block)
+            if self.changes != changes:
+                raise ConnectionFailure(ErrorCode.INTERNAL_ERROR, "h2: a header block that was not decoded")
+        return section
+
+    def encoded(self, block: bytes) -> Sequence[Field]:
+        """The section of our next block on the wire."""
+        expected, section = self._encoded.popleft() if self._encoded else (None, ())
+        if block != expected:
+            raise _Difference("a header block that was not encoded")
+        return section
+
+
+class _Hpack:
+    """h2's decoder and encoder: both give what was put in."""
+
+    header_table_size = max_allowed_table_size = max_header_list_size = 0
+
+    def __init__(self) -> None:
+        self.block = b""
+        self.section: Sequence[Field] = ()
+
+    def decode(self, data: bytes, raw: bool = False) -> Sequence[Field]:
+        if data != self.block:
+            raise _Difference("another header block in the same frames")
+        return self.section
+
+    def encode(self, headers: Sequence[Field]) -> bytes:
+        # h2 checks them as they are taken.
+        deque(headers, 0)
+        return self.block
+
+
+class _Connection(H2Connection):
+    # The core judges the frames of closed streams, so h2 need not remember 65 536 of them.
+    MAX_CLOSED_STREAMS = 128
+
+    def consume_window(self, octets: int) -> None:
+        """Count DATA of a stream that h2 is not shown: on the connection it counts all the same (section 5.1)."""
+        self._inbound_flow_control_window_manager.window_consumed(octets)
+
+
+class H2Referee:
+    """A `Referee` on an h2 connection. What h2 raises, and a RST_STREAM that it would send, is an objection."""
+
+    def __init__(self, config: ConnectionConfig, codec: RecordingCodec, outbox: Outbox) -> None:
+        """`codec` is the connection's, and `outbox` holds its output."""
+        self._codec = codec
+        self._outbox = outbox
+        self._hpack = _Hpack()
+        self._answers: list[bytes] = []
+        """What h2 answered to the frame under way, and the core has to."""
+        self._last_failed_id = 0
+        """The highest stream that failed; h2 may never have seen it."""
+        self._final_stream_id = frames.LARGEST_STREAM_ID
+        """What our last GOAWAY named."""
+        self._resets: dict[int, None] = {}
+        """The streams that we reset last."""
+        self._failing_stream_id = 0
+        """The stream that the frame under way has failed."""
+        self._connection = connection = _Connection(
+            H2Configuration(
+                client_side=False,
+                header_encoding=None,
+                normalize_inbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        # h2's own defaults would limit streams to 100 before the client knows of any limit.
+        connection.local_settings = Settings(client=False)
+        # h2 takes larger frames only behind the SETTINGS ACK; section 6.5.3 does not forbid it earlier.
+        connection.max_inbound_frame_size = config.max_frame_size
+        connection.decoder = connection.encoder = cast("Any", self._hpack)
+        connection.initiate_connection()
+        connection.receive_data(frames.PREFACE)
+        connection.clear_outbound_data_buffer()
+
+    # -- the peer's frames ---------------------------------------------------------------------------------
+
+    def receive(self, octets: bytes) -> None:
+        """See `Referee.receive`."""
+        _, _, kind, flags, stream_id = frames.unpack_header(octets)
+        stream_id &= frames.STREAM_ID_MASK
+        # h2 ends everything with a GOAWAY of the client's; section 6.8 has its streams go on. And it parses
+        # ALTSVC, which a server has to ignore (RFC 7838 section 4): types unknown to the core are not shown.
+        view = _VIEWS.get(kind)
+        if view is not None:
+            try:
+                shown = view(self, octets, flags, stream_id)
+                if shown:
+                    self._show(shown)
+            except _OBJECTIONS as error:
+                raise _failure(error) from error
+        self.judge_output()
+        if self._answers:
+            raise ConnectionFailure(ErrorCode.INTERNAL_ERROR, "h2: an ACK of ours is missing")
+
+    def receive_failed(self, octets: bytes) -> None:
+        """See `Referee.receive_failed`."""
+        _, _, kind, _, stream_id = frames.unpack_header(octets)
+        stream_id &= frames.STREAM_ID_MASK
+        if kind == frames.DATA:
+            try:
+                self._connection.consume_window(len(octets) - frames.FRAME_HEADER_SIZE)
+            except _OBJECTIONS as error:
+                raise _failure(error) from error
+        self._last_failed_id = max(self._last_failed_id, stream_id)
+        self._failing_stream_id = stream_id
+        self.judge_output()
+        self._failing_stream_id = 0
+
+    def receive_upgrade(self, settings: bytes) -> None:
+        """See `Referee.receive_upgrade`."""
+        self._connection.initiate_upgrade_connection(base64.urlsafe_b64encode(settings))
+        self._connection.clear_outbound_data_buffer()
+
+    def _show(self, octets: bytes) -> None:
+        self._connection.receive_data(octets)
+        answers = self._connection.data_to_send()
+        for kind, _, stream_id, frame in _split(answers):
+            if kind == frames.RST_STREAM:
+                raise ConnectionFailure(ErrorCode(_word(frame)), f"h2: an error of stream {stream_id}")
+            self._answers.append(frame)
+
+    def _is_ignored(self, stream_id: int) -> bool:
+        """Whether the core ignores the stream: we reset it, or the final GOAWAY does not cover it (section 6.8)."""
+        return stream_id in self._resets or stream_id > self._final_stream_id
+
+    def _view_headers(self, octets: bytes, flags: int, stream_id: int) -> bytes:
+        # Of streams that were refused h2 knows nothing, and it forgets which were reset (section 5.1).
+        if self._is_ignored(stream_id):
+            return b""
+        hpack = self._hpack
+        if flags & _END_OF_HEADERS == frames.END_HEADERS:
+            block, readable = octets[frames.FRAME_HEADER_SIZE :], True
+        else:
+            block, readable = _header_block(octets, stream_id in self._connection.streams)
+        section = self._codec.decoded(block)
+        hpack.section = _trailers(section) if stream_id in self._connection.streams else _request(section)
+        if readable:
+            hpack.block = block
+            return octets
+        hpack.block = b""
+        return frames.frame(frames.HEADERS, flags & frames.END_STREAM | frames.END_HEADERS, stream_id, b"")
+
+    def _view_data(self, octets: bytes, flags: int, stream_id: int) -> bytes:
+        size = len(octets) - frames.FRAME_HEADER_SIZE
+        if self._is_ignored(stream_id):
+            self._connection.consume_window(size)
+            return b""
+        stream = self._connection.streams.get(stream_id)
+        if not size and stream is not None and stream.inbound_flow_control_window < 0:
+            # h2 refuses an empty frame where our SETTINGS took the window below zero; it needs no window
+            # (section 6.9.1). The one that ends the body is the last, so the window does not matter any more.
+            if not flags & frames.END_STREAM:
+                return b""
+            self._connection.increment_flow_control_window(-stream.inbound_flow_control_window, stream_id)
+            self._connection.clear_outbound_data_buffer()
+        return octets
+
+    def _view_rst_stream(self, octets: bytes, flags: int, stream_id: int) -> bytes:
+        # Where no request has been let pass yet, to h2 the connection is idle (section 5.1).
+        return b"" if self._is_gone(stream_id) else octets
+
+    def _view_settings(self, octets: bytes, flags: int, stream_id: int) -> bytes:
+        # h2 moves the windows of closed streams, too, until it has counted the open ones (section 6.9.2).
+        _ = self._connection.open_inbound_streams
+        payload = octets[frames.FRAME_HEADER_SIZE :]
+        known = _known_settings(payload)
+        return octets if known == payload else frames.frame(frames.SETTINGS, flags, stream_id, known)
+
+    def _view_window_update(self, octets: bytes, flags: int, stream_id: int) -> bytes:
+        stream = self._connection.streams.get(stream_id)
+        if self._is_gone(stream_id) or (stream and stream.state_machine.state is StreamState.HALF_CLOSED_LOCAL):
+            # h2 has such a window overflow; nothing is sent in it any more (section 5.1).
+            return b""
+        # h2 takes the reserved bit for a part of the increment (section 6.9).
+        if _word(octets) > frames.LARGEST_WINDOW:
+            return frames.window_update(stream_id, _word(octets) & frames.LARGEST_WINDOW)
+        return octets
+
+    def _is_gone(self, stream_id: int) -> bool:
+        """Whether the stream is closed. h2 takes those that were refused for idle ones (section 5.1)."""
+        stream = self._connection.streams.get(stream_id)
+        if stream is not None:
+            return stream.closed
+        highest = max(self._last_failed_id, self._connection.highest_inbound_stream_id)
+        return (stream_id & 1 == 1 and stream_id <= highest) or stream_id > self._final_stream_id
+
+    def _view_as_it_is(self, octets: bytes, flags: int, stream_id: int) -> bytes:
+        return octets
+
+    # -- our frames ----------------------------------------------------------------------------------------
+
+    def judge_output(self) -> None:
+        """See `Referee.judge_output`."""
+        octets = self._outbox.show()
+        if not octets:
+            return
+        try:
+            self._tell_all(octets)
+        except (ConnectionFailure, *_OBJECTIONS) as error:
+            self._outbox.retract()
+            raise ConnectionFailure(ErrorCode.INTERNAL_ERROR, f"h2: our own frame: {_reason(error)}") from error
+
+    def _tell_all(self, octets: bytes) -> None:
+        start = len(SWITCHING_PROTOCOLS) if octets.startswith(SWITCHING_PROTOCOLS) else 0
+        begun = b""
+        for kind, flags, stream_id, frame in _split(octets, start):
+            frame = begun + frame
+            if kind in _HEADER_BLOCK and not flags & frames.END_HEADERS:
+                begun = frame
+                continue
+            begun = b""
+            teller = _TELLERS.get(kind)
+            if teller is None:
+                raise _Difference(f"of type {kind}")
+            if teller(self, frame[4], stream_id, frame) and self._connection.data_to_send() != frame:
+                raise _Difference("h2 would have written other octets")
+
+    def _tell_headers(self, flags: int, stream_id: int, frame: bytes) -> bool:
+        block = b"".join([piece[frames.FRAME_HEADER_SIZE :] for _, _, _, piece in _split(frame)])
+        section = self._codec.encoded(block)
+        # h2 cannot write an empty block, which trailers without a field have (RFC 7541 section 2.1).
+        self._hpack.block = block or b"\0"
+        self._connection.send_headers(stream_id, section, flags & frames.END_STREAM != 0)
+        if not block:
+            self._connection.clear_outbound_data_buffer()
+        return block != b""
+
+    def _tell_data(self, flags: int, stream_id: int, frame: bytes) -> bool:
+        self._connection.send_data(stream_id, frame[frames.FRAME_HEADER_SIZE :], flags & frames.END_STREAM != 0)
+        return True
+
+    def _tell_rst_stream(self, flags: int, stream_id: int, frame: bytes) -> bool:
+        self._resets[stream_id] = None
+        if len(self._resets) > _REMEMBERED_RESETS:
+            del self._resets[next(iter(self._resets))]
+        stream = self._connection.streams.get(stream_id)
+        if stream_id == self._failing_stream_id and (stream is None or stream.closed):
+            # h2 knows the stream of a refused request not at all, and a closed one only to object.
+            return False
+        self._connection.reset_stream(stream_id, _word(frame))
+        return True
+
+    def _tell_settings(self, flags: int, stream_id: int, frame: bytes) -> bool:
+        if flags & frames.ACK:
+            return self._expect_answer(frame)
+        self._connection.update_settings(dict(frames.parse_settings(frame[frames.FRAME_HEADER_SIZE :])))
+        return True
+
+    def _tell_ping(self, flags: int, stream_id: int, frame: bytes) -> bool:
+        if flags & frames.ACK:
+            return self._expect_answer(frame)
+        self._connection.ping(frame[frames.FRAME_HEADER_SIZE :])
+        return True
+
+    def _expect_answer(self, frame: bytes) -> bool:
+        """h2 has answered by itself; our answer has to be the same."""
+        if frame not in self._answers:
+            raise _Difference("an ACK that nobody waits for")
+        self._answers.remove(frame)
+        return False
+
+    def _tell_goaway(self, flags: int, stream_id: int, frame: bytes) -> bool:
+        # h2 ends everything with a GOAWAY of ours; section 6.8 has the streams up to the one it names go on.
+        self._final_stream_id = _word(frame) & frames.STREAM_ID_MASK
+        return False
+
+    def _tell_window_update(self, flags: int, stream_id: int, frame: bytes) -> bool:
+        self._connection.increment_flow_control_window(_word(frame), stream_id or None)
+        return True
+
+
+_VIEWS: dict[int, Callable[[H2Referee, bytes, int, int], bytes]] = {
+    frames.DATA: H2Referee._view_data,
+    frames.HEADERS: H2Referee._view_headers,
+    frames.PRIORITY: H2Referee._view_as_it_is,
+    frames.RST_STREAM: H2Referee._view_rst_stream,
+    frames.SETTINGS: H2Referee._view_settings,
+    frames.PUSH_PROMISE: H2Referee._view_as_it_is,
+    frames.PING: H2Referee._view_as_it_is,
+    frames.WINDOW_UPDATE: H2Referee._view_window_update,
+    frames.CONTINUATION: H2Referee._view_as_it_is,
+}
+_TELLERS: dict[int, Callable[[H2Referee, int, int, bytes], bool]] = {
+    frames.DATA: H2Referee._tell_data,
+    frames.HEADERS: H2Referee._tell_headers,
+    frames.CONTINUATION: H2Referee._tell_headers,
+    frames.RST_STREAM: H2Referee._tell_rst_stream,
+    frames.SETTINGS: H2Referee._tell_settings,
+    frames.PING: H2Referee._tell_ping,
+    frames.GOAWAY: H2Referee._tell_goaway,
+    frames.WINDOW_UPDATE: H2Referee._tell_window_update,
+}
+
+
+def _split(octets: bytes, position: int = 0) -> Iterator[tuple[int, int, int, bytes]]:
+    """The frames in `octets` from a position on: type, flags, stream and all octets of each."""
+    while position < len(octets):
+        high, low, kind, flags, stream_id = frames.unpack_header(octets, position)
+        stop = position + frames.FRAME_HEADER_SIZE + (high << 8 | low)
+        yield kind, flags, stream_id, octets[position:stop]
+        position = stop
+
+
+def _word(frame: bytes) -> int:
+    """The first 32 bits of a frame's payload."""
+    return int.from_bytes(frame[9:13], "big")
+
+
+def _header_block(octets: bytes, is_open: bool) -> tuple[bytes, bool]:
+    """The header block in a HEADERS frame and its CONTINUATIONs, and whether h2 reads it, too.
+
+    h2 does not take more than 63 CONTINUATIONs (section 6.10 has no limit), a frame of nothing but padding
+    (section 6.2), or trailers of a stream that depends on itself (an error of the stream, which the core
+    ignores: RFC 9113 section 5.3.2).
+    """
+    fragments = [frame[frames.FRAME_HEADER_SIZE :] for _, _, _, frame in _split(octets)]
+    first, flags = fragments[0], octets[4]
+    readable = len(fragments) <= CONTINUATION_BACKLOG
+    if flags & frames.PADDED and first[0] == len(first) - 1:
+        readable = False
+    first = frames.unpadded(first, flags)
+    if flags & frames.HAS_PRIORITY:
+        readable = readable and not is_open
+        first = first[5:]
+    return b"".join([first, *fragments[1:]]), readable
+
+
+def _request(section: Sequence[Field]) -> Sequence[Field]:
+    """A request as h2 takes it.
+
+    h2 wants an authority, which section 8.3.1 leaves to the client, and compares Host with it octet by
+    octet, where the same section has them normalized.
+    """
+    names = {name for name, _ in section}
+    if b"host" in names and b":authority" in names:
+        return [field for field in section if field[0] != b"host"]
+    if b"host" not in names and b":authority" not in names:
+        return [(b":authority", b""), *section]
+    return section
+
+
+def _trailers(section: Sequence[Field]) -> Sequence[Field]:
+    """Trailers as h2 takes them: it has a content-length among them count (RFC 9110 section 6.5.1)."""
+    return [field for field in section if field[0] != b"content-length"]
+
+
+def _known_settings(payload: bytes) -> bytes:
+    """The settings that h2 knows: it remembers all others for ever, which section 6.5.2 has it ignore."""
+    size = 6
+    if len(payload) % size:
+        return payload
+    pieces = [payload[start : start + size] for start in range(0, len(payload), size)]
+    return b"".join([piece for piece in pieces if int.from_bytes(piece[:2], "big") in _KNOWN_SETTINGS])
+
+
+def _failure(error: Exception) -> ConnectionFailure:
+    """What an objection to a frame of the peer's becomes."""
+    code = ErrorCode(int(error.error_code)) if isinstance(error, ProtocolError) else ErrorCode.PROTOCOL_ERROR
+    return ConnectionFailure(code, f"h2: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, (_Difference, ConnectionFailure)) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,93 @@
+"""The sending half: responses to frames, in one step where the windows allow it."""
+
+from __future__ import annotations
+
+from .codec import HeaderCodec
+from .headers import Fields, ResponseHead, check_response_trailers
+from .inflow import Inflow
+from .outbox import Outbox
+from .stream import AFTER_RESPONSE, CLOSED, HALF_CLOSED_REMOTE, Stream
+from .streams import StreamTable
+
+__all__ = ["Sender"]
+
+_RESET_DELAY = 0.1
+
+
+class Sender:
+    """The sending half of one connection."""
+
+    __slots__ = ("codec", "now", "_inflow", "_outbox", "_streams")
+
+    def __init__(self, codec: HeaderCodec, streams: StreamTable, inflow: Inflow, outbox: Outbox, now: float) -> None:
+        self.codec = codec
+        self.now = now
+        """The time of the current call."""
+        self._streams = streams
+        self._inflow = inflow
+        self._outbox = outbox
+
+    def send_headers(self, stream: Stream, head: ResponseHead, end_stream: bool) -> None:
+        """See `ServerConnection.send_headers`."""
+        if stream.response_ended or stream.head_sent:
+            return
+        if end_stream:
+            self.end_response(stream)
+        self._outbox.put_headers(stream.stream_id, self.codec.encode_head(head), end_stream)
+        if head.status >= 200:
+            stream.head_sent = True
+
+    def send_response(self, stream: Stream, head: ResponseHead, data: bytes) -> None:
+        """See `ServerConnection.send_response`."""
+        outbox = self._outbox
+        size = len(data)
+        if not 0 < size <= outbox.max_frame_size or size > stream.send_window or size > outbox.window:
+            self.send_headers(stream, head, not size)
+            self.send_data(stream, data, True)
+        elif not stream.head_sent and not stream.response_ended:
+            stream.head_sent = True
+            if stream.state is HALF_CLOSED_REMOTE:
+                # As `end_response` does, for a stream that has nothing queued.
+                stream.state = CLOSED
+                del self._streams.open[stream.stream_id]
+            else:
+                self.end_response(stream)
+            block = self.codec.encode_head(head)
+            if len(block) <= outbox.max_frame_size:
+                outbox.put_response(stream, block, data)
+            else:
+                outbox.put_headers(stream.stream_id, block, False)
+                outbox.put_data(stream, data, True)
+
+    def send_data(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
+        """See `ServerConnection.send_data`."""
+        if not stream.response_ended and not stream.end_queued:
+            self._outbox.queue(stream, data, end_stream)
+
+    def send_trailers(self, stream: Stream, fields: Fields) -> None:
+        """See `ServerConnection.send_trailers`."""
+        check_response_trailers(fields)
+        if not stream.response_ended and not stream.end_queued:
+            stream.trailers = list(fields)
+            self._outbox.queue(stream, b"", True)
+
+    def encode_trailers(self, stream: Stream) -> bytes:
+        """See `OutboxOwner.encode_trailers`."""
+        assert stream.trailers is not None
+        return self.codec.encode(stream.trailers)
+
+    def end_response(self, stream: Stream) -> None:
+        """See `OutboxOwner.end_response`.
+
+        Where the request has not ended, nobody will read the rest of it. RFC 9113 section 8.1: the client
+        is then told to stop by RST_STREAM(NO_ERROR). But there are clients that drop the response with the
+        reset (httpx, curl) or read nothing more once they have the response and would wait for credit for
+        ever (curl 7.88). So credit for the rest comes before the response's end, and the reset a moment
+        after it; what arrives is dropped.
+        """
+        state = stream.state = AFTER_RESPONSE[stream.state]
+        if state is CLOSED:
+            self._streams.forget(stream)
+        else:
+            self._inflow.grant_rest(stream)
+            self._streams.unread[stream.stream_id] = self.now + _RESET_DELAY
