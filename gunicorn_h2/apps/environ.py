@@ -68,7 +68,11 @@ class EnvironFactory:
         if connection.context is None:
             connection.context = self._shared(connection)
         environ: dict[str, Any] = connection.context.copy()
-        if isinstance(connection.server, str) or "SCRIPT_NAME" in os.environ or not self._add_fields(environ, head):
+        if (
+            isinstance(connection.local_address, str)
+            or "SCRIPT_NAME" in os.environ
+            or not self._add_fields(environ, head)
+        ):
             environ = self.of(self._blank.of(head, connection.peer, 0), connection)
         else:
             self._add_request_line(environ, head, connection)
@@ -124,7 +128,7 @@ class EnvironFactory:
 
     def _gunicorns(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
         environ: dict[str, Any] = wsgi.create(
-            request, connection.transport.sock, connection.peer, connection.server, self._cfg
+            request, connection.transport.sock, connection.peer, connection.local_address, self._cfg
         )[1]
         return environ
 
@@ -136,7 +140,7 @@ class EnvironFactory:
         environ = self._gunicorns(blank, connection)
         for key in _OWN_KEYS:
             del environ[key]
-        if isinstance(connection.server, str):
+        if isinstance(connection.local_address, str):
             del environ["SERVER_NAME"], environ["SERVER_PORT"]
         environ["wsgi.multithread"] = True
         environ["wsgi.errors"] = self._errors

@@ -81,7 +81,7 @@ class ScopeFactory:
 
     def _of_connection(self, connection: AsyncHttp2Connection) -> dict[str, Any]:
         """What the scopes of a connection's requests have in common."""
-        server = connection.server
+        server = connection.local_address
         return {
             "type": "http",
             "http_version": "2",

@@ -233,8 +233,10 @@ class AsyncHttp2Connection(TransportConnection):
     """A connection whose applications run in tasks of the event loop."""
 
     def __init__(self, driver: AsyncioDriver, watch: _Watch, transport: Transport, peer: object) -> None:
-        server, config = transport.local_address(), driver.config
-        super().__init__(transport, peer, server, config, driver.loop.time, driver.log, driver.window_budget)
+        config = driver.config
+        super().__init__(
+            transport, peer, transport.local_address(), config, driver.loop.time, driver.log, driver.window_budget
+        )
         self.loop = driver.loop
         self.held: list[HeldEnd] = []
         """See `AsyncStreamOwner.held`."""

@@ -60,7 +60,7 @@ class TransportConnection(EventDispatcher):
         self,
         transport: Transport,
         peer: object,
-        server: object,
+        local_address: object,
         config: ConnectionConfig,
         clock: Callable[[], float],
         log: Log,
@@ -68,7 +68,7 @@ class TransportConnection(EventDispatcher):
     ) -> None:
         super().__init__(config, peer, clock, log, window_budget)
         self.transport = transport
-        self.server = server
+        self.local_address = local_address
         self.stream_buffer_size = config.stream_buffer_size
         self.closed = False
         """There is nothing left to do but to close the socket."""
@@ -238,8 +238,8 @@ class TransportConnection(EventDispatcher):
 class Http2Connection(TransportConnection):
     """A connection whose applications run elsewhere, in threads or greenlets that may block."""
 
-    def __init__(self, transport: Transport, peer: object, server: object, hooks: DriverHooks) -> None:
-        super().__init__(transport, peer, server, hooks.config, time.monotonic, hooks.log, hooks.window_budget)
+    def __init__(self, transport: Transport, peer: object, local_address: object, hooks: DriverHooks) -> None:
+        super().__init__(transport, peer, local_address, hooks.config, time.monotonic, hooks.log, hooks.window_budget)
         self.submit, self.submit_last = hooks.submit, hooks.submit_last
         self._hooks = hooks
 

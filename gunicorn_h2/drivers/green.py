@@ -368,7 +368,7 @@ class GreenDriver(Driver[Application]):
         self,
         sock: socket.socket,
         peer: object,
-        server: object,
+        local_address: object,
         terms: Terms,
         hand_over: HandOver,
     ) -> None:
@@ -385,14 +385,14 @@ class GreenDriver(Driver[Application]):
         try:
             owner.run(negotiation)
             if negotiation.http2:
-                owner.serve(Http2Connection(transport, peer, server, owner), negotiation)
+                owner.serve(Http2Connection(transport, peer, local_address, owner), negotiation)
         finally:
             self._owners.discard(owner)
             waiter.close()
             if negotiation.http2 or not decided:
                 transport.close()
         if decided and not negotiation.http2:
-            hand_over(transport.sock, peer, server, negotiation.data)
+            hand_over(transport.sock, peer, local_address, negotiation.data)
 
     def shutdown(self) -> None:
         """Begin to end every connection gracefully, those to come included; any greenlet may call it."""

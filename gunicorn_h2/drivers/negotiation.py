@@ -25,7 +25,7 @@ class Terms(NamedTuple):
     wrap: Callable[[socket.socket], ssl.SSLSocket] | None
     """Puts TLS around the socket; ALPN decides then."""
     opening: Opening | None
-    """Without TLS: judges what the client sends first."""
+    """Without TLS: finds out from what the client sends first."""
     timeout: float
     """Seconds from the start to the decision; 0: no limit."""
 
@@ -82,7 +82,7 @@ class Negotiation:
     def handle_readable(self) -> None:
         """Go on."""
         try:
-            finished = self._opening_judged() if self._opening else self._handshake_finished()
+            finished = self._opening_decided() if self._opening else self._handshake_finished()
         except (OSError, ValueError) as error:
             # ValueError: an SSLSocket that lost its connection during the handshake.
             self._fail(error)
@@ -107,7 +107,7 @@ class Negotiation:
         self.http2 = self.transport.selected_protocol() == "h2"
         return True
 
-    def _opening_judged(self) -> bool:
+    def _opening_decided(self) -> bool:
         assert self._opening is not None
         data = self.transport.receive()
         if data is None or not self._opening.feed(data):

@@ -38,9 +38,9 @@ class Opening:
             return True
         if self._preface and PREFACE.startswith(self.data):
             return False
-        return self._parse_upgrade is None or self._upgrade_judged(self._parse_upgrade)
+        return self._parse_upgrade is None or self._is_upgrade(self._parse_upgrade)
 
-    def _upgrade_judged(self, parse: UpgradeParser) -> bool:
+    def _is_upgrade(self, parse: UpgradeParser) -> bool:
         verdict = parse(self.data)
         if isinstance(verdict, bool):
             return not verdict

@@ -149,7 +149,7 @@ class ThreadDriver(Driver[Application]):
         self,
         sock: socket.socket,
         peer: object,
-        server: object,
+        local_address: object,
         terms: Terms,
         hand_over: HandOver,
     ) -> None:
@@ -158,9 +158,9 @@ class ThreadDriver(Driver[Application]):
         def decided(negotiation: Negotiation) -> None:
             self._forget(negotiation)
             if negotiation.http2:
-                self._adopt(Http2Connection(negotiation.transport, peer, server, self), negotiation)
+                self._adopt(Http2Connection(negotiation.transport, peer, local_address, self), negotiation)
             else:
-                hand_over(negotiation.transport.sock, peer, server, negotiation.data)
+                hand_over(negotiation.transport.sock, peer, local_address, negotiation.data)
 
         def failed(negotiation: Negotiation, error: Exception) -> None:
             self.negotiation_failed(peer, negotiation, error)

@@ -61,7 +61,7 @@ class ConnectionConfig:
     """How long a stream's queued response data may wait without any progress."""
 
     drain_timeout: float = 1.0
-    """How long a graceful shutdown waits for a quiet moment, and then for its PING to come back."""
+    """How long a graceful shutdown waits for a moment without requests, and then for its PING to come back."""
 
     reset_budget: int = 200
     """RST_STREAM frames accepted, or provoked from us, in one burst; refilled within 30 seconds."""

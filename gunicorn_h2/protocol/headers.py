@@ -1,6 +1,6 @@
 """Header fields (RFC 9113 sections 8.2 and 8.3): requests checked in one pass, responses before they go out.
 
-A request is taken apart and judged field by field, once. Names come from a small set, so the verdict
+A request is checked and taken apart, once. Names come from a small set, so the verdict
 on a name is remembered; values are searched for forbidden octets by one expression.
 """
 

@@ -1,4 +1,4 @@
-"""HTTP/2 by an upgrade from HTTP/1.1 (RFC 7540 section 3.2): the request that asks for it, judged.
+"""HTTP/2 by an upgrade from HTTP/1.1 (RFC 7540 section 3.2): the request that asks for it, validated.
 
 RFC 9113 dropped the mechanism, so only old clients use it, and only in the clear.
 """
@@ -14,7 +14,7 @@ from . import frames
 from .errors import ConnectionFailure
 from .headers import CONNECTION_SPECIFIC, Fields, MalformedRequest, RequestHead, parse_request
 
-__all__ = ["SWITCHING_PROTOCOLS", "Upgrade", "judge_upgrade"]
+__all__ = ["SWITCHING_PROTOCOLS", "Upgrade", "validate_upgrade"]
 
 SWITCHING_PROTOCOLS = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 _SETTINGS = b"http2-settings"
@@ -31,7 +31,7 @@ class Upgrade(NamedTuple):
     body: bytes
 
 
-def judge_upgrade(method: bytes, path: bytes, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> Upgrade | None:
+def validate_upgrade(method: bytes, path: bytes, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> Upgrade | None:
     """Return the upgrade that a complete HTTP/1.1 request asks for.
 
     `fields` have their names in lower case. None where it asks for none, or not as the RFC says: the

@@ -24,7 +24,7 @@ PREFACE_EXPECTED = "HTTP/2 connection preface expected"
 
 
 class Http2Worker:
-    """To stand before one of Gunicorn's worker classes in the bases of ours."""
+    """The mixin of every worker class; list it before Gunicorn's worker class."""
 
     alive: bool
     cfg: Any

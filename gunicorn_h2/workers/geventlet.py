@@ -19,10 +19,10 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
 
     from gunicorn_h2.drivers.green_eventlet import EVENTLET
 
-    from .green import Acceptor, GreenWorker
+    from .green import GreenListener, GreenWorker
 
-    class _Acceptor:
-        """See `Acceptor`: Gunicorn's own loop, in a greenlet."""
+    class _Listener:
+        """See `GreenListener`: Gunicorn's own loop, in a greenlet."""
 
         def __init__(self, listener: Any, handle: Any, connections: int) -> None:
             self._greenlet = eventlet.spawn(geventlet._eventlet_serve, listener, handle, connections)
@@ -43,11 +43,11 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
 
         library = EVENTLET
 
-        def start_accepting(self, listener: Any) -> Acceptor:
+        def start_accepting(self, listener: Any) -> GreenListener:
             """See `GreenWorker`."""
             listener = GreenSocket(listener)
             listener.setblocking(1)
-            return _Acceptor(listener, partial(self.handle, listener), self.worker_connections)
+            return _Listener(listener, partial(self.handle, listener), self.worker_connections)
 
 else:
 

@@ -11,13 +11,13 @@ from gunicorn.workers import ggevent
 
 from gunicorn_h2.drivers.green_gevent import GEVENT
 
-from .green import Acceptor, GreenWorker
+from .green import GreenListener, GreenWorker
 
 __all__ = ["GeventWorker"]
 
 
 class _Server(StreamServer):  # type: ignore[misc]
-    """See `Acceptor`, which also wants `close`."""
+    """See `GreenListener`, which also wants `close`."""
 
     @property
     def busy(self) -> bool:
@@ -32,7 +32,7 @@ class GeventWorker(GreenWorker, ggevent.GeventWorker):  # type: ignore[misc]
 
     library = GEVENT
 
-    def start_accepting(self, listener: Any) -> Acceptor:
+    def start_accepting(self, listener: Any) -> GreenListener:
         """See `GreenWorker`."""
         listener.setblocking(1)
         # Without TLS: gevent would wait in a handshake without end.
@@ -41,5 +41,5 @@ class GeventWorker(GreenWorker, ggevent.GeventWorker):  # type: ignore[misc]
             # As Gunicorn does: leave something to the other workers.
             server.max_accept = 1
         server.start()
-        acceptor: Acceptor = server
-        return acceptor
+        accepting: GreenListener = server
+        return accepting

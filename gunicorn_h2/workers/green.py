@@ -20,7 +20,7 @@ from gunicorn_h2.drivers.green import GreenDriver, Library, Waiter
 
 from .base import Http2Worker
 
-__all__ = ["Acceptor", "GreenWorker"]
+__all__ = ["GreenListener", "GreenWorker"]
 
 _NOTIFY_SECONDS = 1.0
 _DRAIN_SECONDS = 0.1
@@ -44,7 +44,7 @@ class ReplayingSocket:
         return getattr(self._sock, name)
 
 
-class Acceptor(Protocol):
+class GreenListener(Protocol):
     """Accepts connections from one listening socket, each handled in a greenlet."""
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class Acceptor(Protocol):
 
 
 class GreenWorker(Http2Worker):
-    """To stand before Gunicorn's gevent or eventlet worker in the bases of ours."""
+    """List it before Gunicorn's gevent or eventlet worker class."""
 
     PIPE: Sequence[int]
     sockets: Sequence[Any]
@@ -74,7 +74,7 @@ class GreenWorker(Http2Worker):
         # TLS must be the patched one.
         self.make_wrapper()
 
-    def start_accepting(self, listener: Any) -> Acceptor:
+    def start_accepting(self, listener: Any) -> GreenListener:
         """Have `handle` called for every connection, at most `worker_connections` at a time."""
         raise NotImplementedError
 
@@ -95,22 +95,22 @@ class GreenWorker(Http2Worker):
         )
         # Every signal writes to the pipe.
         self._waiter = self.library.make_waiter(self.PIPE[0])
-        acceptors = [self.start_accepting(listener) for listener in self.sockets]
+        listeners = [self.start_accepting(listener) for listener in self.sockets]
         while self.alive:
             self._wait(_NOTIFY_SECONDS)
-        for acceptor in acceptors:
-            acceptor.close()
+        for listener in listeners:
+            listener.close()
         self._driver.shutdown()
-        self._drain(acceptors)
+        self._drain(listeners)
         self._waiter.close()
 
-    def _drain(self, acceptors: list[Acceptor]) -> None:
+    def _drain(self, listeners: list[GreenListener]) -> None:
         deadline = time.monotonic() + self.cfg.graceful_timeout
-        while any(acceptor.busy for acceptor in acceptors):
+        while any(listener.busy for listener in listeners):
             if time.monotonic() >= deadline:
                 self.log.warning("Worker graceful timeout (pid:%s)", os.getpid())
-                for acceptor in acceptors:
-                    acceptor.kill()
+                for listener in listeners:
+                    listener.kill()
                 return
             self._wait(_DRAIN_SECONDS)
 

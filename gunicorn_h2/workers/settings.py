@@ -326,7 +326,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Seconds(0.01, 60),
         1.0,
         "seconds",
-        "How long a graceful shutdown waits for a quiet moment, and then for its PING to come back.",
+        "How long a graceful shutdown waits for a moment without requests, and then for its PING to come back.",
         "Go: 1; Envoy: 5",
     ),
     SettingSpec(

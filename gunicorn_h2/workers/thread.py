@@ -84,12 +84,12 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
                 raise
             return
         self.nr_conns += 1
-        server = listener.getsockname()
+        local_address = listener.getsockname()
         terms = self.terms(peer)
         if terms is not None:
-            self._driver.negotiate(sock, peer, server, terms, self._serve_http1)
+            self._driver.negotiate(sock, peer, local_address, terms, self._serve_http1)
         else:
-            self._serve_http1(sock, peer, server, b"")
+            self._serve_http1(sock, peer, local_address, b"")
 
     def _turn_away(self, listener: Any) -> None:
         """There is no file descriptor for a client: use the spare one to accept and close its connection.
@@ -104,13 +104,13 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             self.log.debug("Cannot turn a connection away: %s", error)
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _serve_http1(self, sock: socket.socket, peer: Any, server: Any, data: bytes) -> None:
+    def _serve_http1(self, sock: socket.socket, peer: Any, local_address: Any, data: bytes) -> None:
         """Give a connection to Gunicorn's own code; `data` was read in search of the preface."""
         if self.must_refuse_http1(peer):
             self.refuse_http1(sock, peer)
             self._connection_closed()
             return
-        connection = gthread.TConn(self.cfg, sock, peer, server)
+        connection = gthread.TConn(self.cfg, sock, peer, local_address)
         if self._wrap is not None or data:
             connection.initialized = True
             connection.parser = get_parser(self.cfg, sock, peer)

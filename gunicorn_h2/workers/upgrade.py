@@ -8,7 +8,7 @@ from typing import Any
 from gunicorn.http import get_parser
 from gunicorn.http.errors import ParseException
 
-from gunicorn_h2.protocol.upgrade import Upgrade, judge_upgrade
+from gunicorn_h2.protocol.upgrade import Upgrade, validate_upgrade
 
 __all__ = ["parse_upgrade"]
 
@@ -53,7 +53,7 @@ def _parse(cfg: Any, peer: Any, data: bytes) -> tuple[Upgrade, bytes] | bool:
     if len(body) > MAX_BODY_SIZE:
         return False
     fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
-    upgrade = judge_upgrade(request.method.encode("latin-1"), request.uri.encode("latin-1"), fields, body)
+    upgrade = validate_upgrade(request.method.encode("latin-1"), request.uri.encode("latin-1"), fields, body)
     return (upgrade, parser.unreader.buf.getvalue()) if upgrade is not None else False
 
 

@@ -3,12 +3,12 @@
 import pytest
 
 from gunicorn_h2.drivers.opening import Opening
-from gunicorn_h2.protocol.upgrade import judge_upgrade
+from gunicorn_h2.protocol.upgrade import validate_upgrade
 from tests.support.h2client import PREFACE
 
 HTTP1 = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 FIELDS = [(b"host", b"a"), (b"connection", b"upgrade, http2-settings"), (b"upgrade", b"h2c"), (b"http2-settings", b"")]
-UPGRADE = judge_upgrade(b"GET", b"/", FIELDS, b"")
+UPGRADE = validate_upgrade(b"GET", b"/", FIELDS, b"")
 
 
 def parse(data):

@@ -7,7 +7,7 @@ from hyperframe.frame import DataFrame, SettingsFrame
 
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import DataReceived, RequestReceived
-from gunicorn_h2.protocol.upgrade import SWITCHING_PROTOCOLS, judge_upgrade
+from gunicorn_h2.protocol.upgrade import SWITCHING_PROTOCOLS, validate_upgrade
 
 from .peer import (
     ENABLE_PUSH,
@@ -37,7 +37,7 @@ def fields(*extra, connection=b"Upgrade, HTTP2-Settings", upgrade=b"h2c", announ
 
 def judge(*extra, method=b"GET", path=b"/", body=b"", **changed):
     """Judge a request."""
-    return judge_upgrade(method, path, fields(*extra, **changed), body)
+    return validate_upgrade(method, path, fields(*extra, **changed), body)
 
 
 @pytest.fixture
