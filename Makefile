@@ -33,7 +33,7 @@ demo: $(VENV)/demo
 
 test: packages lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run --concurrency=thread -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(OVERALL_FLOOR)
 	$(BIN)/coverage report --fail-under=$(PROTOCOL_FLOOR) --include='gunicorn_h2/protocol/*'
