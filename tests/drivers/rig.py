@@ -7,6 +7,9 @@ import socket
 import ssl
 import sys
 import threading
+import time
+
+from hyperframe.frame import PingFrame
 
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.drivers.negotiation import Terms
@@ -215,3 +218,29 @@ def released(event):
         yield event
     finally:
         event.set()
+
+
+ROUND_TRIP = 0.1
+
+
+def grow_window(client, stream):
+    """Upload until the stream's window is larger than at first.
+
+    The client, which is to answer no PING itself, answers that for the round trip late: so windows grow that an
+    application reads in twice that time.
+    """
+    client.send_body(stream, bytes(client.peer_initial_window), end=False)
+    client.wait_for(lambda: client.pings, "the PING for the round trip")
+    threading.Event().wait(ROUND_TRIP)
+    client.send_frame(PingFrame(0, opaque_data=client.pings[0], flags=["ACK"]))
+    while stream.window <= client.peer_initial_window:
+        client.send_body(stream, bytes(client.room(stream)), end=False)
+        client.wait_for(lambda: client.room(stream) > 0, "room to send")
+        client.ping()
+
+
+def wait_until(condition):
+    """Ask until something is so that another thread is about to do."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it is not so"

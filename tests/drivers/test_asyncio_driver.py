@@ -1,6 +1,7 @@
 """The asyncio driver over a wire in memory, with a clock that only tests move."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 
@@ -128,6 +129,35 @@ def test_credit_comes_back_with_reading(loop):
     peer.request(body=b"x" * 16_384, end=False)
     peer.send(data(1, b"x" * 16_384))
     assert peer.updates == [(0, 32_768), (1, 32_768)]
+
+
+def test_windows_grow_from_the_workers_budget_until_the_calls_have_returned(loop):
+    returned = loop.create_future()
+
+    async def application(connection, channel):
+        with contextlib.suppress(StreamAborted):
+            while await channel.read():
+                pass
+        await returned
+        channel.finish()
+
+    first = WirePeer(loop, application)
+    second = WirePeer(loop, application, driver=first.driver)
+    budget = first.driver.window_budget
+    for number, peer in enumerate((first, second)):
+        peer.request(end=False)
+        peer.send(*[data(1, bytes(16_000))] * 3)
+        loop.now += 0.1
+        peer.send(ping(peer.pings[0][1], ack=True))
+        assert budget.taken == number * 65_535
+        peer.send(*[data(1, bytes(16_000))] * 3)
+        assert budget.taken == (number + 1) * 65_535
+    for peer in (first, second):
+        peer.gone()
+    assert budget.taken == 2 * 65_535
+    returned.set_result(None)
+    loop.turns()
+    assert budget.taken == 0
 
 
 def test_an_unread_body_leaves_the_connections_window_to_others(loop):

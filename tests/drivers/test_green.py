@@ -13,7 +13,7 @@ from tests.support.h2client import CANCEL, PREFACE
 from tests.support.tools import require_module
 
 from .green_rig import GreenRig, Hub, held
-from .rig import TIMEOUT, Probe, hello
+from .rig import TIMEOUT, Probe, grow_window, hello
 
 
 @pytest.fixture(params=["gevent", "eventlet"])
@@ -294,6 +294,30 @@ def test_a_connection_lasts_until_its_application_calls_have_returned(run, hub):
         assert rig.ended.empty()
         wait.let_go()
         rig.wait_ended()
+
+
+def test_windows_grow_from_the_workers_budget_until_the_calls_have_returned(run, hub):
+    with held(hub) as wait:
+        def read(channel):
+            while not channel.aborted:
+                hub.sleep(0.001)
+                if channel._body:
+                    channel.read()
+            wait()
+
+        rig = run(Probe(read))
+        budget, clients = rig.driver.window_budget, [rig.client(auto_ping=False) for _ in range(2)]
+        taken = [0]
+        for client in clients:
+            client.wait_settings()
+            grow_window(client, client.request("POST", end=False))
+            taken.append(budget.taken)
+            client.close()
+        assert taken == sorted({*taken, budget.taken})
+        wait.let_go()
+        rig.wait_ended()
+        rig.wait_ended()
+        assert budget.taken == 0
 
 
 def test_a_killed_owner_ends_its_requests(run, hub, tls):

@@ -15,7 +15,7 @@ from gunicorn_h2.protocol.errors import ErrorCode, InvalidResponse
 from gunicorn_h2.protocol.headers import ResponseHead
 from tests.support.h2client import PREFACE, H2Client
 
-from .rig import TIMEOUT, Counter, Probe, echo, hello, read_all, released
+from .rig import TIMEOUT, Counter, Probe, echo, grow_window, hello, read_all, released, wait_until
 
 # -- serving ---------------------------------------------------------------------------------------------------------
 
@@ -260,6 +260,30 @@ def test_requests_that_wait_for_a_thread_do_not_starve_one_that_reads(run):
     for stream, size in zip(waiting, (40_000, 25_535), strict=True):
         client.send_body(stream, bytes(size), end=False)
     client.wait_for(lambda: client.room(first) > 0, "room for the stream that is read", timeout=1)
+
+
+def test_windows_grow_from_the_workers_budget_until_the_calls_have_returned(run):
+    with released(threading.Event()) as returned:
+        def read(channel):
+            try:
+                return read_all(channel)
+            finally:
+                returned.wait(TIMEOUT)
+
+        probe = Probe(read)
+        rig = run(probe)
+        budget, clients = rig.driver.window_budget, [rig.client(auto_ping=False) for _ in range(2)]
+        taken = [0]
+        for client in clients:
+            client.wait_settings()
+            grow_window(client, client.request("POST", end=False))
+            taken.append(budget.taken)
+            client.close()
+        rig.closes.wait_for(2)
+        assert taken == sorted({*taken, budget.taken})
+        returned.set()
+        assert {type(probe.result()) for _ in range(2)} == {StreamAborted}
+        wait_until(lambda: rig.call(lambda: budget.taken) == 0)
 
 
 # -- how connections begin -------------------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ class Session(Peer):
     def read(self, number, writes):
         """The application reads what has come of a body."""
         if (stream := self.open_stream(number)) and stream.stream_id in self.unread:
-            self.core.acknowledge(stream, self.unread.pop(stream.stream_id))
+            self.core.acknowledge(stream, self.unread.pop(stream.stream_id), self.now)
             if writes:
                 self.note()
 

@@ -4,7 +4,14 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived as ClientData
-from h2.events import RemoteSettingsChanged, ResponseReceived, SettingsAcknowledged, StreamEnded, WindowUpdated
+from h2.events import (
+    PingReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    SettingsAcknowledged,
+    StreamEnded,
+    WindowUpdated,
+)
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hypothesis import given, settings
@@ -37,7 +44,7 @@ from .peer import settings as settings_frame
 
 CONTROL = 200
 # What a client may hear beside its responses; a reset or a GOAWAY is not among it.
-BENIGN = (RemoteSettingsChanged, SettingsAcknowledged, WindowUpdated)
+BENIGN = (PingReceived, RemoteSettingsChanged, SettingsAcknowledged, WindowUpdated)
 
 requests = st.lists(
     st.tuples(st.binary(max_size=1_000), st.booleans(), st.integers(20, 1_000)), min_size=1, max_size=6)

@@ -149,7 +149,7 @@ def test_windows_that_do_not_grow_are_no_obstacle(connect):
 
 def test_without_pings_these_uploads_would_stall(connect):
     """What the tests above are about is there."""
-    assert not Httpcore(connect(), [200_000] * 100, 16, notices_pings=False).run(patience=60)
+    assert not Httpcore(connect(), [200_000] * 100, 16, notices_pings=False).run(patience=15)
 
 
 # -- when there is a PING, and when not ------------------------------------------------------------------------------
