@@ -261,7 +261,8 @@ class Channel:
             raise self._aborted
 
     def _return_credit(self) -> None:
-        if self._taken:
+        # Of a body that is complete nobody waits for credit.
+        if self._taken and not self._body.ended:
             taken, self._taken = self._taken, 0
             self._owner.submit(self._owner, self._owner.do_acknowledge, self.stream, taken)
 
