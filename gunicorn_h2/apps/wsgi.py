@@ -341,12 +341,13 @@ def _stream_environ(template: dict[str, Any], channel: Channel) -> dict[str, Any
     """The environ of a request, made from the template for its head."""
     environ = template.copy()
     stream = channel.stream
-    if channel.has_body:
-        environ["wsgi.input"] = body = StreamInput(channel)
-        environ["gunicorn.http2.trailers"] = body.trailers
-    else:
-        environ["wsgi.input"] = io.BytesIO()
+    body = channel.take_complete_body() if channel.has_body else b""
+    if body is not None:
+        environ["wsgi.input"] = io.BytesIO(body)
         environ["gunicorn.http2.trailers"] = []
+    else:
+        environ["wsgi.input"] = stream_input = StreamInput(channel)
+        environ["gunicorn.http2.trailers"] = stream_input.trailers
     environ["gunicorn.http2.stream_id"] = stream.stream_id
     if stream.weight != DEFAULT_WEIGHT or stream.depends_on:
         environ["gunicorn.http2.priority_weight"] = stream.weight

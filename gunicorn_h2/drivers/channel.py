@@ -173,6 +173,11 @@ class Channel:
             self._return_credit()
         return piece
 
+    def take_complete_body(self) -> bytes | None:
+        """Return the body, where all of it has come in one piece, without trailers; None otherwise."""
+        body = self._body
+        return body.take() if body.ended and len(body) == 1 and self.trailers is None else None
+
     def _wait_for_body(self) -> None:
         if self.complete:
             raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the response is complete")

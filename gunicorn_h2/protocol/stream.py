@@ -175,8 +175,9 @@ class BodyBuffer:
         """The request's trailers, where it had any; set before `ended`."""
         self._pieces: deque[bytes] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
+    def __len__(self) -> int:
+        """How many pieces there are now."""
+        return len(self._pieces)
 
     def append(self, data: bytes) -> None:
         """Add a piece, joined to a small one before it: an octet alone would take fifty times its room."""

@@ -230,6 +230,24 @@ def test_a_body_that_is_complete_needs_no_credit():
     assert owner.done == []
 
 
+@pytest.mark.parametrize(("pieces", "ended", "taken"), [
+    ([b"all"], True, b"all"), ([b"a" * 2000, b"b" * 2000], True, None), ([b"all"], False, None), ([], True, None)])
+def test_a_body_of_one_piece_is_taken_at_once(pieces, ended, taken):
+    channel = make()
+    for piece in pieces:
+        channel.deliver(piece, False)
+    channel.deliver(b"", ended)
+    assert channel.take_complete_body() == taken
+
+
+def test_a_body_with_trailers_is_read_as_it_came():
+    channel = make()
+    channel.deliver(b"all", False)
+    channel.deliver_trailers([(b"x-sum", b"1")])
+    assert channel.take_complete_body() is None
+    assert [channel.read(), channel.read()] == [b"all", b""]
+
+
 def test_an_expectation_is_answered_by_the_first_read_that_waits():
     owner = Owner()
     channel = make(owner, expects=True)
