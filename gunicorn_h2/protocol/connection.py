@@ -54,6 +54,7 @@ class ServerConnection:
         "send_response",
         "streams",
         "_events",
+        "_heads",
         "_inflow",
         "_lifecycle",
         "_outbox",
@@ -81,7 +82,7 @@ class ServerConnection:
         self._sender = sender = Sender(codec, streams, inflow, outbox, now)
         self.send_response = sender.send_response
         """Send a whole response; as `send_headers` and `send_data`, in one step where the windows allow it."""
-        heads = HeadCache(codec)
+        self._heads = heads = HeadCache(codec)
         self._receiver = Receiver(config, streams, heads, guard, inflow, sender, outbox, lifecycle, self._events)
         self._reader = FrameReader(config.max_frame_size, config.header_timeout, guard)
         self._announce_settings()
@@ -280,4 +281,5 @@ class ServerConnection:
         for stream in self._table:
             self._table.forget_and_tell(stream, code or ErrorCode.CANCEL, reason or "the connection closed")
         self._inflow.settle()
+        self._heads.clear()
         self._events.append(ConnectionTerminated(code, reason))

@@ -46,6 +46,34 @@ def test_a_refused_block_is_refused_each_time(peer):
     assert peer.refused == [1, 3, 5]
 
 
+def test_the_heads_of_all_connections_are_bounded(monkeypatch):
+    """Beyond the bound each connection keeps a few, and those that end make room."""
+    monkeypatch.setattr(HeadCache, "total", 0)
+    caches = [HeadCache(FastCodec(0)) for _ in range(200)]
+
+    def fill(cache):
+        for number in range(100):
+            cache.keep(numbered(number), cache.decode_head(numbered(number)))
+
+    for cache in caches:
+        fill(cache)
+    assert HeadCache.total == sum(len(cache.known) for cache in caches) <= 16_384 + 4 * 200
+    assert 0 < len(caches[-1].known) <= 4
+    for cache in caches[:-1]:
+        cache.clear()
+    fill(caches[-1])
+    assert len(caches[-1].known) > 50
+
+
+def test_a_connection_that_ends_forgets_its_heads(peer):
+    before = HeadCache.total
+    peer.open()
+    peer.open()
+    assert HeadCache.total > before
+    peer.core.receive_eof()
+    assert HeadCache.total <= before
+
+
 def test_requests_of_one_block_share_a_head(heads):
     block = numbered(1)
     head = heads.decode_head(block)
