@@ -209,11 +209,10 @@ class Channel:
         self._submitted = len(data)
         if end_stream:
             self.complete = True
+            owner.submit_last(owner, owner.do_send_response, self, self.stream, head, data)
             if len(data) <= owner.stream_buffer_size:
                 # There is nothing to wait for.
-                owner.submit_last(owner, owner.do_send_response, self, self.stream, head, data)
                 return
-            owner.submit(owner, owner.do_send_response, self, self.stream, head, data)
         else:
             owner.submit(owner, owner.do_send_headers, self.stream, head)
             owner.submit(owner, owner.do_send_data, self, self.stream, data, False)
