@@ -135,7 +135,8 @@ class Server:
         environ = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self.env}
         # Greenlets are measured only where there are any. A test run has many threads that come and go, and each of
         # them would have a state of greenlet's, freed in a pending call, in which CPython 3.11 may trace for ever.
-        if self.kind.has_greenlets and environ.pop("COVERAGE_PROCESS_CONFIG", None):
+        has_greenlets = self.kind is not None and self.kind.has_greenlets
+        if has_greenlets and environ.pop("COVERAGE_PROCESS_CONFIG", None):
             environ["COVERAGE_PROCESS_START"] = str(ROOT / "setup.cfg")
         return environ
 
