@@ -60,9 +60,9 @@ def test_an_upload_for_a_time(connection):
 
 
 def test_a_download_for_a_time(connection):
-    octets, seconds = connection.download_for("/endless", 0.2)
+    octets, seconds = connection.download_for("/endless", 1.0)
     assert octets > 0
-    assert seconds >= 0.2
+    assert seconds >= 1.0
 
 
 def test_the_floor_answers_hello_whatever_is_asked(bench_certificate):
