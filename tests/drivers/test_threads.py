@@ -409,6 +409,7 @@ def test_an_idle_connection_is_closed(run, tls):
     client.get("/")
     assert client.wait_goaway() == (1, ErrorCode.NO_ERROR)
     client.wait_closed()
+    client.close()
     rig.closes.wait_for(1)
 
 
@@ -419,6 +420,7 @@ def test_deadlines_of_many_connections(run):
         client.get("/")
     for client in clients:
         client.wait_closed()
+        client.close()
     rig.closes.wait_for(10)
 
 
@@ -437,6 +439,7 @@ def test_octets_behind_the_end_are_dropped(run, tls):
     with contextlib.suppress(OSError):
         for _ in range(1_000):
             client.send_raw(bytes(10_000))
+    client.close()
     rig.closes.wait_for(1)
 
 
@@ -493,11 +496,13 @@ def test_shutdown_serves_what_has_begun(run, tls):
         rig.call(rig.driver.shutdown)
         rig.call(rig.driver.shutdown)
         idle.wait_closed()
+        idle.close()
         assert busy.wait_goaway() == (2**31 - 1, ErrorCode.NO_ERROR)
         gate.set()
         assert busy.response(stream).text == "/served"
         assert busy.wait_goaway(2) == (1, ErrorCode.NO_ERROR)
         busy.wait_closed()
+        busy.close()
         rig.closes.wait_for(2)
 
 

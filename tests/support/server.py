@@ -214,6 +214,11 @@ class Server:
         self.signal(signal.SIGHUP)
         self._wait_ready(mark)
 
+    def wait_settled(self):
+        """Wait until no worker is booting: it would miss the signal to stop, and the master then waits for long."""
+        for pid in re.findall(r"Booting worker with pid: (\d+)", self.log):
+            self.wait_log(rf"worker {pid} is ready")
+
     def _wait_ready(self, mark):
         """Wait until as many workers as there are to be have logged that they can serve, after a mark."""
         for _ in range(self.settings["workers"]):
