@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import ssl
 from typing import Any
 
 from gunicorn.http import wsgi
@@ -134,7 +133,6 @@ class EnvironFactory:
 
     def _shared(self, connection: Http2Connection) -> dict[str, Any]:
         """What the environs of all requests of a connection share."""
-        sock = connection.transport.sock
         blank = self._blank.of(_BLANK, connection.peer, 0)
         blank.path = os.environ.get("SCRIPT_NAME", "")
         environ = self._gunicorns(blank, connection)
@@ -147,6 +145,7 @@ class EnvironFactory:
         # RFC 7540 section 5.3.5: what a stream has by default.
         environ["gunicorn.http2.priority_weight"] = DEFAULT_WEIGHT
         environ["gunicorn.http2.priority_depends_on"] = 0
-        if isinstance(sock, ssl.SSLSocket):
-            environ.update(tls_environ(sock))
+        session = connection.transport.session
+        if session is not None:
+            environ.update(tls_environ(session))
         return environ

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 
+from gunicorn_h2.drivers.transport import TlsSession
+
 __all__ = ["tls_environ"]
 
 # The short names of the attribute types that RFC 4514 section 3 lists, and e-mail's usual one.
@@ -23,23 +25,20 @@ _SHORT_NAMES = {
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in ',+"\\<>;'} | {"\0": "\\00"})
 
 
-def tls_environ(sock: ssl.SSLSocket) -> dict[str, str]:
+def tls_environ(session: TlsSession) -> dict[str, str]:
     """The TLS part of an environ: HTTPS, SSL_PROTOCOL, SSL_CIPHER, and the client's certificate.
 
     `SSL_CLIENT_VERIFY` is SUCCESS where the client showed a certificate that was verified, else
     NONE. Distinguished names are strings as RFC 4514 writes them; times are as in the certificate.
     """
-    cipher = sock.cipher()
     environ = {
         "HTTPS": "on",
-        "SSL_PROTOCOL": sock.version() or "",
-        "SSL_CIPHER": cipher[0] if cipher else "",
+        "SSL_PROTOCOL": session.version,
+        "SSL_CIPHER": session.cipher,
         "SSL_CLIENT_VERIFY": "NONE",
     }
-    certificate = sock.getpeercert()
-    der = sock.getpeercert(binary_form=True)
-    if certificate and der:
-        environ.update(_client_environ(certificate), SSL_CLIENT_CERT=ssl.DER_cert_to_PEM_cert(der))
+    if session.certificate and session.der:
+        environ.update(_client_environ(session.certificate), SSL_CLIENT_CERT=ssl.DER_cert_to_PEM_cert(session.der))
     return environ
 
 

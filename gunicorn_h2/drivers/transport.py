@@ -8,10 +8,10 @@ import socket
 import ssl
 import sys
 import termios
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
-__all__ = ["Transport", "WOULD_BLOCK"]
+__all__ = ["TlsSession", "Transport", "WOULD_BLOCK"]
 
 WOULD_BLOCK: Final = None
 _RECORD_SIZE = 16_384
@@ -21,6 +21,26 @@ _RECEIVE_SIZE = 65_536
 _MAX_RECORDS = 4
 
 _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class TlsSession(NamedTuple):
+    """What the handshake agreed on, kept because a socket that has been closed can no longer tell."""
+
+    version: str
+    """As OpenSSL names it, "TLSv1.3"."""
+    cipher: str
+    certificate: Mapping[str, object] | None
+    """The client's, as `ssl.SSLSocket.getpeercert` gives it; None where it showed none that was verified."""
+    der: bytes | None
+    """The same certificate, encoded."""
+
+    @classmethod
+    def of(cls, sock: ssl.SSLSocket) -> TlsSession:
+        """Ask a socket that has finished its handshake."""
+        cipher = sock.cipher()
+        certificate = sock.getpeercert()
+        der = sock.getpeercert(binary_form=True) if certificate else None
+        return cls(sock.version() or "", cipher[0] if cipher else "", certificate, der)
 
 
 class Transport:
@@ -37,6 +57,8 @@ class Transport:
         self._can_cork = _HAS_CORK and sock.family in (socket.AF_INET, socket.AF_INET6)
         self.wants_write = False
         """Whether TLS waits to write before it can go on with the handshake."""
+        self.session: TlsSession | None = None
+        """Set when the handshake is complete."""
         self._unwrapped: socket.socket | None = None
 
     def fileno(self) -> int:
@@ -61,6 +83,7 @@ class Transport:
         except ssl.SSLWantWriteError:
             self.wants_write = True
             return False
+        self.session = TlsSession.of(self.sock)
         return True
 
     def selected_protocol(self) -> str | None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gunicorn_h2.apps import tls
+from gunicorn_h2.drivers.transport import TlsSession
 
 TIMEOUT = 10
 
@@ -62,7 +63,7 @@ def environ_of(certs, client_cert, verify=ssl.CERT_OPTIONAL):
     thread = threading.Thread(target=connect)
     thread.start()
     with context.wrap_socket(ours, server_side=True) as sock:
-        environ = tls.tls_environ(sock)
+        environ = tls.tls_environ(TlsSession.of(sock))
         sock.sendall(b"!")
     thread.join(TIMEOUT)
     return environ

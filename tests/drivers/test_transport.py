@@ -1,5 +1,6 @@
 """A transport over a pair of sockets, in the clear and under real TLS."""
 
+import select
 import socket
 import ssl
 import threading
@@ -40,8 +41,7 @@ def shake_hands(transport, theirs, context):
     thread = threading.Thread(target=lambda: wrapped.append(context.wrap_socket(theirs, server_hostname="localhost")))
     thread.start()
     while not transport.handshake():
-        ready = threading.Event()
-        del ready
+        select.select([transport], [], [], TIMEOUT)
     thread.join(TIMEOUT)
     return wrapped[0]
 
@@ -138,6 +138,19 @@ def test_closing_twice_or_in_any_order_is_harmless(pair):
     transport.close()
     transport.half_close()
     assert transport.fileno() == -1
+
+
+def test_what_the_handshake_agreed_on_outlives_the_connection(pair):
+    """A request may run only after its client has closed the connection."""
+    transport, theirs = pair
+    theirs.close()
+    transport.half_close()
+    transport.close()
+    if transport.tls:
+        assert transport.session.version == "TLSv1.3"
+        assert transport.session.cipher.startswith("TLS_")
+    else:
+        assert transport.session is None
 
 
 def test_alpn(certs, wrap):
