@@ -8,12 +8,6 @@ application reads.
 A window that is used up too fast for the round trip grows: a sender on a long path would wait for credit
 most of the time. So an application that reads earns its stream a larger window, within what the
 connection and the worker have for all of them, until the stream ends and its application has returned.
-
-A client may not notice that it has credit. In httpcore, below httpx, each task that waits for credit
-reads from the connection in its turn, and another one may have taken its WINDOW_UPDATE in before. Where
-the server has nothing more to say, it reads for ever. A PING gives it something to read. So where
-streams stop exactly where their credit ended once, and have more, PINGs go out one after another, as
-many as there may be tasks to wake up, until data comes.
 """
 
 from __future__ import annotations
@@ -26,6 +20,7 @@ from .config import ConnectionConfig
 from .errors import ConnectionFailure, ErrorCode
 from .outbox import Outbox
 from .probe import Probe
+from .stalls import StallWatch
 from .stream import CLOSED, Stream
 from .streams import StreamTable
 from .windows import ReceiveWindow, WindowBudget
@@ -34,11 +29,6 @@ __all__ = ["Inflow"]
 
 _MAX_DISCARDED = 2**30
 _SETTLE_SECONDS = 1.0
-_STALL_SECONDS = 0.01
-_GIVEN_UP_SECONDS = 1.0
-# A task may have more than one turn before another has its first, and tasks may wait whose stream has just ended.
-_PINGS_PER_STREAM = 2
-_SPARE_PINGS = 2
 
 
 class Inflow:
@@ -53,15 +43,12 @@ class Inflow:
         "_configured_size",
         "_grown",
         "_largest_size",
-        "_look_at",
         "_max_size",
         "_outbox",
         "_probe",
         "_settle_at",
-        "_stalled_at",
-        "_stalled_pings",
+        "_stalls",
         "_streams",
-        "_was_exhausted",
         "_worker_budget",
     )
 
@@ -85,12 +72,7 @@ class Inflow:
         self._largest_size = 0
         """Of a window that has grown."""
         self._settle_at = math.inf
-        self._look_at = math.inf
-        self._stalled_at = 0
-        self._stalled_pings = 0
-        """How many PINGs went out since the connection's window stood at `_stalled_at`."""
-        self._was_exhausted = False
-        """Whether the connection's window has stopped bodies that may still not go on."""
+        self._stalls = StallWatch(self.window, streams, probe)
         self._outbox = outbox
         self._probe = probe
         self._streams = streams
@@ -108,15 +90,14 @@ class Inflow:
             growth = window.wanted_growth(now, self._probe.round_trip)
             self._renew(0, window, min(growth, self._max_size - window.size), now)
         if window.edges and window.is_at_edge:
-            self._was_exhausted = True
-            self._suspect_stall(now)
+            self._note_edge(window, now)
 
     def consume_stream(self, stream: Stream, octets: int, now: float) -> None:
         """So much of it was a stream's. Raises ConnectionFailure."""
         window = stream.receive_window
         window.consume(octets)
         if window.edges and window.is_at_edge:
-            self._suspect_stall(now)
+            self._note_edge(window, now)
 
     def acknowledge(self, stream: Stream, octets: int, now: float) -> None:
         """So much of a stream's data needs no room any more."""
@@ -149,16 +130,23 @@ class Inflow:
     def _renew(self, stream_id: int, window: ReceiveWindow, growth: int, now: float) -> None:
         self.announce(stream_id, window.renew(growth, now))
         if growth or self._probe.round_trip is None:
-            self._probe.send(now)
+            self._probe.measure(now)
         if window.is_at_edge:
-            self._suspect_stall(now)
+            self._note_edge(window, now)
+
+    def _wanted_growth(self, stream: Stream, window: ReceiveWindow, now: float) -> int:
+        declared = stream.head.content_length
+        if self._stalls.seen and declared is not None:
+            # Room for the rest: the less often such a client has to wait for credit, the better.
+            return declared - stream.received - window.available - window.owed
+        if window.renewed_at is None:
+            # Where others have needed it, a part of that at once.
+            return self._largest_size // len(self._streams.open) - window.size
+        return window.wanted_growth(now, self._probe.round_trip)
 
     def _grow(self, stream: Stream, window: ReceiveWindow, now: float) -> int:
         """Take from the budgets what a stream's window is to grow by."""
-        wanted = window.wanted_growth(now, self._probe.round_trip)
-        if window.renewed_at is None:
-            # Where others have needed it, a part of that at once.
-            wanted = self._largest_size // len(self._streams.open) - window.size
+        wanted = self._wanted_growth(stream, window, now)
         if wanted <= 0:
             return 0
         self.settle()
@@ -184,58 +172,25 @@ class Inflow:
             self._budget.give_back(growth)
             self._worker_budget.give_back(growth)
 
-    # Stalls
+    # What comes later
 
     def handle_timeout(self, now: float) -> None:
         """Act where `deadline` has passed."""
         if self._settle_at <= now:
             self.settle()
             self._settle_at = now + _SETTLE_SECONDS if self._grown else math.inf
-        if self._look_at <= now:
-            self._look_at = math.inf
-            if self._is_stalled():
-                self._handle_stall(now)
-        self.deadline = min(self._settle_at, self._look_at)
+        if self._stalls.deadline <= now:
+            self._stalls.look(now)
+        self.deadline = min(self._settle_at, self._stalls.deadline)
 
     def receive_ping_ack(self, payload: bytes, now: float) -> bool:
-        """A PING came back; return whether it was one of these."""
+        """A PING came back; return whether it was one of the probe's."""
         if not self._probe.receive_ack(payload, now):
             return False
-        if self._stalled_pings and self._is_stalled():
-            self._handle_stall(now)
-        else:
-            self._suspect_stall(now)
+        self._stalls.receive_ack(now)
+        self.deadline = min(self.deadline, self._stalls.deadline)
         return True
 
-    def _suspect_stall(self, now: float) -> None:
-        """The peer may not know of its credit: look again when it could have made use of it."""
-        if self._probe.pending:
-            return
-        if self._stalled_at != self.window.position:
-            self._stalled_at = self.window.position
-            self._stalled_pings = 0
-        self._look_at = now + _STALL_SECONDS + 2 * (self._probe.round_trip or 0.0)
-        self.deadline = min(self.deadline, self._look_at)
-
-    def _handle_stall(self, now: float) -> None:
-        """Send a PING where nothing has moved since a stall was suspected."""
-        if self._stalled_at != self.window.position:
-            self._suspect_stall(now)
-        elif self._stalled_pings < len(self._streams.open) * _PINGS_PER_STREAM + _SPARE_PINGS:
-            self._stalled_pings += 1
-            self._probe.send(now)
-        else:
-            self._look_at = now + _GIVEN_UP_SECONDS
-            self.deadline = min(self.deadline, self._look_at)
-
-    def _is_stalled(self) -> bool:
-        """Whether there is a body that could go on, and may have had to stop."""
-        has_bodies = False
-        for stream in self._streams.open.values():
-            if stream.is_read and not stream.request_ended:
-                has_bodies = True
-                window = stream.receive_window
-                if window.available > 0 and (self._was_exhausted or window.is_at_edge):
-                    return True
-        self._was_exhausted = self._was_exhausted and has_bodies
-        return False
+    def _note_edge(self, window: ReceiveWindow, now: float) -> None:
+        self._stalls.note_edge(window, now)
+        self.deadline = min(self.deadline, self._stalls.deadline)

@@ -1,7 +1,7 @@
-"""PINGs of ours (RFC 9113 section 6.7): how long a round trip takes.
+"""PINGs of ours (RFC 9113 section 6.7), sent while bodies come in.
 
-They are sent while bodies come in, one at a time, and never behind a GOAWAY: clients built on the h2
-library take any frame there for an error.
+One measures the round trip; others wake clients up that do not notice their credit (see `stalls`). None
+follows a GOAWAY: clients built on the h2 library take any frame there for an error.
 """
 
 from __future__ import annotations
@@ -11,43 +11,59 @@ from .guard import Guard
 from .lifecycle import Lifecycle
 from .outbox import Outbox
 
-__all__ = ["Probe"]
+__all__ = ["MAX_WAKING", "Probe"]
 
-_PAYLOAD = b"dataflow"
+_MEASURE = b"distance"
+_WAKE = b"go ahead"
+# On a long path, as many as may be on their way at a time; more would only be read together.
+MAX_WAKING = 8
 
 
 class Probe:
-    """The PING that is out, and what the ones before it have told."""
+    """The PINGs that are out, and the round trip."""
 
-    __slots__ = ("pending", "round_trip", "_guard", "_lifecycle", "_outbox", "_sent_at")
+    __slots__ = ("round_trip", "waking", "_guard", "_lifecycle", "_measured_since", "_outbox")
 
     def __init__(self, outbox: Outbox, guard: Guard, lifecycle: Lifecycle) -> None:
-        self.pending = False
-        """Whether a PING has not come back yet."""
         self.round_trip: float | None = None
         """The shortest one seen, in seconds; None before the first."""
-        self._sent_at = 0.0
+        self.waking = 0
+        """How many PINGs of `wake` have not come back."""
+        self._measured_since: float | None = None
         self._outbox = outbox
         self._guard = guard
         self._lifecycle = lifecycle
 
-    def send(self, now: float) -> None:
-        """Send a PING where one may be sent."""
-        if self.pending or self._lifecycle.going_away:
-            return
-        self.pending = True
-        self._sent_at = now
-        self._outbox.put(frames.ping(_PAYLOAD))
-        # The answer is none of the peer's own doing.
-        self._guard.expected_frames += 1
+    def measure(self, now: float) -> None:
+        """Measure the round trip, unless that is under way."""
+        if self._measured_since is None and self._send(_MEASURE):
+            self._measured_since = now
+
+    def wake(self) -> bool:
+        """Give the client something to read; return whether more of it may follow before an answer comes."""
+        if self.waking < MAX_WAKING and self._send(_WAKE):
+            self.waking += 1
+            return self.waking < MAX_WAKING
+        return False
 
     def receive_ack(self, payload: bytes, now: float) -> bool:
-        """A PING came back; return whether it was this one."""
-        if not self.pending or payload != _PAYLOAD:
+        """A PING came back; return whether it was one of these."""
+        if payload == _MEASURE and self._measured_since is not None:
+            round_trip = now - self._measured_since
+            self._measured_since = None
+            # Clients are late with their answers rather than early, and paths seldom get longer.
+            if self.round_trip is None or round_trip < self.round_trip:
+                self.round_trip = round_trip
+            return True
+        if payload == _WAKE and self.waking:
+            self.waking -= 1
+            return True
+        return False
+
+    def _send(self, payload: bytes) -> bool:
+        if self._lifecycle.going_away:
             return False
-        self.pending = False
-        # Clients are late with their answers rather than early, and paths seldom get longer.
-        round_trip = now - self._sent_at
-        if self.round_trip is None or round_trip < self.round_trip:
-            self.round_trip = round_trip
+        self._outbox.put(frames.ping(payload))
+        # The answer is none of the peer's own doing.
+        self._guard.expected_frames += 1
         return True

@@ -44,7 +44,9 @@ class ReceiveWindow:
     edges: tuple[int, ...] = ()
     """Where the peer had to stop before each of the latest increments, as values of `position`; those ahead of it."""
 
-    _owed = 0
+    owed = 0
+    """What was taken from the buffer since then."""
+
     _granted = 0
 
     def __init__(self, size: int) -> None:
@@ -70,8 +72,8 @@ class ReceiveWindow:
 
     def acknowledge(self, octets: int) -> bool:
         """So much was taken from the buffer; return whether it is time to `renew`."""
-        self._owed += octets
-        return self._owed * 2 >= self.size
+        self.owed += octets
+        return self.owed * 2 >= self.size
 
     def wanted_growth(self, now: float, round_trip: float | None) -> int:
         """What the window should grow by: by its own size where it is used up within four round trips, else 0.
@@ -81,14 +83,14 @@ class ReceiveWindow:
         """
         if self.renewed_at is None or round_trip is None:
             return 0
-        return self.size if (now - self.renewed_at) * self.size <= _ROUND_TRIPS * round_trip * self._owed else 0
+        return self.size if (now - self.renewed_at) * self.size <= _ROUND_TRIPS * round_trip * self.owed else 0
 
     def renew(self, growth: int, now: float) -> int:
         """Hand back what was taken from the buffer, and let the window grow: the increment to announce now, or 0."""
         self.size += growth
         # Where more than a window was granted once, that is used up first.
-        increment = max(0, min(self._owed + growth, self.size - self.available))
-        self._owed = 0
+        increment = max(0, min(self.owed + growth, self.size - self.available))
+        self.owed = 0
         self.renewed_at = now
         if increment:
             position = self.position

@@ -18,6 +18,7 @@ INITIAL = 65_535
 MAX = 16_777_216
 MAX_31 = 2**31 - 1
 FRAME = 16_384
+MEASURE = b"distance"
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ class Path:
         self.peer, self.round_trip, self.rate, self.answers_pings = peer, round_trip, rate, answers_pings
         self.credit = {0: peer.config.connection_window_size}
         self.up, self.down, self.free_at = deque(), deque(), peer.now
-        self.pings, self.pending, self.sent, self.unread = 0, 0, Counter(), Counter()
+        self.pings, self.pending, self.wakes, self.sent, self.unread = 0, 0, 0, Counter(), Counter()
         peer.collect().take()
 
     def upload(self, *streams, seconds, read=lambda octets: octets):
@@ -81,7 +82,7 @@ class Path:
             if isinstance(frame, WindowUpdateFrame):
                 self.credit[frame.stream_id] += frame.window_increment
             elif self.answers_pings:
-                self.pending -= 1
+                self.pending -= frame.opaque_data == MEASURE
                 due = max(self.free_at, self.peer.now) + self.round_trip / 2
                 self.up.append((due, ping(frame.opaque_data, ack=True)))
 
@@ -94,10 +95,12 @@ class Path:
 
     def _collect(self):
         for frame in self.peer.collect().take():
-            if isinstance(frame, PingFrame):
+            if isinstance(frame, PingFrame) and frame.opaque_data == MEASURE:
                 self.pings += 1
                 self.pending += 1
                 assert self.pending == 1, "two PINGs are out"
+            elif isinstance(frame, PingFrame):
+                self.wakes += 1
             if isinstance(frame, (PingFrame, WindowUpdateFrame)):
                 self.down.append((self.peer.now + self.round_trip / 2, frame))
 
@@ -147,6 +150,7 @@ def test_an_upload_makes_use_of_a_long_path(connect):
     peer = connect()
     path = Path(peer, 0.05, 25e6).upload(upload(peer), seconds=4)
     assert sum(path.sent.values()) > 0.85 * 4 * 25e6
+    assert path.wakes == 0
     peer.assert_alive()
 
 
@@ -182,6 +186,7 @@ def test_several_uploads_share_a_path(connect):
     streams = [upload(peer) for _ in range(10)]
     path = Path(peer, 0.05, 25e6).upload(*streams, seconds=3)
     assert sum(path.sent.values()) > 0.8 * 3 * 25e6
+    assert path.wakes == 0
     assert min(path.sent.values()) * 2 > max(path.sent.values())
 
 
