@@ -11,21 +11,21 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gunicorn_h2.protocol.opening import Cleartext, Opening
 from gunicorn_h2.protocol.upgrade import Upgrade
 
-from .opening import Opening
 from .transport import Transport
 
 __all__ = ["Negotiation", "Terms", "adequate_cipher"]
 
 
 class Terms(NamedTuple):
-    """How a connection is to be negotiated."""
+    """How connections are to be negotiated: by TLS, or by what comes first in the clear."""
 
     wrap: Callable[[socket.socket], ssl.SSLSocket] | None
     """Puts TLS around the socket; ALPN decides then."""
-    opening: Opening | None
-    """Without TLS: finds out from what the client sends first."""
+    cleartext: Cleartext | None
+    """Without TLS: how HTTP/2 may begin."""
     timeout: float
     """Seconds from the start to the decision; 0: no limit."""
 
@@ -47,7 +47,7 @@ class Negotiation:
         self.transport = Transport(sock, terms.wrap)
         self.http2 = False
         self.closed = False
-        self._opening = terms.opening
+        self._opening = None if terms.cleartext is None else Opening(terms.cleartext)
         self._deadline = time.monotonic() + terms.timeout if terms.timeout else None
         self._decided = decided
         self._failed = failed

@@ -66,7 +66,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Called in the worker's process; does not return before the worker ends."""
-        self.make_wrapper()
+        self.make_terms()
         self._listeners = list(self.sockets)
         self._starting_http1: set[asyncio.Task[None]] = set()
         super().init_process()

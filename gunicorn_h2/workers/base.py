@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from functools import partial
 from typing import Any
 
 from gunicorn import util
@@ -11,16 +10,18 @@ from gunicorn.errors import HaltServer
 
 from gunicorn_h2.apps.request import TrustedPeers, peer_ip
 from gunicorn_h2.drivers.negotiation import Terms
-from gunicorn_h2.drivers.opening import Opening
+from gunicorn_h2.protocol.opening import Cleartext
+from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 
 from .settings import Settings, SettingsError, load_settings, never_http2_reason, startup_line
-from .tls import TLSWrapper, make_wrapper
-from .upgrade import parse_upgrade
+from .tls import make_wrapper
 
 __all__ = ["PREFACE_EXPECTED", "Http2Worker"]
 
 PREFACE_EXPECTED = "HTTP/2 connection preface expected"
 """What a client is told that speaks HTTP/1 where it must not."""
+_MAX_REQUEST_LINE = _MAX_FIELD_SIZE = 8190
+_MAX_FIELDS = 32_768
 
 
 class Http2Worker:
@@ -33,7 +34,7 @@ class Http2Worker:
     nr: int
     settings: Settings
 
-    _wrap: TLSWrapper | None = None
+    _terms: Terms | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,7 +45,6 @@ class Http2Worker:
             self.log.error("%s", error)
             raise HaltServer(str(error), 1) from error
         self._trusted = TrustedPeers(self.cfg)
-        self._may_be_http2 = "h2" in self.settings.protocols and self.cfg_protocol == "http"
 
     @property
     def cfg_protocol(self) -> str:
@@ -68,29 +68,27 @@ class Http2Worker:
         """Say, for the start-up line, how much a worker serves at a time."""
         return f"{cfg.worker_connections} connections"
 
-    def make_wrapper(self) -> None:
+    def make_terms(self) -> None:
         """Read certificates and keys; called in the worker's process, while it may still read them."""
+        settings = self.settings
         if self.cfg.is_ssl:
-            self._wrap = make_wrapper(self.cfg, self.settings.protocols)
+            self._terms = Terms(make_wrapper(self.cfg, settings.protocols), None, settings.handshake_timeout)
+        elif "h2" in settings.protocols and self.cfg_protocol == "http" and settings.cleartext != "off":
+            upgrade = None if settings.cleartext == "prior-knowledge" else _request_limits(self.cfg)
+            self._terms = Terms(None, Cleartext(settings.cleartext != "upgrade", upgrade), settings.handshake_timeout)
 
     def terms(self, peer: Any) -> Terms | None:
-        """How to find out what a new connection speaks; None where it can only be HTTP/1."""
-        opening = None if self._wrap is not None else self.opening(peer)
-        if self._wrap is None and opening is None:
-            return None
-        return Terms(self._wrap, opening, self.settings.handshake_timeout)
+        """How to find out what a new connection speaks; None where it can only be HTTP/1.
 
-    def opening(self, peer: Any) -> Opening | None:
-        """How HTTP/2 may begin in the clear for this peer (the rule of Gunicorn 26.2 and newer)."""
-        cleartext = self.settings.cleartext
-        if self.cfg.is_ssl or not self._may_be_http2 or cleartext == "off" or peer not in self._trusted:
-            return None
-        upgrade = None if cleartext == "prior-knowledge" else partial(parse_upgrade, self.cfg, peer)
-        return Opening(cleartext != "upgrade", upgrade)
+        In the clear, peers that are not trusted speak nothing else (the rule of Gunicorn 26.2 and newer).
+        """
+        terms = self._terms
+        return terms if terms is None or terms.wrap is not None or peer in self._trusted else None
 
     def must_refuse_http1(self, peer: Any) -> bool:
         """Whether it is an error that a connection does not speak HTTP/2."""
-        return self.settings.cleartext == "prior-knowledge" and self.opening(peer) is not None
+        terms = self.terms(peer)
+        return terms is not None and terms.cleartext is not None and terms.cleartext.upgrade is None
 
     def refuse_http1(self, sock: socket.socket, peer: Any) -> None:
         """With prior knowledge alone, another protocol is a mistake of the deployment's: say so."""
@@ -115,3 +113,12 @@ class Http2Worker:
         """Have the worker end and another one take its place."""
         self.log.info("Autorestarting worker after current request.")
         self.alive = False
+
+
+def _request_limits(cfg: Any) -> RequestLimits:
+    """Gunicorn's limits for a request's head; in the place of none, what it has then."""
+    return RequestLimits(
+        cfg.limit_request_line or _MAX_REQUEST_LINE,
+        cfg.limit_request_fields or _MAX_FIELDS,
+        cfg.limit_request_field_size or _MAX_FIELD_SIZE,
+    )

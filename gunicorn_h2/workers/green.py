@@ -72,7 +72,7 @@ class GreenWorker(Http2Worker):
         """Called in the worker's process, before it gives up its privileges."""
         super().patch()  # type: ignore[misc]
         # TLS must be the patched one.
-        self.make_wrapper()
+        self.make_terms()
 
     def start_accepting(self, listener: Any) -> GreenListener:
         """Have `handle` called for every connection, at most `worker_connections` at a time."""

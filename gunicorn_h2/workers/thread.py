@@ -48,7 +48,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Called in the worker's process; does not return before the worker ends."""
-        self.make_wrapper()
+        self.make_terms()
         super().init_process()
 
     def get_thread_pool(self) -> RequestPool:
@@ -111,7 +111,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             self._connection_closed()
             return
         connection = gthread.TConn(self.cfg, sock, peer, local_address)
-        if self._wrap is not None or data:
+        if data or isinstance(sock, ssl.SSLSocket):
             connection.initialized = True
             connection.parser = get_parser(self.cfg, sock, peer)
             connection.parser.unreader.unread(data)

@@ -21,10 +21,10 @@ from hpack import Decoder, Encoder
 
 from gunicorn_h2.apps.wsgi import WSGIHandler
 from gunicorn_h2.drivers.negotiation import Terms
-from gunicorn_h2.drivers.opening import Opening
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.opening import Cleartext
 from tests.protocol.peer import END_HEADERS, END_STREAM, HEADERS, Answer, Peer, data, fields, ping, raw, window_update
 
 TIMEOUT = 10
@@ -58,7 +58,7 @@ class Backend:
 
     def adopt(self, sock, peer, server, wrap):
         """Serve a connected socket; `wrap` puts TLS around it."""
-        terms = Terms(wrap, None if wrap else Opening(preface=True), TIMEOUT)
+        terms = Terms(wrap, None if wrap else Cleartext(prior_knowledge=True), TIMEOUT)
         self._driver.negotiate(sock, peer, server, terms, self._hand_over)
 
     def poll(self, timeout):

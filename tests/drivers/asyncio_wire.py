@@ -11,8 +11,8 @@ from hpack import Decoder, Encoder
 
 from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
 from gunicorn_h2.drivers.negotiation import Terms
-from gunicorn_h2.drivers.opening import Opening
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.opening import Cleartext
 from tests.protocol.peer import Answer, Peer, data, fields
 
 LOOPS = ["asyncio"] + ["uvloop"] * (importlib.util.find_spec("uvloop") is not None)
@@ -143,8 +143,8 @@ class WirePeer(Peer):
     `driver` is one that serves other peers as well. With `wrap`, the server wants TLS, and nothing is sent here.
     """
 
-    def __init__(self, loop, application, cut=None, settings=(), setup=True, wire=None, wrap=None, opening=None,
-                 driver=None, on_request=None, **config):
+    def __init__(self, loop, application, cut=None, settings=(), setup=True, wire=None, wrap=None, driver=None,
+                 on_request=None, **config):
         self.loop, self.cut, self.log, self.on_request = loop, cut, Log(), on_request
         self.requests, self.closes, self.noted, self.handed_over = 0, 0, [], []
         on_refused = getattr(application, "note_refusal", self._note_refusal)
@@ -156,7 +156,7 @@ class WirePeer(Peer):
         self.frames, self.answers, self.events, self.octets = [], {}, [], b""
         self._section, self._next = b"", 1
         others = set(self.driver._watches)
-        terms = Terms(wrap, None if wrap else opening or Opening(preface=True), 10.0)
+        terms = Terms(wrap, None if wrap else Cleartext(prior_knowledge=True), 10.0)
         self.driver.negotiate(self.wire, self.wire.peer, terms, self._hand_over)
         self._watches = self.driver._watches - others
         if setup:

@@ -11,8 +11,8 @@ from greenlet import getcurrent
 
 from gunicorn_h2.drivers.green import GreenDriver
 from gunicorn_h2.drivers.negotiation import Terms
-from gunicorn_h2.drivers.opening import Opening
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.opening import Cleartext
 from tests.support.h2client import H2Client
 
 from .rig import TIMEOUT, Log
@@ -94,7 +94,8 @@ class GreenRig:
 
     def serve(self, sock, tls=False):
         """Have the driver serve a socket, in a greenlet of its own."""
-        terms = Terms(self._wrap if tls else None, None if tls else Opening(preface=True), self.handshake_timeout)
+        cleartext = None if tls else Cleartext(prior_knowledge=True)
+        terms = Terms(self._wrap if tls else None, cleartext, self.handshake_timeout)
         self.owners.append(self.hub.spawn(self._serve, sock, terms))
 
     def connect(self, tls=False):

@@ -13,11 +13,11 @@ from hyperframe.frame import PingFrame
 
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.drivers.negotiation import Terms
-from gunicorn_h2.drivers.opening import Opening
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.headers import ResponseHead
+from gunicorn_h2.protocol.opening import Cleartext
 from tests.support.h2client import H2Client
 
 TIMEOUT = 10
@@ -114,7 +114,8 @@ class Rig:
 
     def negotiate(self, sock, tls=False):
         """Hand the driver a socket; fail where that raises."""
-        terms = Terms(self._wrap if tls else None, None if tls else Opening(preface=True), self.handshake_timeout)
+        cleartext = None if tls else Cleartext(prior_knowledge=True)
+        terms = Terms(self._wrap if tls else None, cleartext, self.handshake_timeout)
         answer = self.call(self.driver.negotiate, sock, "a test", ("localhost", 443), terms, self._hand_over)
         assert answer is None, answer
 

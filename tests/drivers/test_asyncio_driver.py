@@ -11,10 +11,10 @@ from hpack import Encoder
 from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.drivers.negotiation import Terms
-from gunicorn_h2.drivers.opening import Opening
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import ResponseHead
+from gunicorn_h2.protocol.opening import Cleartext
 from tests.drivers.asyncio_wire import LOOPS, Log, Loop, WirePeer, make_loop, reset, tcp_pair, turn
 from tests.protocol.peer import (
     END_HEADERS,
@@ -541,7 +541,7 @@ def test_a_reset_behind_what_was_sent(name):
     loop, log = make_loop(name), Log()
     ours, client = tcp_pair()
     driver = AsyncioDriver(loop, ConnectionConfig(), application, log, lambda: None, None, lambda: closes.append(1))
-    driver.negotiate(ours, "a peer", Terms(None, Opening(preface=True), 10.0), None)
+    driver.negotiate(ours, "a peer", Terms(None, Cleartext(prior_knowledge=True), 10.0), None)
     client.send(PREFACE + settings())
     turn(loop)
     block = Encoder().encode(fields(method=b"POST"))

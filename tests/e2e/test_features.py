@@ -354,6 +354,17 @@ def test_http10_is_never_upgraded(clear):
     assert exchange(clear, request).status == 200
 
 
+@pytest.mark.parametrize(("limits", "more"), [
+    ({"limit_request_fields": 8}, [(f"X-{number}", "1") for number in range(9)]),
+    ({"limit_request_field_size": 200}, [("X-Long", "1" * 200)]),
+], ids=["fields", "field-size"])
+def test_gunicorns_limits_hold_for_an_upgrade(servers, limits, more):
+    """HTTP/1 refuses what is beyond them; what is within is upgraded."""
+    server = servers(tls=False, **limits)
+    assert exchange(server, request_bytes(server, path="/request", headers=[*UPGRADE, *more])).status == 431
+    assert curl(server, "/request", "--http2", "--write-out", "%{http_version}").stdout.endswith("2")
+
+
 def test_an_upgrade_from_an_old_client_byte_for_byte(clear):
     """The 101 comes first, then frames, whether the client's preface is there already or not."""
     with open_tcp(clear) as sock:
