@@ -1,5 +1,7 @@
 """Fixtures for all tests: certificates, and Gunicorn servers for the tests that need real processes."""
 
+import gc
+
 import pytest
 
 from tests.support.certs import Certs
@@ -87,3 +89,12 @@ def _stop_all(servers):
         except AssertionError as error:
             errors.append(str(error))
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def no_garbage_collector():
+    """Only what nothing refers to is freed: a cycle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -70,11 +70,15 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
 
     def __init__(self, req: Any, channel: Channel, cfg: Any, heads: ResponseHeads) -> None:
         self.req = req
-        self.sock = self
         self.cfg = cfg
         self.headers: list[tuple[str, str]] = []
         self._channel = channel
         self._heads = heads
+
+    @property
+    def sock(self) -> StreamResponse:
+        """What Gunicorn's code calls `sendall` of. No attribute: a cycle would be left to the garbage collector."""
+        return self
 
     def is_chunked(self) -> bool:
         """HTTP/2 has frames of its own (RFC 9113 section 8.1)."""

@@ -2,6 +2,7 @@
 
 import io
 import time
+import weakref
 from email.utils import parsedate_to_datetime
 
 import pytest
@@ -10,7 +11,7 @@ from hyperframe.frame import DataFrame, HeadersFrame
 from gunicorn_h2.protocol.errors import ErrorCode
 from tests.protocol.peer import HEADER_TABLE_SIZE
 
-from .wsgi_rig import Result, answering, since_27
+from .wsgi_rig import QUIET, Result, answering, since_27
 
 pytestmark = pytest.mark.compat
 
@@ -548,3 +549,20 @@ def test_a_file_that_cannot_be_closed(serve):
 
     pieces = [b"two", b"one"]
     assert serve(sending(Readable())).request().body == b"onetwo"
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+def test_nothing_keeps_a_response(serve):
+    """No cycle: each request would leave some objects to the garbage collector, which is then called all the time."""
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(weakref.ref(start_response.__self__))
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    # Unobserved, for pytest keeps what is logged.
+    rig = serve(app, **QUIET)
+    assert [rig.request().body for _ in range(3)] == [b"hello"] * 3
+    # A thread may still be returning from the last call.
+    assert [response() for response in seen[:-1]] == [None, None]
