@@ -1,0 +1,44 @@
+"""The TLS context of a worker: Gunicorn's, made fit for HTTP/2."""
+
+import ssl
+
+import pytest
+from gunicorn.config import Config
+
+from gunicorn_h2.workers.tls import make_context
+
+pytestmark = pytest.mark.compat
+
+
+@pytest.fixture
+def context(certs):
+    """A function that makes a context, with an `ssl_context` hook."""
+    def context(hook=None):
+        cfg = Config()
+        cfg.set("certfile", str(certs.server_cert))
+        cfg.set("keyfile", str(certs.server_key))
+        if hook is not None:
+            cfg.set("ssl_context", hook)
+        return make_context(cfg, ("h2", "http/1.1"))
+    return context
+
+
+def test_what_http2_wants(context):
+    made = context()
+    assert made.minimum_version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+    for option in (ssl.OP_NO_COMPRESSION, ssl.OP_NO_RENEGOTIATION):
+        assert option in made.options
+
+
+def test_one_session_ticket(context):
+    assert context().num_tickets == 1
+
+
+@pytest.mark.parametrize("number", [0, 1, 4])
+def test_a_hook_may_want_another_number_of_tickets(context, number):
+    def hook(_, make):
+        made = make()
+        made.num_tickets = number
+        return made
+
+    assert context(hook).num_tickets == number
