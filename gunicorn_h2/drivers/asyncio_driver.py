@@ -59,13 +59,13 @@ class AsyncioDriver(Driver[AsyncApplication]):
 
     def negotiate(self, sock: socket.socket, peer: object, terms: Terms, hand_over: AsyncHandOver) -> None:
         """Take an accepted socket and find out what the client speaks; HTTP/1 goes to `hand_over`."""
-        watch = _Watch(self, peer, hand_over)
-        negotiation = self.begin_negotiation(sock, peer, terms, watch.decided, watch.failed)
+        negotiation = self.begin_negotiation(sock, peer, terms)
         if negotiation is None:
             self._on_close()
         else:
+            watch = _Watch(self, negotiation, hand_over)
             self._watches.add(watch)
-            watch.start(negotiation)
+            watch.start()
 
     def handed_over(self, watch: _Watch) -> None:
         """A connection has left the driver, open as it is."""
@@ -73,9 +73,13 @@ class AsyncioDriver(Driver[AsyncApplication]):
 
     def forget(self, watch: _Watch) -> None:
         """A connection is closed and has no more tasks."""
-        if watch in self._watches:
-            self._watches.remove(watch)
-            self._on_close()
+        self._watches.remove(watch)
+        watch.retire()
+        self._on_close()
+
+    def watches(self, watch: _Watch) -> bool:
+        """Whether it has neither been handed over nor forgotten."""
+        return watch in self._watches
 
     def shutdown(self) -> None:
         """Begin to end every connection gracefully, those to come included."""
@@ -99,18 +103,16 @@ class _Watch:
         "_fd",
         "_hand_over",
         "_loop",
-        "_peer",
         "_timer",
         "_timer_deadline",
         "_writing",
     )
 
-    def __init__(self, driver: AsyncioDriver, peer: object, hand_over: AsyncHandOver) -> None:
+    def __init__(self, driver: AsyncioDriver, negotiation: Negotiation, hand_over: AsyncHandOver) -> None:
         self._driver = driver
         self._loop = driver.loop
-        self._peer = peer
         self._hand_over = hand_over
-        self._connection: Negotiation | AsyncHttp2Connection
+        self._connection: Negotiation | AsyncHttp2Connection = negotiation
         self._fd = -1
         """Of the socket; -1 where it is not watched."""
         self._writing = False
@@ -119,30 +121,25 @@ class _Watch:
 
     # The negotiation
 
-    def start(self, negotiation: Negotiation) -> None:
+    def start(self) -> None:
         """Watch the socket."""
-        self._connection = negotiation
-        self._fd = negotiation.transport.fileno()
+        self._fd = self._connection.transport.fileno()
         self._loop.add_reader(self._fd, self._handle_readable)
-        self.call(negotiation.handle_readable)
+        self.call(self._connection.handle_readable)
 
-    def decided(self, negotiation: Negotiation) -> None:
-        """See `Negotiation`."""
-        if negotiation.http2:
+    def _end_negotiation(self, negotiation: Negotiation) -> None:
+        if negotiation.error is not None:
+            self._release()
+            self._driver.end_failed(negotiation)
+            self._driver.forget(self)
+        elif negotiation.http2:
             self._cancel_timer()
-            self._connection = connection = AsyncHttp2Connection(self._driver, self, negotiation.transport, self._peer)
-            self._driver.begin(connection, negotiation)
+            self._connection = AsyncHttp2Connection(self._driver, self, negotiation.transport, negotiation.peer)
+            self.call(self._driver.begin, self._connection, negotiation)
         else:
             self._release()
             self._driver.handed_over(self)
-            self._hand_over(negotiation.transport, self._peer, negotiation.data)
-
-    def failed(self, negotiation: Negotiation, error: Exception) -> None:
-        """See `Negotiation`."""
-        self._driver.negotiation_failed(self._peer, negotiation, error)
-        self._release()
-        negotiation.transport.close()
-        self._driver.forget(self)
+            self.call(self._hand_over, negotiation.transport, negotiation.peer, negotiation.data)
 
     # What happens
 
@@ -170,8 +167,14 @@ class _Watch:
 
     def forget_if_over(self) -> None:
         """Leave the driver where the socket is closed and no task is left."""
-        if self._fd < 0 and not (isinstance(self._connection, AsyncHttp2Connection) and self._connection.channels):
+        if self._fd >= 0 or not self._driver.watches(self):
+            return
+        if not (isinstance(self._connection, AsyncHttp2Connection) and self._connection.channels):
             self._driver.forget(self)
+
+    def retire(self) -> None:
+        """Let go of the connection, which holds its watch: nobody but the garbage collector would free them."""
+        del self._connection
 
     def _handle_readable(self) -> None:
         self.call(self._connection.handle_readable)
@@ -179,7 +182,7 @@ class _Watch:
         if self._fd >= 0:
             error = self._connection.transport.take_error()
             if error is not None:
-                self._driver.log.debug("connection from %s broke: %s", self._peer, error)
+                self._driver.log.debug("connection from %s broke: %s", self._connection.peer, error)
                 self.call(self._connection.abandon)
 
     def _handle_writable(self) -> None:
@@ -190,10 +193,13 @@ class _Watch:
         self.call(self._connection.handle_timeout)
 
     def _update(self) -> None:
-        connection = self._connection
         if self._fd < 0:
             return
+        connection = self._connection
         if connection.closed:
+            if isinstance(connection, Negotiation):
+                self._end_negotiation(connection)
+                return
             self._release()
             connection.transport.close()
             self.forget_if_over()

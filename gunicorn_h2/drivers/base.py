@@ -52,43 +52,43 @@ class Driver(Generic[_ApplicationT]):
         self._handshakes = HandshakeLog(log)
         self._shutting_down = False
 
-    def begin_negotiation(
-        self,
-        sock: socket.socket,
-        peer: object,
-        terms: Terms,
-        decided: Callable[[Negotiation], None],
-        failed: Callable[[Negotiation, Exception], None],
-    ) -> Negotiation | None:
+    def begin_negotiation(self, sock: socket.socket, peer: object, terms: Terms) -> Negotiation | None:
         """Make a `Negotiation`; None, and the socket closed, where there is no one left to negotiate with."""
         try:
-            return Negotiation(sock, terms, decided, failed)
+            return Negotiation(sock, peer, terms)
         except OSError as error:
             # TLS looks at the socket at once; a client may have reset the connection by then.
             self.log.debug("connection from %s failed: %s", peer, error)
             sock.close()
             return None
 
-    def negotiation_failed(self, peer: object, negotiation: Negotiation, error: Exception) -> None:
-        """Log why a connection ended before anyone knew what it speaks."""
+    def end_failed(self, negotiation: Negotiation) -> None:
+        """Close a connection that ended before anyone knew what it speaks, and log why."""
+        error = negotiation.error
+        assert error is not None
         if negotiation.transport.tls:
-            self._handshakes.failed(peer, error)
+            self._handshakes.failed(negotiation.peer, error)
         else:
-            self.log.debug("connection from %s failed: %s", peer, error)
+            self.log.debug("connection from %s failed: %s", negotiation.peer, error)
+        negotiation.transport.close()
 
     def begin(self, connection: TransportConnection, negotiation: Negotiation) -> None:
         """Let a new connection act on what was read before it was known to be HTTP/2."""
-        if not adequate_cipher(connection.transport.sock):
+        if not adequate_cipher(connection.transport.session):
             connection.fail(ErrorCode.INADEQUATE_SECURITY, "cipher suite")
             return
         if negotiation.upgrade is not None:
             connection.receive_upgrade(negotiation.upgrade)
-        connection.receive(negotiation.data)
+        if connection.transport.tls:
+            # What the client sends behind its handshake is often there already: one write then answers it all.
+            connection.handle_readable()
+            connection.schedule_flush()
+        else:
+            connection.receive(negotiation.data)
         if self._shutting_down and not connection.closed:
             connection.shutdown()
 
     def contain(self, connection: TransportConnection | Negotiation) -> None:
         """Call where an exception came out of a connection: a defect costs one connection, never the worker."""
-        peer = connection.peer if isinstance(connection, TransportConnection) else "a new client"
-        self.log.exception("HTTP/2 connection from %s ended by an internal error", peer)
+        self.log.exception("HTTP/2 connection from %s ended by an internal error", connection.peer)
         connection.abandon()

@@ -81,6 +81,8 @@ class TransportConnection(EventDispatcher):
         """What the peer had not taken of it when its progress was last looked at."""
         self._write_deadline: float | None = None
         self._linger_deadline: float | None = None
+        self._may_read_on = True
+        """Whether, at the end, to look at once for more to read; done once, so that others have their turn."""
 
     # What the owner waits for
 
@@ -120,6 +122,10 @@ class TransportConnection(EventDispatcher):
             self.abandon()
         elif self._linger_deadline is None:
             self.receive(data)
+        elif self._may_read_on:
+            # It is dropped; the end of the connection often stands right behind it.
+            self._may_read_on = False
+            self.handle_readable()
 
     def handle_timeout(self) -> None:
         """Act on deadlines that have passed."""

@@ -16,7 +16,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -253,8 +252,9 @@ class _Owner:
 
     def serve(self, connection: Http2Connection, negotiation: Negotiation) -> None:
         """Serve a connection until it is closed and every application call has returned."""
-        self.submit(connection, self._driver.begin, connection, negotiation)
+        self._connection = connection
         try:
+            self._begin(connection, negotiation)
             self.run(connection)
         except GreenletExit:
             connection.abandon()
@@ -268,6 +268,16 @@ class _Owner:
             self._waiter.pause()
         # Calls that have outlived their connection give back what they held.
         self._run_commands()
+
+    def retire(self) -> None:
+        """Let go of the connection, which holds its owner: nobody but the garbage collector would free them."""
+        del self._connection
+
+    def _begin(self, connection: Http2Connection, negotiation: Negotiation) -> None:
+        try:
+            self._driver.begin(connection, negotiation)
+        except Exception:  # As in `run`.
+            self._driver.contain(connection)
 
     def _act(self, connection: Http2Connection | Negotiation, deadline: float | None) -> None:
         if self._commands or self._waiter.writable:
@@ -285,7 +295,8 @@ class _Owner:
             do(*arguments)
 
     def _kill_requests(self) -> None:
-        for request in self._requests:
+        # eventlet lets them run at once.
+        for request in list(self._requests):
             self._driver.runners.retire(request)
             self._driver.library.kill(request)
 
@@ -373,25 +384,29 @@ class GreenDriver(Driver[Application]):
         hand_over: HandOver,
     ) -> None:
         """Serve an accepted socket to its end, in the greenlet that calls; HTTP/1 goes to `hand_over`."""
-        decided: list[Negotiation] = []
-        failed = partial(self.negotiation_failed, peer)
-        negotiation = self.begin_negotiation(sock, peer, terms, decided.append, failed)
+        negotiation = self.begin_negotiation(sock, peer, terms)
         if negotiation is None:
             return
         transport = negotiation.transport
         waiter = self.library.make_waiter(transport.fileno())
         owner = _Owner(self, waiter)
         self._owners.add(owner)
+        speaks_http1 = False
         try:
             owner.run(negotiation)
-            if negotiation.http2:
+            if negotiation.error is not None:
+                self.end_failed(negotiation)
+            elif negotiation.http2:
                 owner.serve(Http2Connection(transport, peer, local_address, owner), negotiation)
+            else:
+                speaks_http1 = True
         finally:
             self._owners.discard(owner)
+            owner.retire()
             waiter.close()
-            if negotiation.http2 or not decided:
+            if not speaks_http1:
                 transport.close()
-        if decided and not negotiation.http2:
+        if speaks_http1:
             hand_over(transport.sock, peer, local_address, negotiation.data)
 
     def shutdown(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 
@@ -19,14 +20,20 @@ class GeventWaiter(Waiter):
     def __init__(self, fd: int) -> None:
         super().__init__()
         self._hub = gevent.get_hub()
+        self._fd = fd
         self._reader = self._hub.loop.io(fd, _READ)
-        self._writer = self._hub.loop.io(fd, _WRITE)
-        self._timer = self._hub.loop.timer(0.0)
+        self._writer: Any = None
+        """Made when it is first wanted, as few connections ever do."""
+        self._timer: Any = None
         self._closed = False
 
     def _watch(self, wants_write: bool) -> None:
         if not self._reader.active:
             self._reader.start(self._on_readable)
+        if self._writer is None:
+            if not wants_write:
+                return
+            self._writer = self._hub.loop.io(self._fd, _WRITE)
         if wants_write == self._writer.active:
             return
         if wants_write:
@@ -38,18 +45,21 @@ class GeventWaiter(Waiter):
         """See `Waiter.unwatch`."""
         if not self._closed:
             self._reader.stop()
-            self._writer.stop()
+            if self._writer is not None:
+                self._writer.stop()
 
     def close(self) -> None:
         """See `Waiter.close`."""
         self._closed = True
         for watcher in (self._reader, self._writer, self._timer):
-            watcher.stop()
-            watcher.close()
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
 
     def _set_alarm(self, seconds: float) -> None:
-        self._timer.stop()
-        self._timer.close()
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
         self._timer = self._hub.loop.timer(seconds)
         self._timer.start(self._on_alarm, update=True)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from gunicorn_h2.protocol.opening import Cleartext, Opening
 from gunicorn_h2.protocol.upgrade import Upgrade
 
-from .transport import Transport
+from .transport import TlsSession, Transport
 
 __all__ = ["Negotiation", "Terms", "adequate_cipher"]
 
@@ -33,24 +33,18 @@ class Terms(NamedTuple):
 class Negotiation:
     """A socket whose protocol is not known yet.
 
-    Ends with one call: `decided(self)`, `http2`, `data` and `upgrade` saying what, or
-    `failed(self, error)`.
+    Its owner calls it when something happens, until it is `closed`: then `error` says why it failed, or
+    `http2`, `data` and `upgrade` what the client speaks.
     """
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        terms: Terms,
-        decided: Callable[[Negotiation], None],
-        failed: Callable[[Negotiation, Exception], None],
-    ) -> None:
+    def __init__(self, sock: socket.socket, peer: object, terms: Terms) -> None:
         self.transport = Transport(sock, terms.wrap)
+        self.peer = peer
         self.http2 = False
         self.closed = False
+        self.error: Exception | None = None
         self._opening = None if terms.cleartext is None else Opening(terms.cleartext)
         self._deadline = time.monotonic() + terms.timeout if terms.timeout else None
-        self._decided = decided
-        self._failed = failed
 
     now = staticmethod(time.monotonic)
     """The clock that deadlines are on."""
@@ -87,9 +81,8 @@ class Negotiation:
             # ValueError: an SSLSocket that lost its connection during the handshake.
             self._fail(error)
             return
-        if finished and not self.closed:
+        if finished:
             self.closed = True
-            self._decided(self)
 
     flush = handle_readable
 
@@ -118,17 +111,17 @@ class Negotiation:
     def _fail(self, error: Exception) -> None:
         if not self.closed:
             self.closed = True
-            self._failed(self, error)
+            # The traceback holds this object: a cycle for the garbage collector.
+            self.error = error.with_traceback(None)
 
 
-def adequate_cipher(sock: socket.socket | ssl.SSLObject | None) -> bool:
+def adequate_cipher(session: TlsSession | None) -> bool:
     """Whether HTTP/2 may use the connection's cipher suite (RFC 9113 section 9.2.2).
 
     TLS 1.3 has good ones only; of TLS 1.2's, those with ephemeral keys and authenticated encryption
     stay clear of the list of appendix A.
     """
-    cipher = sock.cipher() if isinstance(sock, (ssl.SSLSocket, ssl.SSLObject)) else None
-    # The version is the first that had the suite: of an old one that TLS 1.2 may use, not "TLSv1.2".
-    if cipher is None or cipher[1] == "TLSv1.3":
+    if session is None or session.version == "TLSv1.3":
         return True
-    return cipher[0].startswith(("ECDHE-", "DHE-")) and any(mode in cipher[0] for mode in ("GCM", "CHACHA20", "CCM"))
+    cipher = session.cipher
+    return cipher.startswith(("ECDHE-", "DHE-")) and any(mode in cipher for mode in ("GCM", "CHACHA20", "CCM"))

@@ -33,6 +33,8 @@ from .pool import RequestPool
 
 __all__ = ["ThreadDriver"]
 
+_MIN_CANCELLED_TIMERS = 64
+
 
 class Waker:
     """Makes a selector return, from any thread. An eventfd where there is one, else a pipe."""
@@ -72,15 +74,32 @@ class Waker:
 
 
 class _Timers:
-    """The connections by deadline. An entry may be early: the connection is asked again then."""
+    """The connections by deadline. An entry may be early: the connection is asked again then.
+
+    What is cancelled stays in the heap without its connection, until half of the heap is such entries.
+    """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, _Registered]] = []
+        self._heap: list[list[Any]] = []
+        """Lists of a deadline, a number that is never the same, and a `_Registered` or None."""
         self._tie_breaker = count()
+        self._cancelled = 0
 
     def set(self, registered: _Registered, deadline: float) -> None:
+        self.cancel(registered)
         registered.timer = deadline
-        heapq.heappush(self._heap, (deadline, next(self._tie_breaker), registered))
+        registered.timer_entry = entry = [deadline, next(self._tie_breaker), registered]
+        heapq.heappush(self._heap, entry)
+
+    def cancel(self, registered: _Registered) -> None:
+        if registered.timer_entry is None:
+            return
+        registered.timer_entry[2] = registered.timer_entry = registered.timer = None
+        self._cancelled += 1
+        if self._cancelled >= _MIN_CANCELLED_TIMERS and self._cancelled * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2] is not None]
+            heapq.heapify(self._heap)
+            self._cancelled = 0
 
     def next(self) -> float:
         return self._heap[0][0] if self._heap else math.inf
@@ -88,22 +107,28 @@ class _Timers:
     def expired(self, now: float) -> list[_Registered]:
         due = []
         while self._heap and self._heap[0][0] <= now:
-            deadline, _, registered = heapq.heappop(self._heap)
-            if registered.timer == deadline:
-                registered.timer = None
+            registered = heapq.heappop(self._heap)[2]
+            if registered is None:
+                self._cancelled -= 1
+            else:
+                registered.timer_entry = registered.timer = None
                 due.append(registered)
         return due
 
 
 class _Registered:
-    """A connection or negotiation in the selector."""
+    """A socket in the selector, and who acts on it: its negotiation, then its HTTP/2 connection."""
 
-    __slots__ = ("connection", "timer", "wants_write")
+    __slots__ = ("connection", "hand_over", "local_address", "timer", "timer_entry", "wants_write")
 
-    def __init__(self, connection: Http2Connection | Negotiation) -> None:
-        self.connection = connection
+    def __init__(self, negotiation: Negotiation, local_address: object, hand_over: HandOver) -> None:
+        self.connection: Http2Connection | Negotiation = negotiation
+        self.local_address = local_address
+        self.hand_over = hand_over
         self.wants_write = False
         self.timer: float | None = None
+        """The deadline that is set."""
+        self.timer_entry: list[Any] | None = None
 
 
 class ThreadDriver(Driver[Application]):
@@ -154,37 +179,41 @@ class ThreadDriver(Driver[Application]):
         hand_over: HandOver,
     ) -> None:
         """Take an accepted socket and find out what the client speaks; HTTP/1 goes to `hand_over`."""
+        negotiation = self.begin_negotiation(sock, peer, terms)
+        if negotiation is None:
+            self._on_close()
+            return
+        self._registered[negotiation] = registered = _Registered(negotiation, local_address, hand_over)
+        self._selector.register(negotiation.transport, selectors.EVENT_READ, registered)
+        self._call(registered, negotiation.handle_readable)
 
-        def decided(negotiation: Negotiation) -> None:
+    def _end_negotiation(self, registered: _Registered, negotiation: Negotiation) -> None:
+        if negotiation.error is not None:
             self._forget(negotiation)
-            if negotiation.http2:
-                self._adopt(Http2Connection(negotiation.transport, peer, local_address, self), negotiation)
-            else:
-                hand_over(negotiation.transport.sock, peer, local_address, negotiation.data)
+            self.end_failed(negotiation)
+            self._on_close()
+        elif negotiation.http2:
+            # The socket stays in the selector, and its timer in the heap.
+            connection = Http2Connection(negotiation.transport, negotiation.peer, registered.local_address, self)
+            registered.connection = connection
+            del self._registered[negotiation]
+            self._registered[connection] = registered
+            self._call(registered, self.begin, connection, negotiation)
+        else:
+            self._forget(negotiation)
+            self._hand_over(registered, negotiation)
 
-        def failed(negotiation: Negotiation, error: Exception) -> None:
-            self.negotiation_failed(peer, negotiation, error)
-            self._forget(negotiation)
+    def _hand_over(self, registered: _Registered, negotiation: Negotiation) -> None:
+        sock = negotiation.transport.sock
+        try:
+            registered.hand_over(sock, negotiation.peer, registered.local_address, negotiation.data)
+        except Exception:  # As in `_call`.
+            self.contain(negotiation)
             negotiation.transport.close()
             self._on_close()
 
-        negotiation = self.begin_negotiation(sock, peer, terms, decided, failed)
-        if negotiation is None:
-            self._on_close()
-        else:
-            self._call(self._register(negotiation), negotiation.handle_readable)
-
-    def _adopt(self, connection: Http2Connection, negotiation: Negotiation) -> None:
-        self._call(self._register(connection), self.begin, connection, negotiation)
-
-    def _register(self, connection: Http2Connection | Negotiation) -> _Registered:
-        self._registered[connection] = registered = _Registered(connection)
-        self._selector.register(connection.transport, selectors.EVENT_READ, registered)
-        return registered
-
     def _forget(self, connection: Http2Connection | Negotiation) -> None:
-        # Timers that are still in the heap find no one.
-        self._registered.pop(connection).timer = None
+        self._timers.cancel(self._registered.pop(connection))
         self._selector.unregister(connection.transport)
 
     def shutdown(self) -> None:
@@ -250,7 +279,9 @@ class ThreadDriver(Driver[Application]):
             self.contain(connection)
         if not connection.closed:
             self._wait_for(registered)
-        elif isinstance(connection, Http2Connection) and connection in self._registered:
+        elif isinstance(connection, Negotiation):
+            self._end_negotiation(registered, connection)
+        elif connection in self._registered:
             if threading.get_ident() == self._io_thread:
                 self._close(connection)
             else:

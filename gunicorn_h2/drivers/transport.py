@@ -54,12 +54,14 @@ class Transport:
         sock.setblocking(False)
         self.tls = wrap is not None
         self.sock: socket.socket = sock if wrap is None else wrap(sock)
-        self._can_cork = _HAS_CORK and sock.family in (socket.AF_INET, socket.AF_INET6)
+        self._can_cork: bool | None = None
+        """None until it is of interest."""
         self.wants_write = False
         """Whether TLS waits to write before it can go on with the handshake."""
         self.session: TlsSession | None = None
         """Set when the handshake is complete."""
         self._unwrapped: socket.socket | None = None
+        self._half_closed = False
 
     def fileno(self) -> int:
         """The socket's file descriptor."""
@@ -121,6 +123,8 @@ class Transport:
                 return self.sock.send(data)
             except _BLOCKED:
                 return 0
+        if self._can_cork is None:
+            self._can_cork = _HAS_CORK and self.sock.family in (socket.AF_INET, socket.AF_INET6)
         if not self._can_cork:
             return self._send_pieces(memoryview(data))
         # OpenSSL writes each record by itself; the kernel is to make segments of them that are as large as can be.
@@ -153,7 +157,10 @@ class Transport:
         return int.from_bytes(queued, sys.byteorder)
 
     def half_close(self) -> None:
-        """Tell the peer that nothing more will come."""
+        """Tell the peer that nothing more will come; once is enough."""
+        if self._half_closed:
+            return
+        self._half_closed = True
         if isinstance(self.sock, ssl.SSLSocket):
             try:
                 # Kept, because what eventlet returns closes the socket when it is collected.

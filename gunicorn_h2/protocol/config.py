@@ -7,6 +7,9 @@ seconds; a time of 0 means "no limit" unless its line says otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+
+from . import frames
 
 __all__ = ["ConnectionConfig"]
 
@@ -68,3 +71,16 @@ class ConnectionConfig:
 
     control_budget: int = 1_000
     """Frames that carry no request and no data, in one burst; refilled within 10 seconds."""
+
+    @cached_property
+    def preface(self) -> bytes:
+        """What a connection begins with: SETTINGS, and WINDOW_UPDATE for a window larger than all begin with."""
+        settings = [
+            (frames.MAX_CONCURRENT_STREAMS, self.max_concurrent_streams),
+            (frames.INITIAL_WINDOW_SIZE, self.initial_window_size),
+            (frames.MAX_FRAME_SIZE, self.max_frame_size),
+        ]
+        if self.max_header_list_size:
+            settings.append((frames.MAX_HEADER_LIST_SIZE, self.max_header_list_size))
+        increment = self.connection_window_size - frames.DEFAULT_WINDOW_SIZE
+        return frames.settings(settings) + (frames.window_update(0, increment) if increment else b"")

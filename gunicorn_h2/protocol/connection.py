@@ -85,19 +85,7 @@ class ServerConnection:
         self._heads = heads = HeadCache(codec)
         self._receiver = Receiver(config, streams, heads, guard, inflow, sender, outbox, lifecycle, self._events)
         self._reader = FrameReader(config.max_frame_size, config.header_timeout, guard)
-        self._announce_settings()
-
-    def _announce_settings(self) -> None:
-        config = self.config
-        settings = [
-            (frames.MAX_CONCURRENT_STREAMS, config.max_concurrent_streams),
-            (frames.INITIAL_WINDOW_SIZE, config.initial_window_size),
-            (frames.MAX_FRAME_SIZE, config.max_frame_size),
-        ]
-        if config.max_header_list_size:
-            settings.append((frames.MAX_HEADER_LIST_SIZE, config.max_header_list_size))
-        self._outbox.put(frames.settings(settings))
-        self._inflow.announce(0, config.connection_window_size - frames.DEFAULT_WINDOW_SIZE)
+        outbox.put(config.preface)
 
     # Receiving
 

@@ -39,6 +39,8 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     _driver: ThreadDriver
     _spare: int
     """A file descriptor to give up when there are none left."""
+    _local_addresses: dict[Any, Any]
+    """Of the listening sockets: where Gunicorn's environ has the server's name from."""
     _quitting = False
 
     @classmethod
@@ -58,6 +60,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until told to stop."""
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._local_addresses = {listener: listener.getsockname() for listener in self.sockets}
         handler = WSGIHandler(self)
         self._driver = ThreadDriver(
             self.poller,
@@ -84,7 +87,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
                 raise
             return
         self.nr_conns += 1
-        local_address = listener.getsockname()
+        local_address = self._local_addresses[listener]
         terms = self.terms(peer)
         if terms is not None:
             self._driver.negotiate(sock, peer, local_address, terms, self._serve_http1)
@@ -144,10 +147,13 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             sys.exit(0)
         if not self.alive:
             self._driver.shutdown()
-        # Gunicorn's loop does its house-keeping after each call; that need not be after each event.
-        connections = self.nr_conns
+        # Gunicorn's loop does its house-keeping after each call; that need not be after each event, but
+        # where connections must wait to be accepted, or need not wait any longer.
+        had_room = self.nr_conns < self.worker_connections
         until = time.monotonic() + _ROUND_SECONDS
         while True:
             self._driver.poll(timeout)
-            if self._quitting or not self.alive or self.nr_conns != connections or time.monotonic() >= until:
+            if self._quitting or not self.alive or time.monotonic() >= until:
+                return
+            if (self.nr_conns < self.worker_connections) != had_room:
                 return

@@ -8,6 +8,7 @@ import ssl
 import sys
 import threading
 import time
+import weakref
 
 from hyperframe.frame import PingFrame
 
@@ -200,6 +201,24 @@ class Probe:
 def read_all(channel):
     """Read a request's body to its end."""
     return b"".join(iter(channel.read, b""))
+
+
+class Remembering:
+    """An application that answers, and tells how many of the connections that it has seen are still in memory."""
+
+    def __init__(self):
+        self._seen = []
+
+    def __call__(self, connection, channel):
+        """Serve one request."""
+        self._seen.append(weakref.ref(connection))
+        hello(channel)
+        channel.finish()
+
+    def alive(self):
+        """Count them."""
+        assert self._seen
+        return sum(seen() is not None for seen in self._seen)
 
 
 def hello(channel):

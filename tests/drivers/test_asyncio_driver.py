@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import weakref
 
 import pytest
 from hpack import Encoder
@@ -395,6 +396,23 @@ def test_what_is_held_goes_out_with_the_flush(loop):
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+def test_nothing_keeps_a_closed_connection(loop):
+    """No cycle: a busy worker would hold thousands of them until the garbage collector finds them."""
+    seen = []
+
+    async def application(connection, channel):
+        seen.append(weakref.ref(connection))
+        await hello(connection, channel)
+
+    peer = WirePeer(loop, application)
+    assert peer.request().body == b"hello"
+    peer.wire.client.close()
+    loop.turns()
+    assert peer.closes == 1
+    assert [connection() for connection in seen] == [None]
 
 
 def test_a_graceful_end(connect, loop):

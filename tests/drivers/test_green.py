@@ -13,7 +13,7 @@ from tests.support.h2client import CANCEL, PREFACE
 from tests.support.tools import require_module
 
 from .green_rig import GreenRig, Hub, held
-from .rig import TIMEOUT, Probe, grow_window, hello
+from .rig import TIMEOUT, Probe, Remembering, grow_window, hello
 
 
 @pytest.fixture(params=["gevent", "eventlet"])
@@ -244,6 +244,21 @@ def test_a_request_that_the_core_answers_is_noted_in_a_greenlet_of_its_own(run):
 
 
 # -- the end ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+def test_nothing_keeps_a_closed_connection(run, tls):
+    """No cycle: a busy worker would hold thousands of them until the garbage collector finds them."""
+    remembering = Remembering()
+    rig = run(remembering)
+    for _ in range(3):
+        client = rig.client(tls)
+        assert client.get("/x").text == "/x"
+        client.close()
+        rig.wait_ended()
+    # The library's own greenlets and timers are through by then.
+    rig.client(tls).get("/x")
+    assert remembering.alive() <= 2
 
 
 def test_shutdown_ends_connections_when_their_requests_are_done(run, hub, tls):

@@ -10,12 +10,14 @@ from queue import SimpleQueue
 import pytest
 
 from gunicorn_h2.drivers.channel import StreamAborted
-from gunicorn_h2.drivers.negotiation import adequate_cipher
+from gunicorn_h2.drivers.negotiation import Terms, adequate_cipher
+from gunicorn_h2.drivers.transport import TlsSession
 from gunicorn_h2.protocol.errors import ErrorCode, InvalidResponse
 from gunicorn_h2.protocol.headers import ResponseHead
-from tests.support.h2client import PREFACE, H2Client
+from gunicorn_h2.protocol.opening import Cleartext
+from tests.support.h2client import PREFACE, H2Client, raw_frame
 
-from .rig import TIMEOUT, Counter, Probe, echo, grow_window, hello, read_all, released, wait_until
+from .rig import TIMEOUT, Counter, Probe, Remembering, echo, grow_window, hello, read_all, released, wait_until
 
 # -- serving ---------------------------------------------------------------------------------------------------------
 
@@ -396,11 +398,74 @@ def test_adequate_ciphers_of_tls_12_are_served(run, certs, cipher):
     client = H2Client(context.wrap_socket(theirs, server_hostname="localhost"))
     client.send_preface()
     assert client.get("/x").text == "/x"
-    assert adequate_cipher(client.sock)
+    assert adequate_cipher(TlsSession.of(client.sock))
     client.close()
 
 
+def test_the_settings_go_out_together_with_the_answer_to_what_came_with_the_handshake(run, certs):
+    """One write, and one TLS record, for SETTINGS and the ACK of the client's, where those are there already."""
+    rig = run(Probe(hello))
+    ours, theirs = rig.socketpair()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = certs.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    rig.negotiate(ours, tls=True)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    theirs.sendall(outgoing.read())
+    while True:
+        incoming.write(theirs.recv(65_536))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+            break
+    tls.write(PREFACE + raw_frame(4))
+    theirs.sendall(outgoing.read())
+    record = b""
+    while not record:
+        incoming.write(theirs.recv(65_536))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            record = tls.read(65_536)
+    assert record[3:5] == b"\4\0"
+    assert record.endswith(raw_frame(4, flags=1))
+
+
+def test_a_defect_in_what_takes_http1_costs_one_connection(run):
+    rig = run(Probe(hello))
+    ours, theirs = rig.socketpair()
+    terms = Terms(None, Cleartext(prior_knowledge=True), TIMEOUT)
+    assert rig.call(rig.driver.negotiate, ours, "a test", None, terms, boom) is None
+    theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    rig.closes.wait_for(1)
+    assert rig.client().get("/alive").text == "/alive"
+    (message, error), = rig.log.take_errors()
+    assert "internal error" in message
+    assert "a defect" in error
+
+
 # -- how they end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+def test_nothing_keeps_a_closed_connection(run, tls):
+    """No timer, and no cycle: a busy worker would hold thousands of them until the garbage collector finds them."""
+    remembering = Remembering()
+    rig = run(remembering)
+    for count in range(1, 4):
+        client = rig.client(tls)
+        assert client.get("/x").text == "/x"
+        client.close()
+        rig.closes.wait_for(count)
+    # Its next call finds the one before over.
+    rig.call(len, "")
+    assert remembering.alive() == 0
+
+
+def test_timers_of_closed_connections_do_not_pile_up(run):
+    rig = run(Probe(hello))
+    for count in range(1, 301):
+        with rig.connect() as sock:
+            sock.sendall(PREFACE)
+        rig.closes.wait_for(count)
+    assert len(rig.driver._timers._heap) <= 130
 
 
 def test_an_idle_connection_is_closed(run, tls):

@@ -159,7 +159,7 @@ def test_alpn(certs, wrap):
     client = shake_hands(transport, theirs, certs.client_context())
     assert transport.selected_protocol() == "h2"
     assert transport.tls
-    assert adequate_cipher(transport.sock)
+    assert adequate_cipher(transport.session)
     client.close()
     transport.close()
 
@@ -169,7 +169,7 @@ def test_in_the_clear_there_is_no_alpn():
     transport = Transport(ours)
     assert transport.selected_protocol() is None
     assert not transport.tls
-    assert adequate_cipher(ours)
+    assert adequate_cipher(transport.session)
     theirs.close()
     transport.close()
 
