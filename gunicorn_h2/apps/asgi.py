@@ -150,7 +150,7 @@ class Exchange:
         self._declared = prepared.content_length
         self.headers = prepared.headers
         self.status = status = prepared.head.status
-        if self._is_head or status in (204, 304):
+        if self._is_head or prepared.omits_body:
             self._omits_body = True
         if message.get("trailers"):
             self._trailers = []

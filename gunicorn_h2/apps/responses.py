@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from gunicorn.http import errors
 from gunicorn.util import http_date
@@ -40,14 +40,19 @@ def refusal_status(error: Exception) -> int:
     return next((status for kind, status in _REFUSALS if isinstance(error, kind)), 400)
 
 
-class PreparedHead(NamedTuple):
+class PreparedHead:
     """A response's head as it goes out, and what is to be known of it."""
 
-    head: ResponseHead
-    content_length: int | None
-    """What the application declared."""
-    headers: list[Any]
-    """The headers as hooks and logs see them; to be copied where it goes to others."""
+    __slots__ = ("content_length", "head", "headers", "omits_body")
+
+    def __init__(self, head: ResponseHead, content_length: int | None, headers: list[Any]) -> None:
+        self.head = head
+        self.content_length = content_length
+        """What the application declared."""
+        self.headers = headers
+        """The headers as hooks and logs see them; to be copied where it goes to others."""
+        self.omits_body = head.status in (204, 304)
+        """Whether there is no body, whatever the application gives (RFC 9110 section 6.4.1)."""
 
 
 class ResponseHeads:

@@ -106,11 +106,10 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         else:
             self.status = status
             self.status_code = prepared.head.status
-            self.headers = prepared.headers.copy()
+            self.headers = prepared.headers
             self.response_length = prepared.content_length
         self._prepared = prepared
-        # RFC 9110: no body, whatever the application gives.
-        self._omits_body = prepared.head.status in (204, 304) or self.req.method == "HEAD"
+        self._omits_body = prepared.omits_body or self.req.method == "HEAD"
         return self.write
 
     def _prepare(self, key: object, status: str, headers: list[tuple[str, str]], exc_info: Any) -> PreparedHead:
@@ -332,6 +331,8 @@ class WSGIHandler:
     def _account(
         self, request: StreamRequest, environ: dict[str, Any], response: StreamResponse, duration: timedelta
     ) -> None:
+        # What others see is theirs to change.
+        response.headers = response.headers.copy()
         try:
             if response.status is not None:
                 self._log.access(response, request, environ, duration)

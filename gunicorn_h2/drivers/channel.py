@@ -120,11 +120,13 @@ class Channel:
 
     def deliver(self, data: bytes, ended: bool) -> None:
         """A piece of the body has come."""
+        body = self._body
         if data:
-            self._body.append(data)
+            body.append(data)
         if ended:
-            self._body.ended = True
-        self.wake()
+            body.ended = True
+        if self._waiter is not None:
+            self.wake()
 
     def deliver_trailers(self, fields: Fields) -> None:
         """The body is complete, and these are its trailers."""
@@ -169,7 +171,7 @@ class Channel:
             self._wait_for_body()
             piece = body.take()
         self._taken += len(piece)
-        if self._taken * 2 >= self.stream.receive_window.size:
+        if not body.ended and self._taken * 2 >= self.stream.receive_window.size:
             self._return_credit()
         return piece
 

@@ -52,11 +52,10 @@ class EventDispatcher(ABC):
         for event in self.core.events():
             if type(event) is RequestReceived:
                 self.start(event)
+            elif type(event) is DataReceived:
+                event.stream.context.deliver(event.data, event.end_stream)
             else:
                 _REACTIONS[type(event)](self, event)
-
-    def _on_data(self, event: DataReceived) -> None:
-        event.stream.context.deliver(event.data, event.end_stream)
 
     def _on_trailers(self, event: TrailersReceived) -> None:
         event.stream.context.deliver_trailers(event.fields)
@@ -83,7 +82,6 @@ class EventDispatcher(ABC):
 
 
 _REACTIONS: dict[type[Event], Callable[[EventDispatcher, Any], None]] = {
-    DataReceived: EventDispatcher._on_data,
     TrailersReceived: EventDispatcher._on_trailers,
     StreamReset: EventDispatcher._on_reset,
     StreamWritable: EventDispatcher._on_writable,

@@ -6,7 +6,7 @@ import sys
 import threading
 from _thread import LockType
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
@@ -46,6 +46,12 @@ class RequestPool(Executor):
         if self._idle and not self._waking:
             self._wake()
 
+    def run_each(self, call: Callable[..., object], arguments: Iterable[tuple[Any, ...]]) -> None:
+        """Have threads call `call(*arguments)` for each of the tuples; as `run`, of many at once."""
+        self._tasks.extend([(call, each) for each in arguments])
+        if self._idle and not self._waking:
+            self._wake()
+
     def _wake(self) -> None:
         self._waking = True
         try:
@@ -70,10 +76,13 @@ class RequestPool(Executor):
                 thread.join()
 
     def _work(self) -> None:
-        wake_up = threading.Lock()
+        tasks, wake_up = self._tasks, threading.Lock()
         wake_up.acquire()
         while True:
-            task = self._next(wake_up)
+            try:
+                task = tasks.popleft()
+            except IndexError:
+                task = self._wait(wake_up)
             if task is None:
                 # The next thread has an end, too.
                 if self._idle:
@@ -81,7 +90,7 @@ class RequestPool(Executor):
                 return
             # One thread at a time is woken, and wakes the next: had each request its own, most of
             # them would find no work, and compete for the interpreter meanwhile.
-            if self._tasks and self._idle and not self._waking:
+            if tasks and self._idle and not self._waking:
                 self._wake()
             call, arguments = task
             try:
@@ -91,18 +100,19 @@ class RequestPool(Executor):
             # The last request must not be kept alive by an idle thread.
             del task, call, arguments
 
-    def _next(self, wake_up: LockType) -> _Task | None:
-        """Take the next task, waiting for it."""
+    def _wait(self, wake_up: LockType) -> _Task | None:
+        """Wait for a task and take it."""
         while True:
+            self._idle.append(wake_up)
+            # What was added before that woke no one, perhaps.
+            if not (self._tasks and self._withdraw(wake_up)):
+                wake_up.acquire()
+                self._waking = False
             try:
                 return self._tasks.popleft()
             except IndexError:
-                self._idle.append(wake_up)
-            # What was added before that woke no one, perhaps.
-            if self._tasks and self._withdraw(wake_up):
-                continue
-            wake_up.acquire()
-            self._waking = False
+                # Another thread was faster.
+                pass
 
     def _withdraw(self, wake_up: LockType) -> bool:
         """Stop being idle; False where someone has taken note of it, whose wake-up is on its way."""

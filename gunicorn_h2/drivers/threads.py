@@ -321,8 +321,7 @@ class ThreadDriver(Driver[Application]):
         Its threads would else begin while there is still something to read, and compete for the interpreter.
         """
         starting, self._starting = self._starting, []
-        for connection, channel in starting:
-            self._pool.run(self.application, connection, channel)
+        self._pool.run_each(self.application, starting)
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""

@@ -27,7 +27,7 @@ from .inflow import Inflow
 from .lifecycle import Lifecycle, Phase, Trigger
 from .outbox import Outbox
 from .probe import Probe
-from .reader import FrameReader
+from .reader import FrameReader, Referee
 from .receiver import Receiver
 from .sender import Sender
 from .stream import OPEN, RETURNED, Stream
@@ -104,7 +104,8 @@ class ServerConnection:
             self._reader.read(data, self._receiver, self._referee, now)
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
-        self._note_idle(now)
+        if not self.streams:
+            self._note_idle(now)
 
     def receive_upgrade(self, upgrade: Upgrade) -> None:
         """Begin with a request that came by HTTP/1.1 (RFC 7540 section 3.2): it is stream 1.
@@ -179,18 +180,20 @@ class ServerConnection:
         if not self._lifecycle.closed:
             self._sender.now = now
             self._outbox.fill(OUTPUT_LIMIT, now, self._sender)
-            self._judge_output()
-            self._note_idle(now)
-            self._judge_output()
+            if self._referee is not None:
+                self._judge_output(self._referee)
+            if not self.streams:
+                self._note_idle(now)
+                if self._referee is not None:
+                    self._judge_output(self._referee)
         return self._outbox.take()
 
-    def _judge_output(self) -> None:
+    def _judge_output(self, referee: Referee) -> None:
         """Have the referee judge what is to be written."""
-        if self._referee is not None:
-            try:
-                self._referee.judge_output()
-            except ConnectionFailure as failure:
-                self.fail(failure.code, failure.reason)
+        try:
+            referee.judge_output()
+        except ConnectionFailure as failure:
+            self.fail(failure.code, failure.reason)
 
     # Timers
 
@@ -258,9 +261,11 @@ class ServerConnection:
         if self.streams or self._lifecycle.closed:
             return
         ended = self._lifecycle.note_idle(now)
+        if ended is None:
+            return
         if ended is Phase.DRAINING:
             self._terminate(ErrorCode.NO_ERROR, "")
-        elif ended is Phase.OPEN:
+        else:
             self.fail(ErrorCode.NO_ERROR, "")
 
     def _terminate(self, code: ErrorCode, reason: str) -> None:

@@ -20,7 +20,7 @@ from .lifecycle import Lifecycle, Phase
 from .outbox import Outbox
 from .reader import Dependency
 from .sender import Sender
-from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, NO_CALL, OPEN, Stream
+from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, NO_CALL, OPEN, RUNNING, Stream
 from .streams import StreamTable
 from .upgrade import Upgrade
 
@@ -171,9 +171,9 @@ class Receiver:
             return
         if stream.state >= HALF_CLOSED_REMOTE:
             raise StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
-        self._inflow.consume_stream(stream, length, self.now)
+        self._inflow.consume_stream(stream, length, end_stream, self.now)
         stream.receive(len(data), end_stream)
-        if stream.is_read:
+        if stream.state is OPEN and stream.call is RUNNING:
             if data or end_stream:
                 self._events.append(DataReceived(stream, data, end_stream))
             # Nobody reads padding.

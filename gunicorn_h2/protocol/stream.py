@@ -102,6 +102,10 @@ class Stream:
             self._receive_window = ReceiveWindow(self._receive_size)
         return self._receive_window
 
+    def needs_no_window(self, octets: int) -> bool:
+        """Whether this fits and is the first of the body; where it is the last as well, nobody needs to count it."""
+        return self._receive_window is None and octets <= self._receive_size
+
     def receive(self, octets: int, end_stream: bool) -> None:
         """So much of the body came. Raises StreamFailure where it is not as long as content-length (section 8.1.1)."""
         self.received = received = self.received + octets
@@ -182,7 +186,7 @@ class BodyBuffer:
     def append(self, data: bytes) -> None:
         """Add a piece, joined to a small one before it: an octet alone would take fifty times its room."""
         pieces = self._pieces
-        if len(data) < _SMALL_PIECE:
+        if len(data) < _SMALL_PIECE and pieces:
             # The application takes from the other end; where it was faster, there is nothing to join.
             try:
                 last = pieces.pop()

@@ -75,6 +75,14 @@ class ReceiveWindow:
         self.owed += octets
         return self.owed * 2 >= self.size
 
+    def pass_through(self, octets: int) -> bool:
+        """As `consume` and `acknowledge` in one step."""
+        self.available -= octets
+        if self.available < 0 and octets:
+            raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
+        self.owed += octets
+        return self.owed * 2 >= self.size
+
     def wanted_growth(self, now: float, round_trip: float | None) -> int:
         """What the window should grow by: by its own size where it is used up within four round trips, else 0.
 
