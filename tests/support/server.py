@@ -192,11 +192,14 @@ class Server:
         self._process.stdout.close()
 
     def wait_exit(self, timeout=20):
-        """Wait until the master is gone and return its exit status."""
+        """Wait until the master is gone, and its log complete; return its exit status."""
         try:
-            return self._process.wait(timeout)
+            status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout} s\n{self.log_tail()}") from None
+        with self._news:
+            self._news.wait_for(lambda: self._eof, 5)
+        return status
 
     @property
     def running(self):
