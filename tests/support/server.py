@@ -267,6 +267,11 @@ class Server:
                     raise AssertionError(f"no {pattern!r} in the log:\n{self.log_tail()}")
                 self._news.wait(left)
 
+    def has_log(self, text, timeout):
+        """Wait for a line with the text; return whether there is one."""
+        with self._news:
+            return self._news.wait_for(lambda: any(text in line for line in self._lines), timeout)
+
     def expect(self, *patterns):
         """Announce trouble: a traceback or line that matches one of the patterns is no failure."""
         self.expected.extend(patterns)
