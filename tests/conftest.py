@@ -1,11 +1,15 @@
 """Fixtures for all tests: certificates, and Gunicorn servers for the tests that need real processes."""
 
 import pytest
+from hypothesis import is_hypothesis_test
 
 from tests.support.certs import Certs
 from tests.support.server import REFERENCE_WORKERS, WORKERS, Server
 
 ALL_WORKERS = {**WORKERS, **REFERENCE_WORKERS}
+PROCESSES = {"bench", "e2e", "frameworks", "test_call_count.py", "test_conf_examples.py", "test_examples.py",
+             "test_extras.py"}
+"""What runs whole processes, through lines that tests in memory cover."""
 
 
 def pytest_addoption(parser):
@@ -17,7 +21,26 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Register the markers."""
     config.addinivalue_line("markers", "compat: the quick subset that is run with every supported Gunicorn and Python")
-    config.addinivalue_line("markers", "memory: measures a worker's memory while moving a gigabyte")
+    config.addinivalue_line("markers", "memory: measures memory")
+    config.addinivalue_line("markers", "alone: measures time: make test runs it with no other test beside it")
+    config.addinivalue_line("markers", "covered: make test runs it with coverage, though it runs whole processes")
+    config.addinivalue_line("markers", "uncovered: make test runs it without coverage; given out below")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leave out of coverage what is slow under it and has others for the same lines: see `_is_covered`."""
+    for item in items:
+        if not _is_covered(item):
+            item.add_marker("uncovered")
+
+
+def _is_covered(item):
+    """Whether coverage may learn from a test: not of whole processes, of random examples, or of memory."""
+    if item.get_closest_marker("covered"):
+        return True
+    runs_processes = PROCESSES & set(item.path.relative_to(item.config.rootpath).parts)
+    return not (runs_processes or is_hypothesis_test(item.function) or item.get_closest_marker("memory"))
 
 
 def pytest_generate_tests(metafunc):
