@@ -4,7 +4,7 @@ import pytest
 from hypothesis import is_hypothesis_test
 
 from tests.support.certs import Certs
-from tests.support.server import REFERENCE_WORKERS, WORKERS, Server
+from tests.support.server import REFERENCE_WORKERS, WORKERS, Server, stop_all
 
 ALL_WORKERS = {**WORKERS, **REFERENCE_WORKERS}
 PROCESSES = {"bench", "e2e", "frameworks", "test_call_count.py", "test_conf_examples.py", "test_examples.py",
@@ -73,7 +73,7 @@ def boot(tmp_path_factory, certs, worker):
         return server.start() if start else server
 
     yield boot
-    _stop_all(servers)
+    stop_all(servers)
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +90,7 @@ def shared_servers(tmp_path_factory, certs, worker):
 
     get.all = servers
     yield get
-    _stop_all(servers.values())
+    stop_all(servers.values())
 
 
 @pytest.fixture
@@ -99,14 +99,3 @@ def shared(shared_servers):
     yield shared_servers
     for server in shared_servers.all.values():
         server.check_log()
-
-
-def _stop_all(servers):
-    errors = []
-    for server in servers:
-        try:
-            if server.launched:
-                server.stop()
-        except AssertionError as error:
-            errors.append(str(error))
-    assert not errors, "\n".join(errors)

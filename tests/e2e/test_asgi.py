@@ -27,7 +27,7 @@ from tests.support.h2client import (
     raw_frame,
 )
 from tests.support.load import Load
-from tests.support.server import Server, WorkerKind
+from tests.support.server import Server, WorkerKind, stop_all
 from tests.support.tools import curl, require_module, require_tool, run
 
 ASGI = WorkerKind("gunicorn_h2.ASGIWorker", ("--threads", "1"), {"asgi": "tests.apps.asgi_app:app"})
@@ -55,8 +55,7 @@ def servers(loop, certs, tmp_path_factory):
         return running[key]
 
     yield get
-    for server in running.values():
-        server.stop()
+    stop_all(running.values())
 
 
 @pytest.fixture

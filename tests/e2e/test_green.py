@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.h1client import exchange, request_bytes
 from tests.support.h2client import H2Client, open_tcp
-from tests.support.server import ROOT, Server, WorkerKind
+from tests.support.server import ROOT, Server, WorkerKind, stop_all
 from tests.support.tools import run
 
 compat = pytest.mark.compat
@@ -33,8 +33,7 @@ def serve(request, tmp_path_factory, certs):
         return servers[-1].start()
 
     yield serve
-    for server in servers:
-        server.stop()
+    stop_all(servers)
 
 
 def wait_hung_up(sock):

@@ -88,7 +88,7 @@ class Server:
         self.expected, self.host, self.port = [], "127.0.0.1", None
         self._lines, self._checked, self._eof = [], 0, False
         self._news = threading.Condition()
-        self._process = None
+        self._process, self._asked_to_go = None, False
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
@@ -166,11 +166,17 @@ class Server:
             raise
         return self
 
+    def ask_to_go(self):
+        """Ask the server to go, once."""
+        if not self._asked_to_go and self.running:
+            self._asked_to_go = True
+            self.signal(signal.SIGTERM)
+
     def stop(self, timeout=20):
         """Ask the server to go, see that it does, and look for trouble in its log."""
         try:
+            self.ask_to_go()
             if self.running:
-                self.signal(signal.SIGTERM)
                 self.wait_exit(timeout)
         finally:
             self.kill()
@@ -339,6 +345,19 @@ class Server:
     def peak_rss(self):
         """The highest resident memory of the only worker since ``reset_peak``, in bytes."""
         return _memory(self.worker_pid, "VmHWM")
+
+
+def stop_all(servers):
+    """Stop servers, which go side by side; fail with what is wrong with any of them."""
+    servers, errors = [server for server in servers if server.launched], []
+    for server in servers:
+        server.ask_to_go()
+    for server in servers:
+        try:
+            server.stop()
+        except AssertionError as error:
+            errors.append(str(error))
+    assert not errors, "\n".join(errors)
 
 
 class LogMatch:
