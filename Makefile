@@ -19,9 +19,9 @@ OVERALL_FLOOR := 95
 PROTOCOL_FLOOR := 100
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := pytest -q --durations 10
-# Tests in memory keep a core busy each; those that start processes wait half of the time.
+# Tests in memory keep a core busy each; those that start processes wait most of the time.
 BUSY := -n $(CORES) --maxprocesses 8 --dist worksteal
-WAITING := -n $(shell expr 2 '*' $(CORES)) --maxprocesses 16 --dist worksteal
+WAITING := -n $(shell expr 3 '*' $(CORES)) --maxprocesses 16 --dist worksteal
 BUDGETS := $(wildcard ../shared/tools/budgets.py)
 
 export PYTHON
