@@ -17,9 +17,16 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PORT ?= 8443
 OVERALL_FLOOR := 95
 PROTOCOL_FLOOR := 100
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+PYTEST := pytest -q --durations 10
+# Tests in memory keep a core busy each; those that start processes wait most of the time.
+BUSY := -n $(CORES) --maxprocesses 8 --dist worksteal
+WAITING := -n $(shell expr 3 '*' $(CORES)) --maxprocesses 16 --dist worksteal
 BUDGETS := $(wildcard ../shared/tools/budgets.py)
 
 export PYTHON
+# The tests start hundreds of processes, which would compile the same modules over and over.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint compat bench bench-compare profile clean packages bench-packages
 
@@ -33,7 +40,9 @@ demo: $(VENV)/demo
 
 test: packages lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run --concurrency=thread -m pytest
+	$(BIN)/coverage run --concurrency=thread -m $(PYTEST) $(BUSY) -m "not (uncovered or alone)"
+	$(BIN)/python -m $(PYTEST) $(WAITING) -m "uncovered and not alone"
+	$(BIN)/python -m $(PYTEST) -m alone
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(OVERALL_FLOOR)
 	$(BIN)/coverage report --fail-under=$(PROTOCOL_FLOOR) --include='gunicorn_h2/protocol/*'

@@ -3,11 +3,15 @@
 import gc
 
 import pytest
+from hypothesis import is_hypothesis_test
 
 from tests.support.certs import Certs
-from tests.support.server import REFERENCE_WORKERS, WORKERS, Server
+from tests.support.server import REFERENCE_WORKERS, WORKERS, Server, stop_all
 
 ALL_WORKERS = {**WORKERS, **REFERENCE_WORKERS}
+PROCESSES = {"bench", "e2e", "frameworks", "test_call_count.py", "test_conf_examples.py", "test_examples.py",
+             "test_extras.py"}
+"""What runs whole processes, through lines that tests in memory cover."""
 
 
 def pytest_addoption(parser):
@@ -19,7 +23,26 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Register the markers."""
     config.addinivalue_line("markers", "compat: the quick subset that is run with every supported Gunicorn and Python")
-    config.addinivalue_line("markers", "memory: measures a worker's memory while moving a gigabyte")
+    config.addinivalue_line("markers", "memory: measures memory")
+    config.addinivalue_line("markers", "alone: measures time: make test runs it with no other test beside it")
+    config.addinivalue_line("markers", "covered: make test runs it with coverage, though it runs whole processes")
+    config.addinivalue_line("markers", "uncovered: make test runs it without coverage; given out below")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leave out of coverage what is slow under it and has others for the same lines: see `_is_covered`."""
+    for item in items:
+        if not _is_covered(item):
+            item.add_marker("uncovered")
+
+
+def _is_covered(item):
+    """Whether coverage may learn from a test: not of whole processes, of random examples, or of memory."""
+    if item.get_closest_marker("covered"):
+        return True
+    runs_processes = PROCESSES & set(item.path.relative_to(item.config.rootpath).parts)
+    return not (runs_processes or is_hypothesis_test(item.function) or item.get_closest_marker("memory"))
 
 
 def pytest_generate_tests(metafunc):
@@ -52,7 +75,7 @@ def boot(tmp_path_factory, certs, worker):
         return server.start() if start else server
 
     yield boot
-    _stop_all(servers)
+    stop_all(servers)
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +92,7 @@ def shared_servers(tmp_path_factory, certs, worker):
 
     get.all = servers
     yield get
-    _stop_all(servers.values())
+    stop_all(servers.values())
 
 
 @pytest.fixture
@@ -78,17 +101,6 @@ def shared(shared_servers):
     yield shared_servers
     for server in shared_servers.all.values():
         server.check_log()
-
-
-def _stop_all(servers):
-    errors = []
-    for server in servers:
-        try:
-            if server.launched:
-                server.stop()
-        except AssertionError as error:
-            errors.append(str(error))
-    assert not errors, "\n".join(errors)
 
 
 @pytest.fixture

@@ -115,7 +115,8 @@ def environment(wheel, tmp_path_factory):
         if extra not in made:
             directory = tmp_path_factory.mktemp("venv")
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
-            pip("--python", directory / "bin" / "python", "install", f"{wheel}[{extra}]" if extra else wheel)
+            pip("--python", directory / "bin" / "python", "install", "--no-compile",
+                f"{wheel}[{extra}]" if extra else wheel)
             made[extra] = directory
         return made[extra]
 

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import os
+import time
 from urllib.parse import parse_qs
 
 PATTERN = bytes(range(256)) * 256
@@ -273,7 +274,10 @@ async def forever(call):
 
 
 async def tasks(call):
-    """How many tasks there are, this one left out."""
+    """How many tasks there are, this one left out; waits a while until there are at most ``n``."""
+    deadline = time.monotonic() + WAIT
+    while len(asyncio.all_tasks()) - 1 > call.number("n") and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
     await call.json(len(asyncio.all_tasks()) - 1)
 
 

@@ -21,6 +21,7 @@ def test_streams_of_one_connection_run_side_by_side(shared, tls, key):
         assert [client.response(stream).status for stream in streams] == [200] * 10
 
 
+@pytest.mark.alone
 def test_ten_half_seconds_take_half_a_second(shared):
     server = shared("flask", threads=16)
     with H2Client.connect(server) as client:
@@ -73,6 +74,7 @@ def test_a_shut_window_stops_only_its_own_stream(wsgi):
 
 
 @pytest.mark.timeout(90)
+@pytest.mark.alone
 def test_two_hundred_idle_connections(wsgi):
     """A fresh request is answered at once, and every pool thread is free."""
     with contextlib.ExitStack() as stack:

@@ -7,7 +7,6 @@ import base64
 import hashlib
 import json
 import re
-from contextlib import ExitStack
 
 import pytest
 
@@ -15,7 +14,7 @@ from tests.apps.features import hint
 from tests.support.h1client import exchange, request_bytes
 from tests.support.h2client import PREFACE, open_tcp
 from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
-from tests.support.server import Server
+from tests.support.server import Server, stop_all
 from tests.support.tools import curl, require_module, run
 
 KINDS = {**WSGI_KINDS, **ASGI_KINDS}
@@ -33,16 +32,16 @@ def kind(request):
 def servers(kind, certs, tmp_path_factory):
     """A function that returns a running server with the given options, booted when it is first asked for."""
     running, app = {}, f"tests.apps.features:{'asgi' if kind in ASGI_KINDS else 'wsgi'}"
-    with ExitStack() as stack:
-        def get(tls=True, **options):
-            key = (tls, repr(sorted(options.items())))
-            if key not in running:
-                directory = tmp_path_factory.mktemp("features")
-                running[key] = Server(directory, KINDS[kind], certs, app, tls=tls, **options).start()
-                stack.callback(running[key].stop)
-            return running[key]
 
-        yield get
+    def get(tls=True, **options):
+        key = (tls, repr(sorted(options.items())))
+        if key not in running:
+            directory = tmp_path_factory.mktemp("features")
+            running[key] = Server(directory, KINDS[kind], certs, app, tls=tls, **options).start()
+        return running[key]
+
+    yield get
+    stop_all(running.values())
 
 
 @pytest.fixture(params=[True, False], ids=["tls", "clear"])

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.h1client import exchange, request_bytes
 from tests.support.h2client import H2Client, open_tcp
-from tests.support.server import ROOT, Server, WorkerKind
+from tests.support.server import ROOT, Server, WorkerKind, stop_all
 from tests.support.tools import run
 
 compat = pytest.mark.compat
@@ -33,8 +33,7 @@ def serve(request, tmp_path_factory, certs):
         return servers[-1].start()
 
     yield serve
-    for server in servers:
-        server.stop()
+    stop_all(servers)
 
 
 def wait_hung_up(sock):
@@ -57,6 +56,7 @@ def test_a_thousand_requests_at_once(serve, tls):
         assert [client.response(stream).status for client, stream in streams] == [200] * 1000
 
 
+@pytest.mark.alone
 def test_a_thousand_half_seconds_take_about_one(serve):
     server = serve("hello")
     run("h2load", "-n", "10", "-c", "1", server.url)
@@ -94,6 +94,7 @@ def test_what_is_no_exception_is_an_error_of_the_application(serve):
 
 @compat
 @pytest.mark.parametrize("cleartext", ["off", "both", "upgrade"])
+@pytest.mark.covered
 def test_http1_in_the_clear(serve, cleartext):
     """Whatever was read in search of HTTP/2 reaches Gunicorn's own code."""
     server = serve(tls=False, http2_cleartext=cleartext)
@@ -103,6 +104,7 @@ def test_http1_in_the_clear(serve, cleartext):
 
 
 @compat
+@pytest.mark.covered
 def test_http1_over_tls(serve):
     server = serve()
     for _ in range(3):
@@ -118,6 +120,7 @@ def test_a_file_over_http1_in_the_clear(serve):
     server.expect("Invalid argument")  # Gunicorn's own gevent worker has this, too: the file's buffer is confused.
 
 
+@pytest.mark.covered
 def test_http1_is_refused_where_prior_knowledge_is_expected(serve):
     server = serve(tls=False, http2_cleartext="prior-knowledge")
     assert exchange(server, request_bytes(server, path="/hello")).status == 400
@@ -128,6 +131,7 @@ def test_http1_is_refused_where_prior_knowledge_is_expected(serve):
 
 
 @compat
+@pytest.mark.covered
 def test_worker_connections(serve, tls):
     """One more has to wait until another one ends."""
     server = serve(tls=tls, worker_connections=2, keepalive=30)
@@ -153,6 +157,7 @@ def test_a_closed_connection_counts_until_its_requests_have_ended(serve, gate):
 
 
 @compat
+@pytest.mark.covered
 def test_slow_handshakes_have_a_deadline(serve, tls):
     server = serve(tls=tls, http2_handshake_timeout=0.2)
     with open_tcp(server) as silent, open_tcp(server) as slow:
@@ -165,6 +170,7 @@ def test_slow_handshakes_have_a_deadline(serve, tls):
 
 
 @compat
+@pytest.mark.covered
 def test_sigterm_ends_at_once_what_is_idle(serve, tls, gate):
     server = serve(tls=tls, keepalive=30)
     with H2Client.connect(server) as idle, H2Client.connect(server) as busy:
@@ -182,6 +188,7 @@ def test_sigterm_ends_at_once_what_is_idle(serve, tls, gate):
     assert server.wait_exit() == 0
 
 
+@pytest.mark.covered
 def test_what_does_not_end_is_killed(serve, gate):
     """After `graceful_timeout`, as Gunicorn does: where a greenlet waits, it is raised from there."""
     server = serve(graceful_timeout=1)
@@ -198,6 +205,7 @@ def test_what_does_not_end_is_killed(serve, gate):
 
 
 @compat
+@pytest.mark.covered
 def test_max_requests_over_both_protocols(serve):
     server = serve(tls=False, max_requests=3, http2_cleartext="both")
     with H2Client.connect(server) as client:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
-from tests.support.server import Server
+from tests.support.server import Server, stop_all
 
 KINDS = {**WSGI_KINDS, **{name: kind._replace(apps={"wsgi": "tests.apps.asgi_app:app"})
                           for name, kind in ASGI_KINDS.items()}}
@@ -26,8 +26,7 @@ def serve(request, certs, tmp_path):
         return servers[-1].start()
 
     yield serve
-    for server in servers:
-        server.stop()
+    stop_all(servers)
 
 
 def upload(server, bodies):

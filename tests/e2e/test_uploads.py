@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from bench.client import Connection
 from bench.link import Link, delayed
 
@@ -17,6 +19,7 @@ def rate(server, size):
         return size / (time.monotonic() - started)
 
 
+@pytest.mark.alone
 def test_an_upload_over_a_long_path(boot):
     """A window that does not grow goes there once a round trip."""
     fixed = rate(boot(http2_max_window_size=0), 1_500_000)

@@ -378,6 +378,7 @@ def kept(use):
         tracemalloc.stop()
 
 
+@pytest.mark.memory
 def test_what_is_remembered_of_requests_is_bounded():
     """A megabyte of strings comes by, short and long, to be indexed and not."""
     def decode(numbers):
@@ -390,6 +391,7 @@ def test_what_is_remembered_of_requests_is_bounded():
     assert kept(decode) < 300_000
 
 
+@pytest.mark.memory
 def test_what_is_remembered_of_responses_is_bounded():
     def encode(numbers):
         codec = FastCodec(0)
@@ -402,6 +404,7 @@ def test_what_is_remembered_of_responses_is_bounded():
     assert kept(encode) < 1_000_000
 
 
+@pytest.mark.memory
 def test_what_is_large_is_not_remembered():
     def decode(numbers):
         for number in numbers[::20]:

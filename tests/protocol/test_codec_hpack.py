@@ -74,6 +74,7 @@ def kept(codec, sections):
         tracemalloc.stop()
 
 
+@pytest.mark.memory
 def test_what_is_remembered_is_bounded():
     codec = HpackCodec(0)
     assert kept(codec, ([*STATUS_200, (b"etag", b"%d" % number)] for number in range(2_000))) < 50_000

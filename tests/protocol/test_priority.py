@@ -77,10 +77,10 @@ def test_a_long_field_is_parsed_too():
 @pytest.mark.parametrize("unit", [b"a", b"a;", b"(", b"1 ", b"a;b=", b'"', b"u=(1 ", b",", b"a=(;", b"-"])
 def test_no_field_takes_long(unit):
     """Twice as long a field may take twice as long, not four times."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     for start in (b"", b"u=", b"u=(", b"u=1;"):
         assert parse_priority((start + unit * 20_000)[:40_000]) in (DEFAULT, Priority(1, False))
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 @given(st.binary(max_size=80) | st.text("ui=,;?01379 ()\"\\:.-*", max_size=40).map(str.encode))

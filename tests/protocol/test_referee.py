@@ -491,6 +491,7 @@ def grown(act, times):
         tracemalloc.stop()
 
 
+@pytest.mark.memory
 def test_settings_that_nobody_knows_are_not_remembered(game):
     def act(number):
         game.receive(settings(*[(20 + number * 30 + index, 1) for index in range(30)]))
@@ -500,6 +501,7 @@ def test_settings_that_nobody_knows_are_not_remembered(game):
 
 
 @pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.memory
 def test_streams_that_were_reset_are_not_remembered_for_ever(game, failing):
     def act(number):
         stream_id = 2 * number + 1
@@ -516,6 +518,7 @@ def test_streams_that_were_reset_are_not_remembered_for_ever(game, failing):
     assert grown(act, 1_100) < 60_000
 
 
+@pytest.mark.memory
 def test_streams_that_ended_are_not_remembered_for_ever(game):
     def act(number):
         frame = game.request(2 * number + 1)
@@ -534,6 +537,7 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.memory
 def test_header_blocks_are_not_remembered_for_ever(game, name):
     assert grown(lambda number: game.codec.decode(BLOCKS[name](number)), 150) < 30_000
 

@@ -141,6 +141,7 @@ class Server:
 
 @pytest.mark.parametrize(("threads", "round_trip", "seconds"), [
     (1, 0.001, 30), (16, 0.001, 2), (100, 0.001, 2), (16, 0.05, 10), (100, 0.05, 10)])
+@pytest.mark.uncovered
 def test_a_hundred_uploads_by_httpcore(connect, threads, round_trip, seconds):
     peer = connect()
     client = Httpcore(peer, [200_000] * 100, threads, round_trip)

@@ -137,6 +137,11 @@ def test_an_identifier_that_was_passed_over_is_not_to_be_used(peer):
     peer.send(peer.headers(3)).assert_goaway(ErrorCode.PROTOCOL_ERROR, 5)
 
 
+def test_every_identifier_that_was_passed_over_is_remembered(peer):
+    peer.send(peer.headers(5), peer.headers(11))
+    peer.send(peer.headers(3)).assert_goaway(ErrorCode.PROTOCOL_ERROR, 11)
+
+
 def test_data_on_an_identifier_that_was_passed_over_is_an_error(peer):
     peer.send(peer.headers(5))
     peer.send(data(3, b"x")).assert_goaway(CLOSED, 5)
@@ -267,10 +272,12 @@ def test_a_reset_stream_counts_until_its_call_has_returned(connect, reset):
     for stream in streams:
         reset(peer, stream)
     peer.take()
+    assert peer.core.orphaned_calls == 2
     assert peer.open() is None
     assert peer.resets == [(5, REFUSED)]
     peer.core.finish(streams[0], peer.now)
     peer.core.finish(streams[0], peer.now)
+    assert peer.core.orphaned_calls == 1
     assert peer.open() is not None
     assert peer.open() is None
 

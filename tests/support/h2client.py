@@ -5,6 +5,7 @@ can be switched off. Every wait has a deadline. Reads go on while a send is bloc
 other for ever. One client belongs to one thread.
 """
 
+import functools
 import hashlib
 import select
 import socket
@@ -240,6 +241,10 @@ class H2Client:
     def grant(self, size, stream=None):
         """Send WINDOW_UPDATE for a stream or, without one, for the connection."""
         self.send_frame(WindowUpdateFrame(stream.stream_id if stream else 0, window_increment=size))
+
+    def wait_broken(self, seconds):
+        """Wait for the end of the connection without reading anything; return whether it came."""
+        return bool(self._poll(0, time.monotonic() + seconds))
 
     def flood(self, pieces):
         """Send pieces until they are used up or the server has said GOAWAY or gone; return how many went out."""
@@ -506,6 +511,7 @@ def pattern(size):
         yield PATTERN[:size % len(PATTERN)]
 
 
+@functools.cache
 def pattern_digest(size):
     """Return the SHA-256 of the pattern, in hexadecimal."""
     digest = hashlib.sha256()

@@ -88,7 +88,7 @@ class Server:
         self.expected, self.host, self.port = [], "127.0.0.1", None
         self._lines, self._checked, self._eof = [], 0, False
         self._news = threading.Condition()
-        self._process = None
+        self._process, self._asked_to_go = None, False
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
@@ -166,11 +166,17 @@ class Server:
             raise
         return self
 
+    def ask_to_go(self):
+        """Ask the server to go, once."""
+        if not self._asked_to_go and self.running:
+            self._asked_to_go = True
+            self.signal(signal.SIGTERM)
+
     def stop(self, timeout=20):
         """Ask the server to go, see that it does, and look for trouble in its log."""
         try:
+            self.ask_to_go()
             if self.running:
-                self.signal(signal.SIGTERM)
                 self.wait_exit(timeout)
         finally:
             self.kill()
@@ -192,11 +198,14 @@ class Server:
         self._process.stdout.close()
 
     def wait_exit(self, timeout=20):
-        """Wait until the master is gone and return its exit status."""
+        """Wait until the master is gone, and its log complete; return its exit status."""
         try:
-            return self._process.wait(timeout)
+            status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout} s\n{self.log_tail()}") from None
+        with self._news:
+            self._news.wait_for(lambda: self._eof, 5)
+        return status
 
     @property
     def running(self):
@@ -263,6 +272,11 @@ class Server:
                 if self._eof or left <= 0:
                     raise AssertionError(f"no {pattern!r} in the log:\n{self.log_tail()}")
                 self._news.wait(left)
+
+    def has_log(self, text, timeout):
+        """Wait for a line with the text; return whether there is one."""
+        with self._news:
+            return self._news.wait_for(lambda: any(text in line for line in self._lines), timeout)
 
     def expect(self, *patterns):
         """Announce trouble: a traceback or line that matches one of the patterns is no failure."""
@@ -331,6 +345,19 @@ class Server:
     def peak_rss(self):
         """The highest resident memory of the only worker since ``reset_peak``, in bytes."""
         return _memory(self.worker_pid, "VmHWM")
+
+
+def stop_all(servers):
+    """Stop servers, which go side by side; fail with what is wrong with any of them."""
+    servers, errors = [server for server in servers if server.launched], []
+    for server in servers:
+        server.ask_to_go()
+    for server in servers:
+        try:
+            server.stop()
+        except AssertionError as error:
+            errors.append(str(error))
+    assert not errors, "\n".join(errors)
 
 
 class LogMatch:
