@@ -186,7 +186,7 @@ class BodyBuffer:
     def append(self, data: bytes) -> None:
         """Add a piece, joined to a small one before it: an octet alone would take fifty times its room."""
         pieces = self._pieces
-        if len(data) < _SMALL_PIECE and pieces:
+        if len(data) < _SMALL_PIECE:
             # The application takes from the other end; where it was faster, there is nothing to join.
             try:
                 last = pieces.pop()
