@@ -161,13 +161,13 @@ class TransportConnection(EventDispatcher):
         core = self.core
         if self.closed:
             return
-        if core.has_events:
+        if core.pending_events:
             self.dispatch()
         if self.wants_write:
             self._write(self._unsent)
         if core.has_output and not self.wants_write:
             self._write_output()
-            if core.has_events:
+            if core.pending_events:
                 self.dispatch()
         if core.closed and not self.wants_write and self._linger_deadline is None and not self.closed:
             self.transport.half_close()

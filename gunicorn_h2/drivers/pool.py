@@ -24,7 +24,8 @@ class RequestPool(Executor):
     """
 
     def __init__(self, threads: int) -> None:
-        self._tasks: deque[_Task | None] = deque()
+        self.tasks: deque[_Task | None] = deque()
+        """Calls that no thread has begun yet."""
         self._idle: list[LockType] = []
         """What the threads wait for that have nothing to do, the latest last."""
         self._waking = False
@@ -35,20 +36,15 @@ class RequestPool(Executor):
         for thread in self._threads:
             thread.start()
 
-    @property
-    def has_work(self) -> bool:
-        """Whether there are calls that no thread has begun yet."""
-        return len(self._tasks) > 0
-
     def run(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have a thread call `call(*arguments)`, which should not raise."""
-        self._tasks.append((call, arguments))
+        self.tasks.append((call, arguments))
         if self._idle and not self._waking:
             self._wake()
 
     def run_each(self, call: Callable[..., object], arguments: Iterable[tuple[Any, ...]]) -> None:
         """Have threads call `call(*arguments)` for each of the tuples; as `run`, of many at once."""
-        self._tasks.extend([(call, each) for each in arguments])
+        self.tasks.extend([(call, each) for each in arguments])
         if self._idle and not self._waking:
             self._wake()
 
@@ -68,7 +64,7 @@ class RequestPool(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let every thread end behind the work that is queued."""
-        self._tasks.extend([None] * len(self._threads))
+        self.tasks.extend([None] * len(self._threads))
         if self._idle:
             self._wake()
         if wait:
@@ -76,7 +72,7 @@ class RequestPool(Executor):
                 thread.join()
 
     def _work(self) -> None:
-        tasks, wake_up = self._tasks, threading.Lock()
+        tasks, wake_up = self.tasks, threading.Lock()
         wake_up.acquire()
         while True:
             try:
@@ -105,11 +101,11 @@ class RequestPool(Executor):
         while True:
             self._idle.append(wake_up)
             # What was added before that woke no one, perhaps.
-            if not (self._tasks and self._withdraw(wake_up)):
+            if not (self.tasks and self._withdraw(wake_up)):
                 wake_up.acquire()
                 self._waking = False
             try:
-                return self._tasks.popleft()
+                return self.tasks.popleft()
             except IndexError:
                 # Another thread was faster.
                 pass

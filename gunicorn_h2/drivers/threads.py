@@ -278,7 +278,12 @@ class ThreadDriver(Driver[Application]):
         except Exception:  # The top of the I/O thread.
             self.contain(connection)
         if not connection.closed:
-            self._wait_for(registered)
+            if connection.wants_write != registered.wants_write:
+                self._watch_writes(registered)
+            deadline = connection.next_deadline()
+            # A timer may be early: then the connection is asked again.
+            if deadline is not None and (registered.timer is None or deadline < registered.timer):
+                self._set_timer(registered, deadline)
         elif isinstance(connection, Negotiation):
             self._end_negotiation(registered, connection)
         elif connection in self._registered:
@@ -295,18 +300,15 @@ class ThreadDriver(Driver[Application]):
             connection.transport.close()
             self._on_close()
 
-    def _wait_for(self, registered: _Registered) -> None:
-        connection = registered.connection
-        if connection.wants_write != registered.wants_write:
-            registered.wants_write = connection.wants_write
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.wants_write else 0)
-            self._selector.modify(connection.transport, events, registered)
-        deadline = connection.next_deadline()
-        # A timer may be early: then the connection is asked again.
-        if deadline is not None and (registered.timer is None or deadline < registered.timer):
-            self._timers.set(registered, deadline)
-            if deadline < self._wakes_at and not self._waker.pending:
-                self._waker.wake()
+    def _watch_writes(self, registered: _Registered) -> None:
+        registered.wants_write = wants_write = registered.connection.wants_write
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wants_write else 0)
+        self._selector.modify(registered.connection.transport, events, registered)
+
+    def _set_timer(self, registered: _Registered, deadline: float) -> None:
+        self._timers.set(registered, deadline)
+        if deadline < self._wakes_at and not self._waker.pending:
+            self._waker.wake()
 
     # What applications want done
 
@@ -340,7 +342,7 @@ class ThreadDriver(Driver[Application]):
         connection fairly when the I/O thread takes turns between them.
         """
         self._commands.append((connection, do, arguments))
-        if not self._pool.has_work and self._lock.acquire(blocking=False):
+        if not self._pool.tasks and self._lock.acquire(False):
             try:
                 self._run_commands()
             finally:

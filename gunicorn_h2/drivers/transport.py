@@ -61,6 +61,8 @@ class Transport:
         self.session: TlsSession | None = None
         """Set when the handshake is complete."""
         self._unwrapped: socket.socket | None = None
+        # Under TLS `recv` does no more than `read`, with more calls.
+        self._read: Callable[[int], bytes] = self.sock.read if isinstance(self.sock, ssl.SSLSocket) else self.sock.recv
         self._half_closed = False
 
     def fileno(self) -> int:
@@ -95,7 +97,7 @@ class Transport:
     def receive(self) -> bytes | None:
         """Return what has arrived, b"" at the end of the connection, or WOULD_BLOCK."""
         try:
-            data = self.sock.recv(_RECEIVE_SIZE)
+            data = self._read(_RECEIVE_SIZE)
         except _BLOCKED:
             return WOULD_BLOCK
         # TLS gives one record at a time; a full one is seldom the last.
@@ -106,7 +108,7 @@ class Transport:
     def _receive_more(self, records: list[bytes]) -> bytes:
         while len(records) < _MAX_RECORDS and len(records[-1]) == _RECORD_SIZE:
             try:
-                records.append(self.sock.recv(_RECEIVE_SIZE))
+                records.append(self._read(_RECEIVE_SIZE))
             except _BLOCKED:
                 break
         return b"".join(records)
@@ -161,6 +163,8 @@ class Transport:
         if self._half_closed:
             return
         self._half_closed = True
+        # What still comes is not for anyone; `read` fails where TLS is over.
+        self._read = self.sock.recv
         if isinstance(self.sock, ssl.SSLSocket):
             try:
                 # Kept, because what eventlet returns closes the socket when it is collected.
@@ -175,6 +179,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the socket."""
+        self._read = self.sock.recv
         try:
             self.sock.close()
         except OSError:

@@ -50,10 +50,11 @@ class ServerConnection:
     """The server's end of one connection (RFC 9113)."""
 
     __slots__ = (
+        "closed",
         "config",
+        "pending_events",
         "send_response",
         "streams",
-        "_events",
         "_heads",
         "_inflow",
         "_lifecycle",
@@ -70,11 +71,14 @@ class ServerConnection:
         if window_budget is None:
             window_budget = WindowBudget(config.worker_window_size)
         self.config = config
-        self._events: list[Event] = []
+        self.closed = False
+        """Whether the connection is over; what `data_to_send` still holds may be sent."""
+        self.pending_events: list[Event] = []
+        """What `events` will tell; a driver only asks whether there is anything."""
         guard = Guard(config, now)
-        self._outbox = outbox = Outbox(config.stream_buffer_size, config.stream_timeout, guard, self._events)
+        self._outbox = outbox = Outbox(config.stream_buffer_size, config.stream_timeout, guard, self.pending_events)
         codec, self._referee = make_engine(config, outbox)
-        self._table = streams = StreamTable(outbox, self._events)
+        self._table = streams = StreamTable(outbox, self.pending_events)
         self.streams = streams.open
         """The streams that are not closed, by identifier."""
         self._lifecycle = lifecycle = Lifecycle(config, outbox, streams, now)
@@ -83,7 +87,7 @@ class ServerConnection:
         self.send_response = sender.send_response
         """Send a whole response; as `send_headers` and `send_data`, in one step where the windows allow it."""
         self._heads = heads = HeadCache(codec)
-        self._receiver = Receiver(config, streams, heads, guard, inflow, sender, outbox, lifecycle, self._events)
+        self._receiver = Receiver(config, streams, heads, guard, inflow, sender, outbox, lifecycle, self.pending_events)
         self._reader = FrameReader(config.max_frame_size, config.header_timeout, guard)
         outbox.put(config.preface)
 
@@ -94,7 +98,7 @@ class ServerConnection:
 
         Never raises for what a peer sends: its errors become RST_STREAM or GOAWAY, and events.
         """
-        if self._lifecycle.closed:
+        if self.closed:
             return
         self._receiver.now = self._sender.now = now
         try:
@@ -119,7 +123,7 @@ class ServerConnection:
 
     def receive_eof(self) -> None:
         """The peer closed its side, or the socket broke."""
-        if not self._lifecycle.closed:
+        if not self.closed:
             self._terminate(ErrorCode.NO_ERROR, "")
 
     # Sending
@@ -161,23 +165,19 @@ class ServerConnection:
 
     def events(self) -> list[Event]:
         """Take what has happened since the last call, oldest first."""
-        events = self._events.copy()
-        self._events.clear()
+        events = self.pending_events.copy()
+        self.pending_events.clear()
         return events
-
-    @property
-    def has_events(self) -> bool:
-        """Whether `events` has something to tell."""
-        return len(self._events) > 0
 
     @property
     def has_output(self) -> bool:
         """Whether `data_to_send` is worth a call."""
-        return self._outbox.has_output
+        outbox = self._outbox
+        return outbox.pending > 0 or len(outbox.turns) > 0
 
     def data_to_send(self, now: float) -> bytes:
         """Take the octets to write now: control frames all, data up to OUTPUT_LIMIT."""
-        if not self._lifecycle.closed:
+        if not self.closed:
             self._sender.now = now
             self._outbox.fill(OUTPUT_LIMIT, now, self._sender)
             if self._referee is not None:
@@ -199,7 +199,7 @@ class ServerConnection:
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` must be called at the latest; None for not at all."""
-        if self._lifecycle.closed:
+        if self.closed:
             return None
         deadline = self._lifecycle.deadline
         if self._reader.block_deadline < deadline:
@@ -214,7 +214,7 @@ class ServerConnection:
 
     def handle_timeout(self, now: float) -> None:
         """Act on every deadline that has passed."""
-        if self._lifecycle.closed:
+        if self.closed:
             return
         streams = self._table
         while self._outbox.stall_deadline() <= now:
@@ -241,14 +241,9 @@ class ServerConnection:
         """Application calls that have not returned although their stream was reset."""
         return len(self._table.orphaned_calls)
 
-    @property
-    def closed(self) -> bool:
-        """Whether the connection is over; what `data_to_send` still holds may be sent."""
-        return self._lifecycle.closed
-
     def fail(self, code: ErrorCode, reason: str) -> None:
         """End the connection at once with GOAWAY(`code`); `reason` is for the log."""
-        if not self._lifecycle.closed:
+        if not self.closed:
             self._outbox.put(frames.goaway(self._table.last_stream_id, code))
             self._terminate(code, reason)
 
@@ -258,7 +253,7 @@ class ServerConnection:
 
     def _note_idle(self, now: float) -> None:
         """Where there is no open stream, see what follows from it."""
-        if self.streams or self._lifecycle.closed:
+        if self.streams or self.closed:
             return
         ended = self._lifecycle.note_idle(now)
         if ended is None:
@@ -270,9 +265,10 @@ class ServerConnection:
 
     def _terminate(self, code: ErrorCode, reason: str) -> None:
         """Enter CLOSED: every stream's application is told, and the driver last."""
+        self.closed = True
         self._lifecycle.close()
         for stream in self._table:
             self._table.forget_and_tell(stream, code or ErrorCode.CANCEL, reason or "the connection closed")
         self._inflow.settle()
         self._heads.clear()
-        self._events.append(ConnectionTerminated(code, reason))
+        self.pending_events.append(ConnectionTerminated(code, reason))

@@ -75,7 +75,6 @@ class Lifecycle:
     """The phase of one connection, and its deadline in seconds on the driver's clock."""
 
     __slots__ = (
-        "closed",
         "deadline",
         "had_streams",
         "idle_since",
@@ -90,8 +89,6 @@ class Lifecycle:
 
     def __init__(self, config: ConnectionConfig, outbox: Outbox, streams: StreamTable, now: float) -> None:
         self.phase = Phase.SETUP
-        self.closed = False
-        """Whether the phase is CLOSED."""
         self.deadline = now + (config.setup_timeout or math.inf)
         """When `Trigger.DEADLINE` is due; infinite for never."""
         self.idle_since: float | None = now
@@ -174,7 +171,6 @@ class Lifecycle:
     def close(self) -> None:
         """The connection is over."""
         self.phase = Phase.CLOSED
-        self.closed = True
         self.deadline = math.inf
 
     def _deadline_of(self, phase: Phase, now: float) -> float:

@@ -37,12 +37,13 @@ class Outbox:
         "blocked",
         "initial_window_size",
         "max_frame_size",
+        "pending",
+        "turns",
         "window",
         "_events",
         "_guard",
         "_high_mark",
         "_octets",
-        "_pending",
         "_scheduler",
         "_shown",
         "_stall_timeout",
@@ -63,8 +64,11 @@ class Outbox:
         self._guard = guard
         self._events = events
         self._scheduler = Scheduler()
+        self.turns = self._scheduler.turns
+        """The streams that have something to send."""
         self._octets: list[bytes | memoryview] = []
-        self._pending = 0
+        self.pending = 0
+        """How many octets are to be written."""
         self._shown = 0
 
     # Octets
@@ -72,12 +76,12 @@ class Outbox:
     def put(self, octets: bytes) -> None:
         """Add whole frames."""
         self._octets.append(octets)
-        self._pending += len(octets)
+        self.pending += len(octets)
 
     def put_first(self, octets: bytes) -> None:
         """Add octets in front of everything else."""
         self._octets.insert(0, octets)
-        self._pending += len(octets)
+        self.pending += len(octets)
 
     def put_headers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         """Add a header block: a HEADERS frame, and CONTINUATIONs where the peer's frames are smaller (section 6.2)."""
@@ -96,7 +100,7 @@ class Outbox:
         size = len(data)
         flags = frames.END_STREAM if end_stream else 0
         self._octets += (frames.pack_header(size >> 8, size & 0xFF, frames.DATA, flags, stream.stream_id), data)
-        self._pending += size + frames.FRAME_HEADER_SIZE
+        self.pending += size + frames.FRAME_HEADER_SIZE
         stream.send_window -= size
         self.window -= size
         self._guard.sent_octets += size
@@ -110,14 +114,9 @@ class Outbox:
             frames.pack_header(size >> 8, size & 0xFF, frames.DATA, frames.END_STREAM, stream_id),
             data,
         )
-        self._pending += head + size + 2 * frames.FRAME_HEADER_SIZE
+        self.pending += head + size + 2 * frames.FRAME_HEADER_SIZE
         self.window -= size
         self._guard.sent_octets += size
-
-    @property
-    def has_output(self) -> bool:
-        """Whether there are octets to write, or streams with something to send."""
-        return self._pending > 0 or self._scheduler.busy
 
     def take(self) -> bytes:
         """Take the octets to write."""
@@ -126,7 +125,7 @@ class Outbox:
             return b""
         data = b"".join(octets)
         octets.clear()
-        self._pending = self._shown = 0
+        self.pending = self._shown = 0
         return data
 
     def show(self) -> bytes:
@@ -141,7 +140,7 @@ class Outbox:
     def retract(self) -> None:
         """Take back what was shown last: it must not be written."""
         self._shown -= 1
-        self._pending -= len(self._octets.pop())
+        self.pending -= len(self._octets.pop())
 
     # Windows
 
@@ -197,7 +196,7 @@ class Outbox:
 
     def fill(self, limit: int, now: float, owner: OutboxOwner) -> None:
         """Turn queued data into frames until the output holds `limit` octets or nothing may go."""
-        while self._scheduler.busy and self._pending < limit:
+        while self.turns and self.pending < limit:
             stream = self._scheduler.next()
             if stream is None:
                 return

@@ -12,24 +12,22 @@ __all__ = ["Scheduler"]
 class Scheduler:
     """The streams that have something to send and a window to send it in."""
 
-    def __init__(self) -> None:
-        self._turns: deque[Stream] = deque()
+    __slots__ = ("turns",)
 
-    @property
-    def busy(self) -> bool:
-        """Whether a stream may have a turn."""
-        return len(self._turns) > 0
+    def __init__(self) -> None:
+        self.turns: deque[Stream] = deque()
+        """The streams that are waiting for their turn; some may have ended meanwhile."""
 
     def add(self, stream: Stream) -> None:
         """Give the stream a turn, behind the others; harmless where it has one."""
         if not stream.scheduled:
             stream.scheduled = True
-            self._turns.append(stream)
+            self.turns.append(stream)
 
     def next(self) -> Stream | None:
         """Take the stream whose turn it is."""
-        while self._turns:
-            stream = self._turns.popleft()
+        while self.turns:
+            stream = self.turns.popleft()
             stream.scheduled = False
             if not stream.response_ended:
                 return stream
@@ -37,4 +35,4 @@ class Scheduler:
 
     def waiting(self) -> list[Stream]:
         """The streams that have a turn to come."""
-        return [stream for stream in self._turns if not stream.response_ended]
+        return [stream for stream in self.turns if not stream.response_ended]

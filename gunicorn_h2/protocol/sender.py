@@ -44,14 +44,16 @@ class Sender:
         if not 0 < size <= outbox.max_frame_size or size > stream.send_window or size > outbox.window:
             self.send_headers(stream, head, not size)
             self.send_data(stream, data, True)
-        elif not stream.head_sent and not stream.response_ended:
-            stream.head_sent = True
+        elif not stream.head_sent:
             if stream.state is HALF_CLOSED_REMOTE:
                 # As `end_response` does, for a stream that has nothing queued.
                 stream.state = CLOSED
                 del self._streams.open[stream.stream_id]
+            elif stream.response_ended:
+                return
             else:
                 self.end_response(stream)
+            stream.head_sent = True
             block = self.codec.encode_head(head)
             if len(block) <= outbox.max_frame_size:
                 outbox.put_response(stream, block, data)
