@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.connection import OUTPUT_LIMIT
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
+from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 from gunicorn_h2.protocol.stream import CLOSED, Stream
 from gunicorn_h2.protocol.upgrade import Upgrade
 from gunicorn_h2.protocol.windows import WindowBudget

@@ -35,10 +35,8 @@ from .streams import StreamTable
 from .upgrade import SWITCHING_PROTOCOLS, Upgrade
 from .windows import WindowBudget
 
-__all__ = ["OUTPUT_LIMIT", "ServerConnection"]
+__all__ = ["ServerConnection"]
 
-OUTPUT_LIMIT = 131_072
-"""How many octets of output one `data_to_send` gathers; a frame may go beyond it."""
 # What it means that the deadline of a phase passes; in other phases the next one begins.
 _DEADLINE_FAILURES = {
     Phase.SETUP: (ErrorCode.SETTINGS_TIMEOUT, "the client did not finish its preface"),
@@ -179,7 +177,7 @@ class ServerConnection:
         """Take the octets to write now: control frames all, data up to OUTPUT_LIMIT."""
         if not self.closed:
             self._sender.now = now
-            self._outbox.fill(OUTPUT_LIMIT, now, self._sender)
+            self._outbox.fill(now, self._sender)
             if self._referee is not None:
                 self._judge_output(self._referee)
             if not self.streams:

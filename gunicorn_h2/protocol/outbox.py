@@ -17,7 +17,10 @@ from .guard import Guard
 from .scheduler import Scheduler
 from .stream import Stream
 
-__all__ = ["Outbox"]
+__all__ = ["OUTPUT_LIMIT", "Outbox"]
+
+OUTPUT_LIMIT = 131_072
+"""How many octets of output are gathered at a time; a frame may go beyond it."""
 
 
 class OutboxOwner(Protocol):
@@ -104,6 +107,16 @@ class Outbox:
         stream.send_window -= size
         self.window -= size
         self._guard.sent_octets += size
+
+    def has_room(self, size: int) -> bool:
+        """Whether so much data may be put at once: no stream waits for its turn, and the output keeps to its limit."""
+        return not self.turns and self.pending + size <= OUTPUT_LIMIT
+
+    def put_body(self, stream: Stream, data: bytes) -> None:
+        """Add a whole body and the stream's end; the caller has seen to the windows."""
+        view, limit = memoryview(data), self.max_frame_size
+        for start in range(0, len(data), limit):
+            self.put_data(stream, view[start : start + limit], start + limit >= len(data))
 
     def put_response(self, stream: Stream, block: bytes, data: bytes) -> None:
         """Add a response of one HEADERS and one DATA frame; the caller has seen to the windows and the frame sizes."""
@@ -194,9 +207,9 @@ class Outbox:
             return since + self._stall_timeout
         return math.inf
 
-    def fill(self, limit: int, now: float, owner: OutboxOwner) -> None:
-        """Turn queued data into frames until the output holds `limit` octets or nothing may go."""
-        while self.turns and self.pending < limit:
+    def fill(self, now: float, owner: OutboxOwner) -> None:
+        """Turn queued data into frames until the output holds OUTPUT_LIMIT octets or nothing may go."""
+        while self.turns and self.pending < OUTPUT_LIMIT:
             stream = self._scheduler.next()
             if stream is None:
                 return

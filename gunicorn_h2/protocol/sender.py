@@ -41,7 +41,11 @@ class Sender:
         """See `ServerConnection.send_response`."""
         outbox = self._outbox
         size = len(data)
-        if not 0 < size <= outbox.max_frame_size or size > stream.send_window or size > outbox.window:
+        if (
+            not 0 < size <= stream.send_window
+            or size > outbox.window
+            or (size > outbox.max_frame_size and not outbox.has_room(size))
+        ):
             self.send_headers(stream, head, not size)
             self.send_data(stream, data, True)
         elif not stream.head_sent:
@@ -55,11 +59,11 @@ class Sender:
                 self.end_response(stream)
             stream.head_sent = True
             block = self.codec.encode_head(head)
-            if len(block) <= outbox.max_frame_size:
+            if size <= outbox.max_frame_size >= len(block):
                 outbox.put_response(stream, block, data)
             else:
                 outbox.put_headers(stream.stream_id, block, False)
-                outbox.put_data(stream, data, True)
+                outbox.put_body(stream, data)
 
     def send_data(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
         """See `ServerConnection.send_data`."""

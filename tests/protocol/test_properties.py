@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.connection import OUTPUT_LIMIT, ServerConnection
+from gunicorn_h2.protocol.connection import ServerConnection
 from gunicorn_h2.protocol.events import (
     ConnectionTerminated,
     DataReceived,
@@ -27,6 +27,7 @@ from gunicorn_h2.protocol.events import (
     TrailersReceived,
 )
 from gunicorn_h2.protocol.headers import ResponseHead
+from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 
 from .peer import (
     HEADER_TABLE_SIZE,

@@ -2,9 +2,9 @@
 
 from hyperframe.frame import DataFrame
 
-from gunicorn_h2.protocol.connection import OUTPUT_LIMIT
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import RequestHead, ResponseHead
+from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 from gunicorn_h2.protocol.scheduler import Scheduler
 from gunicorn_h2.protocol.stream import State, Stream
 
@@ -58,6 +58,39 @@ def test_output_is_gathered_up_to_a_limit(connect):
         rounds += 1
     assert rounds >= 1_000_000 // (OUTPUT_LIMIT + 16_384)
     assert stream.queued == 0
+
+
+def respond(peer, stream, size):
+    """Give the core a whole response."""
+    peer.core.send_response(stream, ResponseHead(200, []), bytes(size))
+
+
+def test_a_response_of_several_frames_goes_out_whole(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 1_000_000)])
+    peer.send(window_update(0, 1_000_000))
+    respond(peer, peer.open(), 100_000)
+    sent = [(len(frame.data), "END_STREAM" in frame.flags) for frame in peer.collect().take(DataFrame)]
+    assert sent == [(16_384, False)] * 6 + [(1_696, True)]
+    assert peer.core.streams == {}
+
+
+def test_responses_of_several_frames_share_what_is_gathered_at_a_time(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 1_000_000)])
+    peer.send(window_update(0, 1_000_000))
+    streams = [peer.open() for _ in range(3)]
+    for stream in streams:
+        respond(peer, stream, 80_000)
+    # The first fits into one gathering; the others take turns.
+    assert order(peer.collect()) == [1] * 5 + [3, 5] * 5
+
+
+def test_a_response_of_several_frames_does_not_overtake_those_that_wait(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 1_000_000)])
+    peer.send(window_update(0, 1_000_000))
+    first, second = peer.open(), peer.open()
+    queue(peer, first, 20_000)
+    respond(peer, second, 40_000)
+    assert order(peer.collect()) == [1, 3, 1, 3, 3]
 
 
 def test_answers_to_the_peer_do_not_wait_for_data(connect):
