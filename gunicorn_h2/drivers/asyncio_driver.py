@@ -278,7 +278,9 @@ class AsyncHttp2Connection(TransportConnection):
     def start(self, request: RequestReceived) -> None:
         """See `EventDispatcher.start`."""
         stream = request.stream
-        stream.context = channel = AsyncChannel(self, stream, request.end_stream)
+        stream.context = channel = AsyncChannel(self, stream, request.end_stream and not request.body)
+        if request.body:
+            channel.deliver(request.body, True)
         self.channels.add(channel)
         self._driver.on_request()
         channel.task = self.loop.create_task(self._driver.application(self, channel))

@@ -103,14 +103,19 @@ class Channel:
     # Written by the application.
     _submitted = 0
     _taken = 0
+    _whole_body = b""
     _returned = False
     _waiter: threading.Event | None = None
 
-    def __init__(self, owner: StreamOwner, stream: Stream, ended: bool) -> None:
+    def __init__(self, owner: StreamOwner, stream: Stream, ended: bool, body: bytes = b"") -> None:
+        """`body` is all of the request's where it has `ended`."""
         self.stream = stream
         self._owner = owner
         if ended:
             self._body = _NO_BODY
+            if body:
+                self.has_body = True
+                self._whole_body = body
         else:
             self.has_body = True
             self._body = BodyBuffer(ended=False)
@@ -161,7 +166,7 @@ class Channel:
         CANCEL then.
         """
         body = self._body
-        piece = body.take()
+        piece = body.take() or self._take_whole_body()
         while not piece:
             self._return_credit()
             if body.ended:
@@ -178,7 +183,13 @@ class Channel:
     def take_complete_body(self) -> bytes | None:
         """Return the body, where all of it has come in one piece, without trailers; None otherwise."""
         body = self._body
+        if body is _NO_BODY:
+            return self._take_whole_body()
         return body.take() if body.ended and len(body) == 1 and self.trailers is None else None
+
+    def _take_whole_body(self) -> bytes:
+        body, self._whole_body = self._whole_body, b""
+        return body
 
     def _wait_for_body(self) -> None:
         if self.complete:

@@ -252,7 +252,7 @@ class Http2Connection(TransportConnection):
     def start(self, request: RequestReceived) -> None:
         """See `EventDispatcher.start`."""
         stream = request.stream
-        stream.context = channel = Channel(self, stream, request.end_stream)
+        stream.context = channel = Channel(self, stream, request.end_stream, request.body)
         self._hooks.start_request(self, channel)
 
     def note_refusal(self, refusal: RequestRefused) -> None:

@@ -26,7 +26,9 @@ class RequestReceived:
 
     stream: Stream
     end_stream: bool
-    """The request has no body."""
+    """The request is complete."""
+    body: bytes = b""
+    """What came of it so far, where all of it did."""
 
 
 @dataclass(slots=True)

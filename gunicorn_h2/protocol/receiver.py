@@ -175,12 +175,22 @@ class Receiver:
         stream.receive(len(data), end_stream)
         if stream.state is OPEN and stream.call is RUNNING:
             if data or end_stream:
-                self._events.append(DataReceived(stream, data, end_stream))
+                self._note_data(stream, data, end_stream)
             # Nobody reads padding.
             if length > len(data) and not end_stream:
                 self._inflow.acknowledge(stream, length - len(data), self.now)
         if end_stream:
             self._end_request(stream)
+
+    def _note_data(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """Tell of data; of a body that came whole with its request, by the request's event."""
+        events = self._events
+        if end_stream and events:
+            event = events[-1]
+            if type(event) is RequestReceived and event.stream is stream:
+                event.end_stream, event.body = True, data
+                return
+        events.append(DataReceived(stream, data, end_stream))
 
     def _end_request(self, stream: Stream) -> None:
         stream.state = AFTER_REQUEST[stream.state]
@@ -308,9 +318,7 @@ class Receiver:
         )
         self._streams.open[1] = stream
         self._lifecycle.busy()
-        self._events.append(RequestReceived(stream, not upgrade.body))
-        if upgrade.body:
-            self._events.append(DataReceived(stream, upgrade.body, True))
+        self._events.append(RequestReceived(stream, True, upgrade.body))
 
 
 def _checked_trailers(stream_id: int, section: Fields) -> Fields:

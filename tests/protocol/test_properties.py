@@ -92,7 +92,7 @@ class Conversation:
             assert not isinstance(event, (StreamReset, ConnectionTerminated)), event
             if isinstance(event, RequestReceived):
                 stream_id = event.stream.stream_id
-                self.streams[stream_id], self.bodies[stream_id] = event.stream, b""
+                self.streams[stream_id], self.bodies[stream_id] = event.stream, event.body
                 if event.end_stream:
                     self.done.add(stream_id)
             elif isinstance(event, DataReceived):

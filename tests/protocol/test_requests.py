@@ -189,6 +189,43 @@ def test_a_body_of_another_length_is_an_error(connect, sent):
     peer.assert_alive()
 
 
+def post(peer):
+    """Open a stream for a body; return its identifier and its HEADERS frame."""
+    stream_id = peer.next_id()
+    return stream_id, peer.headers(stream_id, fields(method=b"POST"), end=False)
+
+
+def told(peer):
+    """The events, as stream, end and octets."""
+    return [(event.stream.stream_id, event.end_stream, event.body if isinstance(event, RequestReceived) else event.data)
+            for event in peer.events]
+
+
+def test_a_whole_body_comes_with_its_request(peer):
+    stream_id, head = post(peer)
+    peer.send(head, data(stream_id, b"body", end=True, padding=20))
+    assert told(peer) == [(1, True, b"body")]
+
+
+def test_a_body_in_parts_comes_behind_its_request(peer):
+    stream_id, head = post(peer)
+    peer.send(head, data(stream_id, b"bo"), data(stream_id, b"dy", end=True))
+    assert told(peer) == [(1, False, b""), (1, False, b"bo"), (1, True, b"dy")]
+
+
+def test_a_body_that_another_request_came_before_comes_behind_both(peer):
+    (first, head), (second, next_head) = post(peer), post(peer)
+    peer.send(head, next_head, data(first, b"body", end=True), data(second, b"more", end=True))
+    assert told(peer) == [(1, False, b""), (3, False, b""), (1, True, b"body"), (3, True, b"more")]
+
+
+def test_a_body_comes_by_itself_once_its_request_was_told(peer):
+    stream_id, head = post(peer)
+    peer.send(head)
+    peer.send(data(stream_id, b"body", end=True))
+    assert told(peer) == [(1, False, b""), (1, True, b"body")]
+
+
 def test_padding_does_not_count_as_content(peer):
     peer.open((b"content-length", b"4"), end=False, method=b"POST")
     peer.send(data(1, b"1234", end=True, padding=200))

@@ -128,6 +128,8 @@ class Server:
         for event in self.peer.take_events():
             if isinstance(event, RequestReceived):
                 self.streams.append(event.stream)
+                if event.end_stream:
+                    self.complete.add(event.stream)
             elif isinstance(event, DataReceived):
                 self.unread[event.stream] += len(event.data)
                 if event.end_stream:

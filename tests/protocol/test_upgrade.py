@@ -6,7 +6,7 @@ import pytest
 from hyperframe.frame import DataFrame, SettingsFrame
 
 from gunicorn_h2.protocol.errors import ErrorCode
-from gunicorn_h2.protocol.events import DataReceived, RequestReceived
+from gunicorn_h2.protocol.events import RequestReceived
 from gunicorn_h2.protocol.upgrade import SWITCHING_PROTOCOLS, validate_upgrade
 
 from .peer import (
@@ -220,8 +220,8 @@ def test_the_clients_table_size_counts(upgrade):
 
 def test_a_body_comes_whole(upgrade):
     peer = upgrade(judge((b"content-length", b"3"), method=b"POST", body=b"abc"))
-    request, received = peer.collect().events
-    assert (request.end_stream, received.data, received.end_stream) == (False, b"abc", True)
+    (request,) = peer.collect().events
+    assert (request.end_stream, request.body) == (True, b"abc")
     assert request.stream.head.content_length == 3
 
 
@@ -229,10 +229,10 @@ def test_a_body_takes_nothing_from_the_windows(upgrade):
     """It came by HTTP/1.1: the credit for it is not given, at no moment and by no rule."""
     peer = upgrade(judge(method=b"POST", body=b"x" * 60_000), connection_window_size=65_535)
     peer.send(PREFACE, settings(), settings_ack())
-    (received,) = peer.of(DataReceived)
+    (request,) = peer.of(RequestReceived)
     peer.take()
-    peer.core.acknowledge(received.stream, 60_000, peer.now)
-    peer.respond(received.stream, b"thanks")
+    peer.core.acknowledge(request.stream, 60_000, peer.now)
+    peer.respond(request.stream, b"thanks")
     assert peer.updates == []
     stream = peer.open(end=False, method=b"POST")
     peer.send(*[data(stream.stream_id, b"x" * 16_000)] * 4, data(stream.stream_id, b"x" * 1535, end=True))
