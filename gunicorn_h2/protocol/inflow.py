@@ -82,19 +82,17 @@ class Inflow:
         if increment:
             self._outbox.put(frames.window_update(stream_id, increment))
 
-    def consume(self, octets: int, now: float) -> None:
-        """So much flow-controlled data came. Raises ConnectionFailure."""
+    def renew_connection(self, now: float) -> None:
+        """Give the connection's credit back where half of it is used up, and see whether its window is at an edge."""
         window = self.window
-        if window.pass_through(octets):
+        if window.owed * 2 >= window.size:
             growth = window.wanted_growth(now, self._probe.round_trip)
             self._renew(0, window, min(growth, self._max_size - window.size), now)
         if window.edges and window.is_at_edge:
             self._note_edge(window, now)
 
-    def consume_stream(self, stream: Stream, octets: int, end_stream: bool, now: float) -> None:
+    def consume_stream(self, stream: Stream, octets: int, now: float) -> None:
         """So much of it was a stream's. Raises ConnectionFailure."""
-        if end_stream and stream.needs_no_window(octets):
-            return
         window = stream.receive_window
         window.consume(octets)
         if window.edges and window.is_at_edge:

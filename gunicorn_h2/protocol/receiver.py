@@ -45,6 +45,7 @@ class Receiver:
         "_outbox",
         "_sender",
         "_streams",
+        "_window",
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class Receiver:
         self._heads = heads
         self._guard = guard
         self._inflow = inflow
+        self._window = inflow.window
         self._sender = sender
         self._outbox = outbox
         self._lifecycle = lifecycle
@@ -165,32 +167,40 @@ class Receiver:
         stream = self._streams.open.get(stream_id)
         if stream is None:
             self._streams.check_used(stream_id, "DATA")
-        self._inflow.consume(length, self.now)
+        if self._window.consume_and_acknowledge(length) or self._window.edges:
+            self._inflow.renew_connection(self.now)
         if stream is None:
             self._streams.check_late_frame(stream_id, "DATA")
             return
         if stream.state >= HALF_CLOSED_REMOTE:
             raise StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
-        self._inflow.consume_stream(stream, length, end_stream, self.now)
+        if end_stream and stream.state is OPEN and stream.receive_whole_body(len(data), length):
+            stream.state = HALF_CLOSED_REMOTE
+            if stream.call is RUNNING:
+                self._tell_end(stream, data)
+            return
+        self._inflow.consume_stream(stream, length, self.now)
         stream.receive(len(data), end_stream)
-        if stream.state is OPEN and stream.call is RUNNING:
-            if data or end_stream:
-                self._note_data(stream, data, end_stream)
+        if stream.is_read:
+            if end_stream:
+                self._tell_end(stream, data)
+            elif data:
+                self._events.append(DataReceived(stream, data, False))
             # Nobody reads padding.
             if length > len(data) and not end_stream:
                 self._inflow.acknowledge(stream, length - len(data), self.now)
         if end_stream:
             self._end_request(stream)
 
-    def _note_data(self, stream: Stream, data: bytes, end_stream: bool) -> None:
-        """Tell of data; of a body that came whole with its request, by the request's event."""
+    def _tell_end(self, stream: Stream, data: bytes) -> None:
+        """Tell of the last data; where it came with the request, by that event."""
         events = self._events
-        if end_stream and events:
+        if events:
             event = events[-1]
             if type(event) is RequestReceived and event.stream is stream:
                 event.end_stream, event.body = True, data
                 return
-        events.append(DataReceived(stream, data, end_stream))
+        events.append(DataReceived(stream, data, True))
 
     def _end_request(self, stream: Stream) -> None:
         stream.state = AFTER_REQUEST[stream.state]

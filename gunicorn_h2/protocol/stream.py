@@ -102,9 +102,18 @@ class Stream:
             self._receive_window = ReceiveWindow(self._receive_size)
         return self._receive_window
 
-    def needs_no_window(self, octets: int) -> bool:
-        """Whether this fits and is the first of the body; where it is the last as well, nobody needs to count it."""
-        return self._receive_window is None and octets <= self._receive_size
+    def receive_whole_body(self, octets: int, length: int) -> bool:
+        """A body came in one frame of `length`; False, and nothing done, where it is not that simple.
+
+        Its window is of no more use, and is not made.
+        """
+        declared = self.head.content_length
+        if self.received or self._receive_window is not None or length > self._receive_size:
+            return False
+        if declared is not None and declared != octets:
+            return False
+        self.received = octets
+        return True
 
     def receive(self, octets: int, end_stream: bool) -> None:
         """So much of the body came. Raises StreamFailure where it is not as long as content-length (section 8.1.1)."""

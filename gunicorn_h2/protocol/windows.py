@@ -75,8 +75,8 @@ class ReceiveWindow:
         self.owed += octets
         return self.owed * 2 >= self.size
 
-    def pass_through(self, octets: int) -> bool:
-        """As `consume` and `acknowledge` in one step."""
+    def consume_and_acknowledge(self, octets: int) -> bool:
+        """Both in one step: nothing is kept."""
         self.available -= octets
         if self.available < 0 and octets:
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
