@@ -31,6 +31,7 @@ __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnect
 # answer late frames with a TCP reset, which destroys what the peer has not read yet.
 LINGER_SECONDS = 1.0
 _FLUSH_ROUNDS = 4
+_MAX_READS = 8
 
 
 class DriverHooks(Protocol):
@@ -107,21 +108,32 @@ class TransportConnection(EventDispatcher):
         self.core.receive_upgrade(upgrade)
 
     def handle_readable(self) -> None:
-        """Read what there is."""
+        """Read what there is; where it is much, a part of it."""
+        transport = self.transport
         try:
-            data = self.transport.receive()
+            data = transport.receive()
+            for _ in range(_MAX_READS - 1):
+                if data is None or len(data) < transport.full_read:
+                    break
+                self._receive_part(data)
+                data = transport.receive()
         except OSError as error:
             self._log.debug("HTTP/2 connection broke: %s", error)
             self.abandon()
             return
-        if data is None:
-            return
-        if not data:
-            # Under TLS the client's close_notify wants one in return (RFC 8446 section 6.1).
-            self.transport.half_close()
-            self.abandon()
-        elif self._linger_deadline is None:
+        if data and self._linger_deadline is None:
             self.receive(data)
+        elif data == b"":
+            # Under TLS the client's close_notify wants one in return (RFC 8446 section 6.1).
+            transport.half_close()
+            self.abandon()
+        elif self.core.pending_events or self.core.has_output:
+            self.schedule_flush()
+
+    def _receive_part(self, data: bytes) -> None:
+        """Take octets from the socket; the answer waits for what comes with them."""
+        if self._linger_deadline is None:
+            self.core.receive_data(data, self.now())
         elif self._may_read_on:
             # It is dropped; the end of the connection often stands right behind it.
             self._may_read_on = False

@@ -18,7 +18,6 @@ _RECORD_SIZE = 16_384
 _TLS_PIECE_SIZE = 65_536
 _HAS_CORK = hasattr(socket, "TCP_CORK")
 _RECEIVE_SIZE = 65_536
-_MAX_RECORDS = 4
 
 _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -53,6 +52,9 @@ class Transport:
         """`wrap` puts TLS around the socket, without a handshake yet."""
         sock.setblocking(False)
         self.tls = wrap is not None
+        # TLS gives one record at a time.
+        self.full_read = _RECEIVE_SIZE if wrap is None else _RECORD_SIZE
+        """What `receive` returns at most; it seldom is the last then."""
         self.sock: socket.socket = sock if wrap is None else wrap(sock)
         self._can_cork: bool | None = None
         """None until it is of interest."""
@@ -95,23 +97,11 @@ class Transport:
         return self.sock.selected_alpn_protocol() if isinstance(self.sock, ssl.SSLSocket) else None
 
     def receive(self) -> bytes | None:
-        """Return what has arrived, b"" at the end of the connection, or WOULD_BLOCK."""
+        """Return what has arrived, `full_read` octets at most, b"" at the end of the connection, or WOULD_BLOCK."""
         try:
-            data = self._read(_RECEIVE_SIZE)
+            return self._read(self.full_read)
         except _BLOCKED:
             return WOULD_BLOCK
-        # TLS gives one record at a time; a full one is seldom the last.
-        if len(data) != _RECORD_SIZE or not self.tls:
-            return data
-        return self._receive_more([data])
-
-    def _receive_more(self, records: list[bytes]) -> bytes:
-        while len(records) < _MAX_RECORDS and len(records[-1]) == _RECORD_SIZE:
-            try:
-                records.append(self._read(_RECEIVE_SIZE))
-            except _BLOCKED:
-                break
-        return b"".join(records)
 
     def take_error(self) -> OSError | None:
         """The error that the socket has met with and no call has reported yet."""

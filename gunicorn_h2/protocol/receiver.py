@@ -172,13 +172,17 @@ class Receiver:
         if stream is None:
             self._streams.check_late_frame(stream_id, "DATA")
             return
-        if stream.state >= HALF_CLOSED_REMOTE:
-            raise StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
         if end_stream and stream.state is OPEN and stream.receive_whole_body(len(data), length):
             stream.state = HALF_CLOSED_REMOTE
             if stream.call is RUNNING:
                 self._tell_end(stream, data)
-            return
+        else:
+            self._receive_part(stream, end_stream, data, length)
+
+    def _receive_part(self, stream: Stream, end_stream: bool, data: bytes, length: int) -> None:
+        """Take a part of a body, or one that needs a closer look."""
+        if stream.state >= HALF_CLOSED_REMOTE:
+            raise StreamFailure(stream.stream_id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
         self._inflow.consume_stream(stream, length, self.now)
         stream.receive(len(data), end_stream)
         if stream.is_read:
