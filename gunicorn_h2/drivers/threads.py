@@ -65,9 +65,8 @@ class Waker:
             pass
         self.pending = False
 
-    def close(self) -> None:
-        # Threads that go on must not write to what may be another's file by then.
-        self.pending = True
+    def __del__(self) -> None:
+        # Not before the last thread has let go of it: what it writes to must not be another's file by then.
         os.close(self._reader)
         if self._writer != self._reader:
             os.close(self._writer)
@@ -238,7 +237,6 @@ class ThreadDriver(Driver[Application]):
             connection.transport.close()
             self._on_close()
         self._selector.unregister(self._waker)
-        self._waker.close()
 
     # The loop
 

@@ -253,6 +253,15 @@ def test_credit_for_data_of_a_finished_request_comes_back_at_once(connect):
     assert [stream_id for stream_id, _ in peer.updates] == [0]
 
 
+def test_the_end_of_a_body_that_nobody_reads_is_not_told(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 0)])
+    peer.respond(peer.open(end=False), b"waits")
+    peer.take_events()
+    peer.send(data(1, b"body", end=True))
+    assert peer.events == []
+    assert peer.send(window_update(1, 10)).answers[1].body == b"waits"
+
+
 @pytest.mark.parametrize("by_client", [True, False])
 def test_credit_for_unread_data_of_a_reset_stream_comes_back(connect, by_client):
     peer = connect(connection_window_size=65_535)

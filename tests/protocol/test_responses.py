@@ -191,6 +191,13 @@ def test_a_whole_response_with_a_head_larger_than_a_frame(peer):
     assert (answer.head[1:], answer.body, answer.ended) == (large, b"body", True)
 
 
+def test_a_response_behind_a_reset_is_nothing(peer):
+    stream = peer.open()
+    peer.send(rst_stream(1))
+    peer.take()
+    assert peer.respond(stream, b"too late").take() == []
+
+
 def test_a_second_response_is_nothing(peer):
     stream = peer.open()
     peer.respond(stream, b"first", end=False, finish=False)
