@@ -23,7 +23,7 @@ from gunicorn_h2.protocol.stream import DEFAULT_WEIGHT
 from .request import StreamRequest, TrustedPeers, joined_fields, policy_names
 from .tls import tls_environ
 
-__all__ = ["EnvironFactory"]
+__all__ = ["EnvironFactory", "Template"]
 
 _BLANK = RequestHead(b"GET", b"", b"", b"/", [])
 _MAX_KEYS = 1024
@@ -43,6 +43,22 @@ class _Errors(io.RawIOBase):
         wsgi.WSGIErrorsWrapper(self._cfg).write(data)
 
 
+class Template:
+    """What all requests with the same head share.
+
+    It stands for Gunicorn's request where nobody looks at that: all that the response asks for is the method.
+    """
+
+    __slots__ = ("environ", "is_plain", "method")
+
+    def __init__(self, environ: dict[str, Any], is_plain: bool) -> None:
+        self.environ = environ
+        """To be copied."""
+        self.is_plain = is_plain
+        """Whether nothing but the request line depends on the path: Gunicorn's policy had no part in it."""
+        self.method: str = environ["REQUEST_METHOD"]
+
+
 class EnvironFactory:
     """Makes environs for one worker."""
 
@@ -58,27 +74,33 @@ class EnvironFactory:
         self._keys = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH", b"script-name": _FOR_POLICY}
         self._keys.update(dict.fromkeys(policy_names(cfg), _FOR_POLICY))
 
-    def template(self, head: RequestHead, connection: Http2Connection) -> dict[str, Any]:
-        """What the environs of all requests with this head share, in a dictionary to be copied.
+    def template(self, head: RequestHead, connection: Http2Connection) -> Template:
+        """What the environs of all requests with this head share.
 
         What belongs to one stream is still to be added. Raises Gunicorn's errors for what its limits and
         its policy refuse.
         """
+        sibling: Template | None = None if head.sibling is None else head.sibling.derived
+        if sibling is not None and sibling.is_plain:
+            environ = sibling.environ.copy()
+            self._add_path(environ, head)
+            return Template(environ, True)
         if connection.context is None:
             connection.context = self._shared(connection)
-        environ: dict[str, Any] = connection.context.copy()
-        if (
-            isinstance(connection.local_address, str)
-            or "SCRIPT_NAME" in os.environ
-            or not self._add_fields(environ, head)
-        ):
-            environ = self.of(self._blank.of(head, connection.peer, 0), connection)
-        else:
+        environ = connection.context.copy()
+        is_plain = (
+            not isinstance(connection.local_address, str)
+            and "SCRIPT_NAME" not in os.environ
+            and self._add_fields(environ, head)
+        )
+        if is_plain:
             self._add_request_line(environ, head, connection)
+        else:
+            environ = self.of(self._blank.of(head, connection.peer, 0), connection)
         urgency, incremental = head.priority
         environ["gunicorn.http2.urgency"] = urgency
         environ["gunicorn.http2.incremental"] = incremental
-        return environ
+        return Template(environ, is_plain)
 
     def of(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
         """What Gunicorn's own code makes of a request."""
@@ -87,18 +109,21 @@ class EnvironFactory:
     def _add_request_line(self, environ: dict[str, Any], head: RequestHead, connection: Http2Connection) -> None:
         method = head.method.decode("latin-1")
         environ["REQUEST_METHOD"] = method.upper() if self._casefold else method
-        environ["RAW_URI"] = uri = head.path.decode("latin-1")
-        if 0 < self._max_line < len(uri):
-            raise LimitRequestLine(len(uri), self._max_line)
-        # The core has seen to it that the path starts with "/" (or is "*") and has no fragment.
-        path, _, environ["QUERY_STRING"] = uri.partition("?")
-        environ["PATH_INFO"] = unquote_to_wsgi_str(path) if "%" in path else path
+        self._add_path(environ, head)
         environ["SCRIPT_NAME"] = ""
         environ["wsgi.url_scheme"] = self._blank.scheme
         scheme = head.scheme.decode("latin-1").lower()
         if scheme != self._blank.scheme and scheme in ("http", "https") and connection.peer in self._trusted:
             # A proxy may speak for its client.
             environ["wsgi.url_scheme"] = scheme
+
+    def _add_path(self, environ: dict[str, Any], head: RequestHead) -> None:
+        environ["RAW_URI"] = uri = head.path.decode("latin-1")
+        if 0 < self._max_line < len(uri):
+            raise LimitRequestLine(len(uri), self._max_line)
+        # The core has seen to it that the path starts with "/" (or is "*") and has no fragment.
+        path, _, environ["QUERY_STRING"] = uri.partition("?")
+        environ["PATH_INFO"] = unquote_to_wsgi_str(path) if "%" in path else path
 
     def _add_fields(self, environ: dict[str, Any], head: RequestHead) -> bool:
         """Add what `create` would; False where Gunicorn's policy has to look at a field."""

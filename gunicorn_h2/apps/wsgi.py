@@ -34,19 +34,6 @@ __all__ = ["WSGIHandler"]
 AnyHeaders = Iterable[tuple[str | bytes, str | bytes]]
 
 
-class _Template:
-    """What all requests with the same head share.
-
-    It stands for Gunicorn's request where nobody looks at that: all that the response asks for is the method.
-    """
-
-    __slots__ = ("environ", "method")
-
-    def __init__(self, environ: dict[str, Any]) -> None:
-        self.environ = environ
-        self.method: str = environ["REQUEST_METHOD"]
-
-
 class StreamResponse(wsgi.Response):  # type: ignore[misc]
     """Gunicorn's response, framed by HTTP/2. Octets that Gunicorn's code writes come to `sendall`."""
 
@@ -251,7 +238,7 @@ class WSGIHandler:
         template = head.derived
         if template is None:
             try:
-                template = head.derived = _Template(self._environs.template(head, connection))
+                template = head.derived = self._environs.template(head, connection)
             except errors.ParseException as error:
                 self._refuse(connection, channel, error)
                 return

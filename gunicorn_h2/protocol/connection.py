@@ -268,5 +268,5 @@ class ServerConnection:
         for stream in self._table:
             self._table.forget_and_tell(stream, code or ErrorCode.CANCEL, reason or "the connection closed")
         self._inflow.settle()
-        self._heads.clear()
+        self._heads.close()
         self.pending_events.append(ConnectionTerminated(code, reason))

@@ -104,6 +104,7 @@ class RequestHead:
         "path",
         "priority",
         "scheme",
+        "sibling",
     )
 
     def __init__(
@@ -116,6 +117,7 @@ class RequestHead:
         content_length: int | None = None,
         expects_continue: bool = False,
         list_size: int = 0,
+        sibling: RequestHead | None = None,
     ) -> None:
         self.method = method
         self.scheme = scheme
@@ -132,10 +134,29 @@ class RequestHead:
         """The size of the section as SETTINGS_MAX_HEADER_LIST_SIZE counts it (RFC 9113 section 6.5.2)."""
         self.is_acceptable = True
         """Whether an application may see the request; the connection answers others itself."""
-        self.priority = request_priority(fields)
+        self.priority: tuple[int, bool] = request_priority(fields) if sibling is None else sibling.priority
         """What the `priority` field asks for (RFC 9218)."""
+        self.sibling = sibling
+        """A head of the same connection that differs in nothing but the path."""
         self.derived: Any = None
         """What the application layer makes of the head once, for every request that has it."""
+
+    def for_path(self, path: bytes) -> RequestHead | None:
+        """Return the head of the same request for another path; None for one that is not "/" and what may follow."""
+        if not _PATH(path):
+            return None
+        size = self.list_size - len(self.path) + len(path)
+        return RequestHead(
+            self.method,
+            self.scheme,
+            self.authority,
+            path,
+            self.fields,
+            self.content_length,
+            self.expects_continue,
+            size,
+            self,
+        )
 
 
 class ResponseHead:

@@ -203,6 +203,24 @@ def test_the_path(environ_of, raw_path, path, query):
     assert environ["RAW_URI"] == raw_path.decode()
 
 
+@pytest.mark.parametrize("connection", [{}, UNIX, {"peer": PROXY}])
+@pytest.mark.parametrize("fields", [[], [(b"cookie", b"a=b"), (b"cookie", b"c=d"), (b"priority", b"u=1, i")],
+                                    [(b"script-name", b"/a")], [(b"content-type", b"a/b")]])
+def test_requests_that_differ_in_the_path_differ_in_nothing_else(serve, fields, connection):
+    """What one of them is served leaves no trace in the next one's environ."""
+    def environs_of(*paths):
+        environs = []
+        rig = serve(keeping(environs), **connection)
+        for path in paths:
+            assert rig.request(*fields, path=path, method=b"PATCH").status == 200
+        return [{key: value for key, value in environ.items()
+                 if isinstance(value, (str, tuple, bool, int)) and key != "gunicorn.http2.stream_id"}
+                for environ in environs]
+
+    paths = [b"/a/first?q=1", b"/a/%C3%A9", b"/a?", b"/a/first?q=1"]
+    assert environs_of(*paths) == [environs_of(path)[0] for path in paths]
+
+
 def test_the_path_of_options(environ_of):
     environ = environ_of(method=b"OPTIONS", path=b"*")
     assert (environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["RAW_URI"]) == ("OPTIONS", "*", "*")

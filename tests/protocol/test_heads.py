@@ -5,6 +5,7 @@ import pytest
 from gunicorn_h2.protocol.codec_fast import FastCodec
 from gunicorn_h2.protocol.codec_hpack import HpackCodec
 from gunicorn_h2.protocol.events import RequestReceived
+from gunicorn_h2.protocol.headers import MalformedRequest, parse_request
 from gunicorn_h2.protocol.heads import HeadCache
 
 from .hpack_blocks import literal
@@ -57,10 +58,10 @@ def test_the_heads_of_all_connections_are_bounded(monkeypatch):
 
     for cache in caches:
         fill(cache)
-    assert HeadCache.total == sum(len(cache.known) for cache in caches) <= 16_384 + 4 * 200
+    assert sum(len(cache.known) for cache in caches) <= HeadCache.total <= 16_384 + 4 * 200
     assert 0 < len(caches[-1].known) <= 4
     for cache in caches[:-1]:
-        cache.clear()
+        cache.close()
     fill(caches[-1])
     assert len(caches[-1].known) > 50
 
@@ -96,9 +97,108 @@ def test_a_block_that_changes_the_table_ends_what_was_known(heads, block):
 def test_what_is_known_is_bounded(heads):
     """In number, and in octets."""
     for size in (5, 1_000, 3_000):
+        heads.close()
         for number in range(300):
             block = numbered(number, size)
             heads.keep(block, heads.decode_head(block))
             assert len(heads.known) <= 128
             assert sum(map(len, heads.known)) <= 16_384
-            assert (block in heads.known) == (size < 2_000)
+        assert (numbered(0, size) in heads.known) == (size < 2_000)
+
+
+def test_a_full_cache_makes_room_for_what_has_found_none_for_long(heads):
+    for number in range(128 + 512):
+        heads.keep(numbered(number), heads.decode_head(numbered(number)))
+    assert list(heads.known) == [numbered(639)]
+
+
+# -- heads that differ in the path -------------------------------------------------------------------------------------
+
+
+OTHERS = [(b"user-agent", b"x"), (b"cookie", b"a=b"), (b"priority", b"u=1, i"), (b"content-length", b"5"),
+          (b"expect", b"100-continue")]
+
+
+def section_of(path, *others, method=b"POST"):
+    """A request's fields."""
+    return [(b":method", method), (b":scheme", b"https"), (b":path", path), (b":authority", b"a.example"), *others]
+
+
+def block_of(path, *others, **pseudo):
+    """The block of a request; it leaves the table alone."""
+    return b"".join(literal(0, name, value) for name, value in section_of(path, *others, **pseudo))
+
+
+def contents(head):
+    """All that a head says."""
+    return (head.method, head.scheme, head.authority, head.path, head.fields, head.content_length,
+            head.expects_continue, head.list_size, head.priority, head.is_acceptable)
+
+
+@pytest.mark.parametrize("path", [b"/", b"/a", b"/a/longer?one=1&two=2", b"/" + b"x" * 3_000])
+def test_another_path_makes_another_head(heads, path):
+    first = heads.decode_head(block_of(b"/first", *OTHERS))
+    head = heads.decode_head(block_of(path, *OTHERS))
+    assert head.sibling is first
+    assert contents(head) == contents(parse_request(section_of(path, *OTHERS)))
+
+
+def test_siblings_have_one_sibling(heads):
+    first, second, third = (heads.decode_head(block_of(path, *OTHERS)) for path in (b"/1", b"/2", b"/3"))
+    assert (first.sibling, second.sibling, third.sibling) == (None, first, first)
+
+
+@pytest.mark.parametrize("path", [b"", b"a", b"*", b"/ ", b"/\x00", b"/#", b"/\xff", b"http://a.example/"])
+def test_a_wrong_path_is_wrong_whatever_came_before(heads, path):
+    heads.decode_head(block_of(b"/", *OTHERS))
+    with pytest.raises(MalformedRequest):
+        heads.decode_head(block_of(path, *OTHERS))
+
+
+def test_the_path_of_options_is_allowed_beside_others(heads):
+    paths = [heads.decode_head(block_of(path, method=b"OPTIONS")).path for path in (b"/", b"*", b"/a", b"*")]
+    assert paths == [b"/", b"*", b"/a", b"*"]
+
+
+def test_two_paths_are_wrong_whatever_came_before(heads):
+    for _ in range(2):
+        heads.decode_head(block_of(b"/"))
+        with pytest.raises(MalformedRequest):
+            heads.decode_head(literal(0, b":path", b"/") + block_of(b"/"))
+
+
+def test_the_place_of_the_path_counts(heads):
+    heads.decode_head(block_of(b"/", *OTHERS))
+    late = [field for field in section_of(b"/", *OTHERS) if field[0] != b":path"] + [(b":path", b"/")]
+    with pytest.raises(MalformedRequest):
+        heads.decode_head(b"".join(literal(0, *field) for field in late))
+
+
+def test_other_fields_make_another_head(heads):
+    heads.decode_head(block_of(b"/", (b"cookie", b"a=b")))
+    assert heads.decode_head(block_of(b"/", (b"cookie", b"a=c"))).fields == [(b"cookie", b"a=c")]
+
+
+def test_siblings_are_bounded(heads):
+    """In number, in octets, and like all heads in all connections together."""
+    before = HeadCache.total
+    for number in range(30):
+        heads.decode_head(block_of(b"/", (b"x-number", b"%d" % number)))
+        heads.decode_head(block_of(b"/", (b"x-number", b"%d" % number + b"x" * 2_000)))
+        assert HeadCache.total - before <= 8
+    heads.close()
+    assert HeadCache.total == before
+
+
+def test_no_siblings_are_kept_beyond_the_bound_of_all_connections(heads, monkeypatch):
+    monkeypatch.setattr(HeadCache, "total", 16_384)
+    heads.decode_head(block_of(b"/1"))
+    assert heads.decode_head(block_of(b"/2")).sibling is None
+    assert HeadCache.total == 16_384
+
+
+def test_a_head_that_another_takes_the_place_of_counts_once(heads):
+    before = HeadCache.total
+    for path in (b"*", b"/", b"*"):
+        heads.decode_head(block_of(path, method=b"OPTIONS"))
+    assert HeadCache.total == before + 1
