@@ -165,6 +165,7 @@ class ServerConnection:
         """Take what has happened since the last call, oldest first."""
         events = self.pending_events.copy()
         self.pending_events.clear()
+        self._receiver.announced.clear()
         return events
 
     @property

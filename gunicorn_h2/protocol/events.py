@@ -28,7 +28,7 @@ class RequestReceived:
     end_stream: bool
     """The request is complete."""
     body: bytes = b""
-    """What came of it so far, where all of it did."""
+    """Its body, where that came whole, and before this event was taken."""
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ class Receiver:
     """The receiving half of one connection."""
 
     __slots__ = (
+        "announced",
         "now",
         "_events",
         "_guard",
@@ -63,6 +64,8 @@ class Receiver:
         """Takes the parts of the connection that frames act on."""
         self.now = 0.0
         """The time at which the octets came."""
+        self.announced: dict[int, RequestReceived] = {}
+        """Requests with a body to come, by stream, of which the driver has not taken the event yet."""
         self._max_concurrent_streams = config.max_concurrent_streams
         self._max_header_list_size = config.max_header_list_size or float("inf")
         self._streams = streams
@@ -110,7 +113,10 @@ class Receiver:
         if dependency is not None:
             stream.depends_on, stream.weight = dependency
         if head.is_acceptable:
-            self._events.append(RequestReceived(stream, end_stream))
+            request = RequestReceived(stream, end_stream)
+            self._events.append(request)
+            if not end_stream:
+                self.announced[stream_id] = request
         else:
             self._answer(stream)
 
@@ -174,8 +180,11 @@ class Receiver:
             return
         if end_stream and stream.state is OPEN and stream.receive_whole_body(len(data), length):
             stream.state = HALF_CLOSED_REMOTE
-            if stream.call is RUNNING:
-                self._tell_end(stream, data)
+            request = self.announced.pop(stream_id, None)
+            if request is not None:
+                request.end_stream, request.body = True, data
+            elif stream.call is RUNNING:
+                self._events.append(DataReceived(stream, data, True))
         else:
             self._receive_part(stream, end_stream, data, length)
 
@@ -186,25 +195,13 @@ class Receiver:
         self._inflow.consume_stream(stream, length, self.now)
         stream.receive(len(data), end_stream)
         if stream.is_read:
-            if end_stream:
-                self._tell_end(stream, data)
-            elif data:
-                self._events.append(DataReceived(stream, data, False))
+            if data or end_stream:
+                self._events.append(DataReceived(stream, data, end_stream))
             # Nobody reads padding.
             if length > len(data) and not end_stream:
                 self._inflow.acknowledge(stream, length - len(data), self.now)
         if end_stream:
             self._end_request(stream)
-
-    def _tell_end(self, stream: Stream, data: bytes) -> None:
-        """Tell of the last data; where it came with the request, by that event."""
-        events = self._events
-        if events:
-            event = events[-1]
-            if type(event) is RequestReceived and event.stream is stream:
-                event.end_stream, event.body = True, data
-                return
-        events.append(DataReceived(stream, data, True))
 
     def _end_request(self, stream: Stream) -> None:
         stream.state = AFTER_REQUEST[stream.state]

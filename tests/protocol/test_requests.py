@@ -9,7 +9,7 @@ from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import DataReceived, RequestReceived, RequestRefused, TrailersReceived
 from gunicorn_h2.protocol.headers import MalformedRequest, check_trailers, list_size, parse_request
 
-from .peer import Peer, data, fields, settings, window_update
+from .peer import Peer, data, fields, rst_stream, settings, window_update
 
 PROTOCOL = ErrorCode.PROTOCOL_ERROR
 PSEUDO = {b":method": b"GET", b":scheme": b"https", b":path": b"/", b":authority": b"example.org"}
@@ -213,10 +213,24 @@ def test_a_body_in_parts_comes_behind_its_request(peer):
     assert told(peer) == [(1, False, b""), (1, False, b"bo"), (1, True, b"dy")]
 
 
-def test_a_body_that_another_request_came_before_comes_behind_both(peer):
-    (first, head), (second, next_head) = post(peer), post(peer)
-    peer.send(head, next_head, data(first, b"body", end=True), data(second, b"more", end=True))
-    assert told(peer) == [(1, False, b""), (3, False, b""), (1, True, b"body"), (3, True, b"more")]
+def test_whole_bodies_come_with_their_requests_in_any_order(peer):
+    (first, head), (second, next_head), (third, last_head) = post(peer), post(peer), post(peer)
+    peer.send(head, next_head, last_head, data(third, end=True), data(second, b"more", end=True),
+              data(first, b"body", end=True))
+    assert told(peer) == [(1, True, b"body"), (3, True, b"more"), (5, True, b"")]
+
+
+def test_a_whole_body_behind_an_empty_frame_comes_by_itself(peer):
+    stream_id, head = post(peer)
+    peer.send(head, data(stream_id), data(stream_id, b"body", end=True))
+    assert told(peer) == [(1, False, b""), (1, True, b"body")]
+
+
+def test_what_was_announced_of_a_stream_that_is_reset_stays(peer):
+    stream_id, head = post(peer)
+    peer.send(head, rst_stream(stream_id))
+    request, reset = peer.events
+    assert (request.end_stream, reset.stream) == (False, request.stream)
 
 
 def test_a_body_comes_by_itself_once_its_request_was_told(peer):
