@@ -122,11 +122,10 @@ class GreenWorker(Http2Worker):
             self._waiter.unwatch()
             os.read(self.PIPE[0], 4096)
 
-    def count_request(self) -> None:
-        """See `Http2Worker`."""
-        super().count_request()
-        if not self.alive:
-            self._waiter.wake()
+    def retire(self) -> None:
+        """See `Http2Worker`; its loop is to see at once that it ends."""
+        super().retire()
+        self._waiter.wake()
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serve a connection to its end."""
