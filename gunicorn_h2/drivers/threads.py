@@ -86,14 +86,14 @@ class _Timers:
 
     def set(self, registered: _Registered, deadline: float) -> None:
         self.cancel(registered)
-        registered.timer = deadline
-        registered.timer_entry = entry = [deadline, next(self._tie_breaker), registered]
-        heapq.heappush(self._heap, entry)
+        registered.timer = [deadline, next(self._tie_breaker), registered]
+        heapq.heappush(self._heap, registered.timer)
 
     def cancel(self, registered: _Registered) -> None:
-        if registered.timer_entry is None:
+        if registered.timer is None:
             return
-        registered.timer_entry[2] = registered.timer_entry = registered.timer = None
+        registered.timer[2] = None
+        registered.timer = None
         self._cancelled += 1
         if self._cancelled >= _MIN_CANCELLED_TIMERS and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2] is not None]
@@ -110,7 +110,7 @@ class _Timers:
             if registered is None:
                 self._cancelled -= 1
             else:
-                registered.timer_entry = registered.timer = None
+                registered.timer = None
                 due.append(registered)
         return due
 
@@ -118,16 +118,15 @@ class _Timers:
 class _Registered:
     """A socket in the selector, and who acts on it: its negotiation, then its HTTP/2 connection."""
 
-    __slots__ = ("connection", "hand_over", "local_address", "timer", "timer_entry", "wants_write")
+    __slots__ = ("connection", "hand_over", "local_address", "timer", "wants_write")
 
     def __init__(self, negotiation: Negotiation, local_address: object, hand_over: HandOver) -> None:
         self.connection: Http2Connection | Negotiation = negotiation
         self.local_address = local_address
         self.hand_over = hand_over
         self.wants_write = False
-        self.timer: float | None = None
-        """The deadline that is set."""
-        self.timer_entry: list[Any] | None = None
+        self.timer: list[Any] | None = None
+        """Its entry in the timers' heap."""
 
 
 class ThreadDriver(Driver[Application]):
@@ -280,7 +279,7 @@ class ThreadDriver(Driver[Application]):
                 self._watch_writes(registered)
             deadline = connection.next_deadline()
             # A timer may be early: then the connection is asked again.
-            if deadline is not None and (registered.timer is None or deadline < registered.timer):
+            if deadline is not None and (registered.timer is None or deadline < registered.timer[0]):
                 self._set_timer(registered, deadline)
         elif isinstance(connection, Negotiation):
             self._end_negotiation(registered, connection)

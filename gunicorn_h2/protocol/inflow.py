@@ -83,20 +83,17 @@ class Inflow:
             self._outbox.put(frames.window_update(stream_id, increment))
 
     def renew_connection(self, now: float) -> None:
-        """Give the connection's credit back where half of it is used up, and see whether its window is at an edge."""
+        """Give the connection's credit back: it is time to."""
         window = self.window
-        if window.owed * 2 >= window.size:
-            growth = window.wanted_growth(now, self._probe.round_trip)
-            self._renew(0, window, min(growth, self._max_size - window.size), now)
-        if window.edges and window.is_at_edge:
-            self._note_edge(window, now)
+        growth = window.wanted_growth(now, self._probe.round_trip)
+        self._renew(0, window, min(growth, self._max_size - window.size), now)
 
     def consume_stream(self, stream: Stream, octets: int, now: float) -> None:
         """So much of it was a stream's. Raises ConnectionFailure."""
         window = stream.receive_window
         window.consume(octets)
-        if window.edges and window.is_at_edge:
-            self._note_edge(window, now)
+        if window.edges:
+            self.note_edge(window, now)
 
     def acknowledge(self, stream: Stream, octets: int, now: float) -> None:
         """So much of a stream's data needs no room any more."""
@@ -130,8 +127,7 @@ class Inflow:
         self.announce(stream_id, window.renew(growth, now))
         if growth or self._probe.round_trip is None:
             self._probe.measure(now)
-        if window.is_at_edge:
-            self._note_edge(window, now)
+        self.note_edge(window, now)
 
     def _wanted_growth(self, stream: Stream, window: ReceiveWindow, now: float) -> int:
         declared = stream.head.content_length
@@ -190,6 +186,8 @@ class Inflow:
         self.deadline = min(self.deadline, self._stalls.deadline)
         return True
 
-    def _note_edge(self, window: ReceiveWindow, now: float) -> None:
-        self._stalls.note_edge(window, now)
-        self.deadline = min(self.deadline, self._stalls.deadline)
+    def note_edge(self, window: ReceiveWindow, now: float) -> None:
+        """Where a window stands at an edge, see to it that its client is not forgotten there."""
+        if window.is_at_edge:
+            self._stalls.note_edge(window, now)
+            self.deadline = min(self.deadline, self._stalls.deadline)

@@ -173,8 +173,10 @@ class Receiver:
         stream = self._streams.open.get(stream_id)
         if stream is None:
             self._streams.check_used(stream_id, "DATA")
-        if self._window.consume_and_acknowledge(length) or self._window.edges:
+        if self._window.consume_and_acknowledge(length):
             self._inflow.renew_connection(self.now)
+        elif self._window.edges:
+            self._inflow.note_edge(self._window, self.now)
         if stream is None:
             self._streams.check_late_frame(stream_id, "DATA")
             return
