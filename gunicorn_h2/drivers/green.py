@@ -337,6 +337,10 @@ class _Owner:
         self._commands.append((do, arguments))
         self._waiter.wake()
 
+    def prepare_wait(self, ready: Callable[[], bool]) -> bool:
+        """See `StreamOwner.prepare_wait`: the owner is another greenlet, always."""
+        return False
+
     def submit_last(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit_last`.
 
