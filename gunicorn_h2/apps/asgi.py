@@ -32,7 +32,7 @@ from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import Fields, ResponseHead, check_response_trailers
 
-from .observers import hook_of, logs_access
+from .observers import active_hook, logs_access
 from .refusals import RefusalLog
 from .request import StreamRequest, log_environ
 from .responses import PreparedHead, ResponseHeads, log_headers, refusal_status
@@ -293,7 +293,7 @@ class ASGIHandler:
         self._heads = ResponseHeads(_SERVER)
         self._refusals = RefusalLog(cfg, worker.log)
         self.note_refusal = self._refusals.note_answered
-        self._pre_request, self._post_request = hook_of(worker, "pre_request"), hook_of(worker, "post_request")
+        self._pre_request, self._post_request = active_hook(worker, "pre_request"), active_hook(worker, "post_request")
         self._accounts = self._post_request is not None or logs_access(worker)
         self._observed = self._accounts or self._pre_request is not None
 
@@ -309,7 +309,7 @@ class ASGIHandler:
             scope = template.make(stream, self._worker.state)
             if self._observed:
                 started = time.monotonic()
-                request = self._blank.of(stream.head, connection.peer, stream.stream_id)
+                request = self._blank.for_stream(stream.head, connection.peer, stream.stream_id)
                 if self._pre_request is not None:
                     self._pre_request(self._worker, request)
             await self._application(scope, exchange.receive, exchange.send)

@@ -23,7 +23,7 @@ from gunicorn_h2.protocol.stream import DEFAULT_WEIGHT
 from .request import StreamRequest, TrustedPeers, joined_fields, policy_names
 from .tls import tls_environ
 
-__all__ = ["EnvironFactory", "Template"]
+__all__ = ["EnvironFactory", "EnvironTemplate"]
 
 _BLANK = RequestHead(b"GET", b"", b"", b"/", [])
 _MAX_KEYS = 1024
@@ -43,7 +43,7 @@ class _Errors(io.RawIOBase):
         wsgi.WSGIErrorsWrapper(self._cfg).write(data)
 
 
-class Template:
+class EnvironTemplate:
     """What all requests with the same head share.
 
     It stands for Gunicorn's request where nobody looks at that: all that the response asks for is the method.
@@ -74,17 +74,17 @@ class EnvironFactory:
         self._keys = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH", b"script-name": _FOR_POLICY}
         self._keys.update(dict.fromkeys(policy_names(cfg), _FOR_POLICY))
 
-    def template(self, head: RequestHead, connection: Http2Connection) -> Template:
+    def template(self, head: RequestHead, connection: Http2Connection) -> EnvironTemplate:
         """What the environs of all requests with this head share.
 
         What belongs to one stream is still to be added. Raises Gunicorn's errors for what its limits and
         its policy refuse.
         """
-        sibling: Template | None = None if head.sibling is None else head.sibling.derived
+        sibling: EnvironTemplate | None = None if head.sibling is None else head.sibling.derived
         if sibling is not None and sibling.is_plain:
             environ = sibling.environ.copy()
             self._add_path(environ, head)
-            return Template(environ, True)
+            return EnvironTemplate(environ, True)
         if connection.context is None:
             connection.context = self._shared(connection)
         environ = connection.context.copy()
@@ -96,15 +96,15 @@ class EnvironFactory:
         if is_plain:
             self._add_request_line(environ, head, connection)
         else:
-            environ = self.of(self._blank.of(head, connection.peer, 0), connection)
+            environ = self.from_request(self._blank.for_stream(head, connection.peer, 0), connection)
         urgency, incremental = head.priority
         environ["gunicorn.http2.urgency"] = urgency
         environ["gunicorn.http2.incremental"] = incremental
-        return Template(environ, is_plain)
+        return EnvironTemplate(environ, is_plain)
 
-    def of(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
+    def from_request(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
         """What Gunicorn's own code makes of a request."""
-        return {**self._gunicorns(request, connection), **connection.context}
+        return {**self._create(request, connection), **connection.context}
 
     def _add_request_line(self, environ: dict[str, Any], head: RequestHead, connection: Http2Connection) -> None:
         method = head.method.decode("latin-1")
@@ -150,7 +150,7 @@ class EnvironFactory:
             self._keys[name] = key
         return key
 
-    def _gunicorns(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
+    def _create(self, request: StreamRequest, connection: Http2Connection) -> dict[str, Any]:
         environ: dict[str, Any] = wsgi.create(
             request, connection.transport.sock, connection.peer, connection.local_address, self._cfg
         )[1]
@@ -158,9 +158,9 @@ class EnvironFactory:
 
     def _shared(self, connection: Http2Connection) -> dict[str, Any]:
         """What the environs of all requests of a connection share."""
-        blank = self._blank.of(_BLANK, connection.peer, 0)
+        blank = self._blank.for_stream(_BLANK, connection.peer, 0)
         blank.path = os.environ.get("SCRIPT_NAME", "")
-        environ = self._gunicorns(blank, connection)
+        environ = self._create(blank, connection)
         for key in _OWN_KEYS:
             del environ[key]
         if isinstance(connection.local_address, str):

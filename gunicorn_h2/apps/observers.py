@@ -11,10 +11,10 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
-__all__ = ["hook_of", "logs_access"]
+__all__ = ["active_hook", "logs_access"]
 
 
-def hook_of(worker: Any, name: str) -> Callable[..., object] | None:
+def active_hook(worker: Any, name: str) -> Callable[..., object] | None:
     """Gunicorn's `pre_request` or `post_request`; None where it is the default, which does nothing.
 
     The default of pre_request has something to say at debug level.

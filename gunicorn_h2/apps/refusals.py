@@ -28,7 +28,7 @@ class RefusalLog:
         """Log a request that was answered with `status` and `sent` octets of body; `reason` is for the log alone."""
         self._log.warning("Invalid request from ip=%s: %s", peer_ip(peer), reason)
         try:
-            request = self._blank.unchecked(head, peer, stream_id)
+            request = self._blank.for_log(head, peer, stream_id)
             response = wsgi.Response(request, None, self._cfg)
             response.status = f"{status} {REASONS[status]}"
             response.sent = sent

@@ -18,7 +18,7 @@ __all__ = ["StreamRequest", "TrustedPeers", "joined_fields", "log_environ", "pee
 
 _MAX_NAMES = 1024
 _MAX_VERDICTS = 1024
-_environ_names: dict[bytes, str] = {}
+_upper_names: dict[bytes, str] = {}
 
 
 def policy_names(cfg: Any) -> frozenset[bytes]:
@@ -78,12 +78,12 @@ class StreamRequest(Request):  # type: ignore[misc]
     scheme: str
 
     def __init__(self, cfg: Any) -> None:
-        """Make a request without contents, to make others from by `of`."""
-        self._decided = policy_names(cfg)
+        """Make a request without contents, to make others from by `for_stream`."""
+        self._policy_names = policy_names(cfg)
         self._trusted = TrustedPeers(cfg)
         super().__init__(cfg, _NoUnreader(), None)
 
-    def of(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
+    def for_stream(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
         """Return the request of a stream.
 
         Raises what Gunicorn's own request raises for headers that it refuses.
@@ -92,7 +92,7 @@ class StreamRequest(Request):  # type: ignore[misc]
         request._fill(head)
         return request
 
-    def unchecked(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
+    def for_log(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
         """Return a request for the log alone, its fields as they came.
 
         Its URI is no longer than `limit_request_line` allows one to be.
@@ -100,7 +100,7 @@ class StreamRequest(Request):  # type: ignore[misc]
         request = self._copy(peer, stream_id)
         uri = (head.path or head.authority).decode("latin-1")
         request._fill_line(head.method.decode("latin-1"), uri[: self.limit_request_line or None])
-        request.headers = [(_environ_name(name), value.decode("latin-1")) for name, value in joined_fields(head)]
+        request.headers = [(_upper_name(name), value.decode("latin-1")) for name, value in joined_fields(head)]
         request.body = None
         return request
 
@@ -151,13 +151,13 @@ class StreamRequest(Request):  # type: ignore[misc]
         has_type = False
         for name, value in fields:
             repeated = has_type and name == b"content-type"
-            if name in self._decided or repeated or b"_" in name:
+            if name in self._policy_names or repeated or b"_" in name:
                 parsed: list[tuple[str, str]] = self.parse_headers(_as_text(fields))
                 return parsed
             if len(name) + len(value) + 4 > limit > 0:
                 raise LimitRequestHeaders("limit request headers fields size")
             has_type = has_type or name == b"content-type"
-            plain.append((_environ_name(name), value.decode("latin-1")))
+            plain.append((_upper_name(name), value.decode("latin-1")))
         return plain
 
 
@@ -182,10 +182,10 @@ def _as_text(fields: Fields) -> bytes:
     return b"\r\n".join([b"%s: %s" % field for field in fields])
 
 
-def _environ_name(name: bytes) -> str:
-    known = _environ_names.get(name)
+def _upper_name(name: bytes) -> str:
+    known = _upper_names.get(name)
     if known is None:
         known = name.decode("latin-1").upper()
-        if len(_environ_names) < _MAX_NAMES and len(name) <= 64:
-            _environ_names[name] = known
+        if len(_upper_names) < _MAX_NAMES and len(name) <= 64:
+            _upper_names[name] = known
     return known

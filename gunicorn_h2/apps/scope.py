@@ -55,7 +55,7 @@ class ScopeFactory:
     def __init__(self, cfg: Any, blank: StreamRequest) -> None:
         """`blank` is the request without contents that others are made from."""
         self._blank = blank
-        self._decided = policy_names(cfg)
+        self._policy_names = policy_names(cfg)
         self._root_path = cfg.root_path or ""
         self._scheme = b"https" if cfg.is_ssl else b"http"
         self._max_line, self._max_fields = cfg.limit_request_line, cfg.limit_request_fields
@@ -64,7 +64,7 @@ class ScopeFactory:
     def template(self, head: RequestHead, connection: AsyncHttp2Connection) -> ScopeTemplate:
         """Make the template of a head. Raises Gunicorn's errors for what its limits and its policy refuse."""
         if connection.context is None:
-            connection.context = self._of_connection(connection)
+            connection.context = self._connection_scope(connection)
         raw_path, _, query = head.path.partition(b"?")
         path = raw_path.decode("latin-1")
         fields = joined_fields(head)
@@ -73,13 +73,13 @@ class ScopeFactory:
         shared["path"] = unquote(path) if "%" in path else path
         shared["raw_path"] = raw_path
         shared["query_string"] = query
-        if self._concerns_gunicorn(head, fields):
-            request = self._blank.of(head, connection.peer, 0)
+        if self._needs_policy(head, fields):
+            request = self._blank.for_stream(head, connection.peer, 0)
             shared["scheme"] = request.scheme
             fields = _kept(fields, request)
         return ScopeTemplate(shared, fields, head)
 
-    def _of_connection(self, connection: AsyncHttp2Connection) -> dict[str, Any]:
+    def _connection_scope(self, connection: AsyncHttp2Connection) -> dict[str, Any]:
         """What the scopes of a connection's requests have in common."""
         server = connection.local_address
         return {
@@ -91,14 +91,14 @@ class ScopeFactory:
             "server": _host_and_port(server) or ((server or None) and (server, None)),
         }
 
-    def _concerns_gunicorn(self, head: RequestHead, fields: Fields) -> bool:
+    def _needs_policy(self, head: RequestHead, fields: Fields) -> bool:
         """Whether Gunicorn's code has to decide anything."""
         if head.scheme != self._scheme or len(fields) > self._max_fields or 0 < self._max_line < len(head.path):
             return True
         types = 0
         for name, value in fields:
             types += name == b"content-type"
-            if name in self._decided or b"_" in name or len(name) + len(value) + 4 > self._max_field_size:
+            if name in self._policy_names or b"_" in name or len(name) + len(value) + 4 > self._max_field_size:
                 return True
         return types > 1
 

@@ -24,7 +24,7 @@ from gunicorn_h2.protocol.stream import DEFAULT_WEIGHT
 
 from .environ import EnvironFactory
 from .input import StreamInput
-from .observers import hook_of, logs_access
+from .observers import active_hook, logs_access
 from .refusals import RefusalLog
 from .request import StreamRequest
 from .responses import REASONS, PreparedHead, ResponseHeads, refusal_status
@@ -217,7 +217,7 @@ class WSGIHandler:
         self.note_refusal = self._refusals.note_answered
         self._environs = EnvironFactory(cfg, self._blank)
         self._heads = ResponseHeads(wsgi.SERVER.encode())
-        self._pre_request, self._post_request = hook_of(worker, "pre_request"), hook_of(worker, "post_request")
+        self._pre_request, self._post_request = active_hook(worker, "pre_request"), active_hook(worker, "post_request")
         self._logs_access = logs_access(worker)
         self._observed = self._logs_access or self._pre_request is not None or self._post_request is not None
 
@@ -253,7 +253,7 @@ class WSGIHandler:
         """Run the application where hooks or the access log look at the request."""
         started = time.monotonic()
         stream = channel.stream
-        request = self._blank.of(stream.head, connection.peer, stream.stream_id)
+        request = self._blank.for_stream(stream.head, connection.peer, stream.stream_id)
         request.body, request.trailers = environ["wsgi.input"], environ["gunicorn.http2.trailers"]
         response = StreamResponse(request, channel, self._cfg, self._heads)
         try:
@@ -261,7 +261,7 @@ class WSGIHandler:
                 try:
                     self._pre_request(self._worker, request)
                     # The hook may have changed the request.
-                    environ = {**self._environs.of(request, connection), **_streams_part(environ)}
+                    environ = {**self._environs.from_request(request, connection), **_stream_keys(environ)}
                 except BaseException:  # A hook of the configuration: application code.
                     self._application_failed(channel, response)
                     return
@@ -347,7 +347,7 @@ def _stream_environ(template: dict[str, Any], channel: Channel) -> dict[str, Any
     return environ
 
 
-def _streams_part(environ: dict[str, Any]) -> dict[str, Any]:
+def _stream_keys(environ: dict[str, Any]) -> dict[str, Any]:
     """What of an environ belongs to its stream."""
     return {key: value for key, value in environ.items() if key == "wsgi.input" or key.startswith("gunicorn.http2.")}
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from .headers import ResponseHead
 
-__all__ = ["DEFAULT_TABLE_SIZE", "UNLIMITED_LIST_SIZE", "Field", "HeaderCodec", "is_secret"]
+__all__ = ["DEFAULT_TABLE_SIZE", "UNLIMITED_LIST_SIZE", "Field", "HeaderCodec", "is_sensitive"]
 
 Field = tuple[bytes, bytes]
 """A header field: its name and its value."""
@@ -22,8 +22,8 @@ DEFAULT_TABLE_SIZE = 4096
 UNLIMITED_LIST_SIZE = 4_194_304
 """Where no limit is configured: the size of a field section, in octets, that no client needs."""
 
-_SECRETS = frozenset((b"authorization", b"proxy-authorization", b"set-cookie"))
-_SHORT_COOKIE = 20
+_SENSITIVE_NAMES = frozenset((b"authorization", b"proxy-authorization", b"set-cookie"))
+_GUESSABLE_COOKIE_SIZE = 20
 
 
 class HeaderCodec(Protocol):
@@ -53,6 +53,6 @@ class HeaderCodec(Protocol):
         """Take note of the peer's SETTINGS_HEADER_TABLE_SIZE (RFC 7541 section 4.2)."""
 
 
-def is_secret(name: bytes, value: bytes) -> bool:
+def is_sensitive(name: bytes, value: bytes) -> bool:
     """Whether a field is to be a never-indexed literal: its value is worth guessing (RFC 7541 section 7.1.3)."""
-    return name in _SECRETS or (name == b"cookie" and len(value) < _SHORT_COOKIE)
+    return name in _SENSITIVE_NAMES or (name == b"cookie" and len(value) < _GUESSABLE_COOKIE_SIZE)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from . import huffman
-from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_LIST_SIZE, Field, is_secret
+from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_LIST_SIZE, Field, is_sensitive
 from .errors import ConnectionFailure, ErrorCode
 from .headers import ResponseHead
 from .hpack_tables import STATIC_TABLE
@@ -276,7 +276,7 @@ def _encode_field(name: bytes, value: bytes) -> bytes:
         encoded = bytes((_INDEXED | index,))
     else:
         head = _STATIC_NAMES.get(name) or b"\0" + _encode_text(name)
-        if is_secret(name, value):
+        if is_sensitive(name, value):
             return bytes((head[0] | _NEVER_INDEXED,)) + head[1:] + _encode_text(value)
         encoded = head + _encode_text(value)
     if len(encoded) <= _MAX_FIELD_SIZE:

@@ -12,7 +12,7 @@ from typing import cast
 from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
 from hpack.table import HeaderTable
 
-from .codec import UNLIMITED_LIST_SIZE, Field, is_secret
+from .codec import UNLIMITED_LIST_SIZE, Field, is_sensitive
 from .errors import ConnectionFailure, ErrorCode
 from .headers import ResponseHead
 
@@ -108,7 +108,7 @@ class HpackCodec:
 
     def _encode(self, section: tuple[Field, ...]) -> bytes:
         return self._encoder.encode(
-            [(name, value, name in _NOT_INDEXED or is_secret(name, value)) for name, value in section]
+            [(name, value, name in _NOT_INDEXED or is_sensitive(name, value)) for name, value in section]
         )
 
     def set_peer_table_size(self, size: int) -> None:

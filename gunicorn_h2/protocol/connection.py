@@ -102,7 +102,7 @@ class ServerConnection:
         try:
             if self._referee is not None:
                 # What is put before may have to be judged by the state before.
-                self._referee.judge_output()
+                self._referee.validate_output()
             self._reader.read(data, self._receiver, self._referee, now)
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
@@ -158,14 +158,14 @@ class ServerConnection:
         """
         stream.call = RETURNED
         self._table.orphaned_calls.discard(stream.stream_id)
-        self._inflow.settle()
+        self._inflow.reclaim_growth()
         self._note_idle(now)
 
     def events(self) -> list[Event]:
         """Take what has happened since the last call, oldest first."""
         events = self.pending_events.copy()
         self.pending_events.clear()
-        self._receiver.announced.clear()
+        self._receiver.pending_requests.clear()
         return events
 
     @property
@@ -180,17 +180,17 @@ class ServerConnection:
             self._sender.now = now
             self._outbox.fill(now, self._sender)
             if self._referee is not None:
-                self._judge_output(self._referee)
+                self._validate_output(self._referee)
             if not self.streams:
                 self._note_idle(now)
                 if self._referee is not None:
-                    self._judge_output(self._referee)
+                    self._validate_output(self._referee)
         return self._outbox.take()
 
-    def _judge_output(self, referee: Referee) -> None:
+    def _validate_output(self, referee: Referee) -> None:
         """Have the referee judge what is to be written."""
         try:
-            referee.judge_output()
+            referee.validate_output()
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
 
@@ -207,8 +207,8 @@ class ServerConnection:
             deadline = self._inflow.deadline
         if self._outbox.blocked:
             deadline = min(deadline, self._outbox.stall_deadline())
-        if self._table.unread:
-            deadline = min(deadline, next(iter(self._table.unread.values())))
+        if self._table.reset_deadlines:
+            deadline = min(deadline, next(iter(self._table.reset_deadlines.values())))
         return None if deadline == math.inf else deadline
 
     def handle_timeout(self, now: float) -> None:
@@ -218,9 +218,9 @@ class ServerConnection:
         streams = self._table
         while self._outbox.stall_deadline() <= now:
             stream = streams.open[next(iter(self._outbox.blocked))]
-            streams.reset_and_tell(stream, ErrorCode.CANCEL, "the client stopped reading")
+            streams.reset_and_notify(stream, ErrorCode.CANCEL, "the client stopped reading")
         # Have clients stop sending bodies that nobody reads (section 8.1).
-        for stream_id in [stream_id for stream_id, deadline in streams.unread.items() if deadline <= now]:
+        for stream_id in [stream_id for stream_id, deadline in streams.reset_deadlines.items() if deadline <= now]:
             streams.reset(streams.open[stream_id], ErrorCode.NO_ERROR)
         self._inflow.handle_timeout(now)
         if self._reader.block_deadline <= now:
@@ -267,7 +267,7 @@ class ServerConnection:
         self.closed = True
         self._lifecycle.close()
         for stream in self._table:
-            self._table.forget_and_tell(stream, code or ErrorCode.CANCEL, reason or "the connection closed")
-        self._inflow.settle()
+            self._table.forget_and_notify(stream, code or ErrorCode.CANCEL, reason or "the connection closed")
+        self._inflow.reclaim_growth()
         self._heads.close()
         self.pending_events.append(ConnectionTerminated(code, reason))

@@ -110,7 +110,7 @@ def parse_goaway(payload: bytes) -> int:
     return code
 
 
-def parse_priority(payload: bytes) -> tuple[int, int]:
+def parse_dependency(payload: bytes) -> tuple[int, int]:
     """The stream depended on and the weight (1 to 256) of five octets (RFC 7540 section 6.3)."""
     depends_on, weight = _priority.unpack_from(payload)
     return depends_on & STREAM_ID_MASK, weight + 1

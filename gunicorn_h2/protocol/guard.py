@@ -1,6 +1,6 @@
 """The guard: what a peer may make us do, charged before it is done (RFC 9113 section 10.5).
 
-A `Budget` is a token bucket. Each kind of work that a peer gets for free draws on one, and a peer
+A `TokenBucket` is a token bucket. Each kind of work that a peer gets for free draws on one, and a peer
 that overdraws is told ENHANCE_YOUR_CALM and loses the connection. Frames that open a request or
 carry data are paid by the limits on streams and windows instead.
 """
@@ -11,7 +11,7 @@ from . import frames
 from .config import ConnectionConfig
 from .errors import ConnectionFailure, ErrorCode
 
-__all__ = ["Budget", "Guard"]
+__all__ = ["TokenBucket", "Guard"]
 
 _RESET_REFILL_SECONDS = 30.0
 _CONTROL_REFILL_SECONDS = 10.0
@@ -27,7 +27,7 @@ _UNLIMITED_BLOCK_SIZE = 1_048_576
 _BLOCK_OVERHEAD = 16_384
 
 
-class Budget:
+class TokenBucket:
     """A token bucket of `capacity` tokens that fills up again within `seconds`."""
 
     __slots__ = ("_capacity", "_rate", "_tokens", "_updated")
@@ -67,8 +67,8 @@ class Guard:
         """Control frames that we have asked for since the last one."""
         self.sent_octets = 0
         """Response data since the last control frame: the peer answers it with WINDOW_UPDATE frames."""
-        self._resets = Budget(config.reset_budget, _RESET_REFILL_SECONDS, now)
-        self._control = Budget(config.control_budget, _CONTROL_REFILL_SECONDS, now)
+        self._resets = TokenBucket(config.reset_budget, _RESET_REFILL_SECONDS, now)
+        self._control = TokenBucket(config.control_budget, _CONTROL_REFILL_SECONDS, now)
         # Huffman coding and indexing only make a block smaller than the list it stands for; the
         # rest is for peers that send literals and size updates.
         self.max_block_size = (config.max_header_list_size or _UNLIMITED_BLOCK_SIZE) + _BLOCK_OVERHEAD
@@ -92,7 +92,7 @@ class Guard:
         if octets > frames.MAX_SETTINGS_SIZE:
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many values in a SETTINGS frame")
 
-    def charge_header_block(self, octets: int, continuations: int) -> None:
+    def charge_field_block(self, octets: int, continuations: int) -> None:
         """Check a header block while it is being collected."""
         if octets > self.max_block_size:
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")

@@ -28,7 +28,7 @@ from .windows import ReceiveWindow, WindowBudget
 __all__ = ["Inflow"]
 
 _MAX_DISCARDED = 2**30
-_SETTLE_SECONDS = 1.0
+_RECLAIM_SECONDS = 1.0
 
 
 class Inflow:
@@ -46,7 +46,7 @@ class Inflow:
         "_max_size",
         "_outbox",
         "_probe",
-        "_settle_at",
+        "_reclaim_at",
         "_stalls",
         "_streams",
         "_worker_budget",
@@ -71,7 +71,7 @@ class Inflow:
         """The streams whose windows have grown, and by how much."""
         self._largest_size = 0
         """Of a window that has grown."""
-        self._settle_at = math.inf
+        self._reclaim_at = math.inf
         self._stalls = StallWatch(self.window, streams, probe)
         self._outbox = outbox
         self._probe = probe
@@ -131,7 +131,7 @@ class Inflow:
 
     def _wanted_growth(self, stream: Stream, window: ReceiveWindow, now: float) -> int:
         declared = stream.head.content_length
-        if self._stalls.seen and declared is not None:
+        if self._stalls.had_stall and declared is not None:
             # Room for the rest: the less often such a client has to wait for credit, the better.
             return declared - stream.received - window.available - window.owed
         if window.renewed_at is None:
@@ -144,7 +144,7 @@ class Inflow:
         wanted = self._wanted_growth(stream, window, now)
         if wanted <= 0:
             return 0
-        self.settle()
+        self.reclaim_growth()
         # A stream gets half of what is left at a time, so that others find something meanwhile; a connection
         # holds no more of the worker's than is left for all others.
         budget, worker_budget = self._budget, self._worker_budget
@@ -155,11 +155,11 @@ class Inflow:
         worker_budget.take(growth)
         self._grown[stream] = self._grown.get(stream, 0) + growth
         self._largest_size = max(self._largest_size, window.size + growth)
-        self._settle_at = min(self._settle_at, now + _SETTLE_SECONDS)
-        self.deadline = min(self.deadline, self._settle_at)
+        self._reclaim_at = min(self._reclaim_at, now + _RECLAIM_SECONDS)
+        self.deadline = min(self.deadline, self._reclaim_at)
         return growth
 
-    def settle(self) -> None:
+    def reclaim_growth(self) -> None:
         """Give back what streams have grown by that are no more, unless an application may still hold their data."""
         running = self._streams.orphaned_calls
         for stream in [stream for stream in self._grown if stream.state is CLOSED and stream.stream_id not in running]:
@@ -171,12 +171,12 @@ class Inflow:
 
     def handle_timeout(self, now: float) -> None:
         """Act where `deadline` has passed."""
-        if self._settle_at <= now:
-            self.settle()
-            self._settle_at = now + _SETTLE_SECONDS if self._grown else math.inf
+        if self._reclaim_at <= now:
+            self.reclaim_growth()
+            self._reclaim_at = now + _RECLAIM_SECONDS if self._grown else math.inf
         if self._stalls.deadline <= now:
-            self._stalls.look(now)
-        self.deadline = min(self._settle_at, self._stalls.deadline)
+            self._stalls.check(now)
+        self.deadline = min(self._reclaim_at, self._stalls.deadline)
 
     def receive_ping_ack(self, payload: bytes, now: float) -> bool:
         """A PING came back; return whether it was one of the probe's."""

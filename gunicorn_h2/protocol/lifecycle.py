@@ -148,7 +148,7 @@ class Lifecycle:
             self._ping_pending = False
             self.move(Trigger.PING_ACK, now)
 
-    def busy(self) -> None:
+    def note_busy(self) -> None:
         """A stream was opened."""
         self.idle_since = None
         self.had_streams = True

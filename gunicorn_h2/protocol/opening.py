@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .frames import PREFACE
 from .upgrade import Upgrade
-from .upgrade_reader import LeftToHttp1, RequestLimits, UpgradeReader
+from .upgrade_reader import NotAnUpgrade, RequestLimits, UpgradeReader
 
 __all__ = ["Cleartext", "Opening"]
 
@@ -56,7 +56,7 @@ class Opening:
     def _is_decided(self, reader: UpgradeReader) -> bool:
         try:
             self.upgrade = reader.read(self._octets)
-        except LeftToHttp1:
+        except NotAnUpgrade:
             return True
         if self.upgrade is None:
             return False

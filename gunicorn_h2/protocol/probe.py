@@ -11,23 +11,23 @@ from .guard import Guard
 from .lifecycle import Lifecycle
 from .outbox import Outbox
 
-__all__ = ["MAX_WAKING", "Probe"]
+__all__ = ["MAX_UNANSWERED", "Probe"]
 
 _MEASURE = b"distance"
 _WAKE = b"go ahead"
 # On a long path, as many as may be on their way at a time; more would only be read together.
-MAX_WAKING = 8
+MAX_UNANSWERED = 8
 
 
 class Probe:
     """The PINGs that are out, and the round trip."""
 
-    __slots__ = ("round_trip", "waking", "_guard", "_lifecycle", "_measured_since", "_outbox")
+    __slots__ = ("round_trip", "unanswered", "_guard", "_lifecycle", "_measured_since", "_outbox")
 
     def __init__(self, outbox: Outbox, guard: Guard, lifecycle: Lifecycle) -> None:
         self.round_trip: float | None = None
         """The shortest one seen, in seconds; None before the first."""
-        self.waking = 0
+        self.unanswered = 0
         """How many PINGs of `wake` have not come back."""
         self._measured_since: float | None = None
         self._outbox = outbox
@@ -41,9 +41,9 @@ class Probe:
 
     def wake(self) -> bool:
         """Give the client something to read; return whether more of it may follow before an answer comes."""
-        if self.waking < MAX_WAKING and self._send(_WAKE):
-            self.waking += 1
-            return self.waking < MAX_WAKING
+        if self.unanswered < MAX_UNANSWERED and self._send(_WAKE):
+            self.unanswered += 1
+            return self.unanswered < MAX_UNANSWERED
         return False
 
     def receive_ack(self, payload: bytes, now: float) -> bool:
@@ -55,8 +55,8 @@ class Probe:
             if self.round_trip is None or round_trip < self.round_trip:
                 self.round_trip = round_trip
             return True
-        if payload == _WAKE and self.waking:
-            self.waking -= 1
+        if payload == _WAKE and self.unanswered:
+            self.unanswered -= 1
             return True
         return False
 

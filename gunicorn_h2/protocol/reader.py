@@ -48,11 +48,11 @@ class Referee(Protocol):
     def receive_upgrade(self, settings: bytes) -> None:
         """Stream 1 was opened by a request over HTTP/1.1, with this SETTINGS payload."""
 
-    def judge_output(self) -> None:
+    def validate_output(self) -> None:
         """There may be frames of ours in the outbox; those that are wrong are taken out of it."""
 
 
-class _HeaderBlock:
+class _FieldBlock:
     """A header block that is being collected."""
 
     __slots__ = ("dependency", "end_stream", "fragments", "frames", "size", "stream_id")
@@ -95,7 +95,7 @@ class FrameReader:
         """How long `_rest` must be before there is anything to do."""
         self._special = True
         """Whether not every frame is allowed next: before the first SETTINGS, and inside a header block."""
-        self._block: _HeaderBlock | None = None
+        self._block: _FieldBlock | None = None
 
     def read(self, data: bytes, sink: FrameSink, referee: Referee | None, now: float) -> None:
         """Give the sink every frame that `data` completes. Raises ConnectionFailure.
@@ -186,9 +186,9 @@ class FrameReader:
         if flags & frames.HAS_PRIORITY:
             if len(fragment) < 5:
                 raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            dependency, fragment = frames.parse_priority(fragment), fragment[5:]
+            dependency, fragment = frames.parse_dependency(fragment), fragment[5:]
         end_stream = bool(flags & frames.END_STREAM)
-        self._block = _HeaderBlock(stream_id, end_stream, dependency)
+        self._block = _FieldBlock(stream_id, end_stream, dependency)
         self.block_deadline = now + self._header_timeout
         self._special = True
         self._collect(self._block, fragment, frame)
@@ -198,9 +198,9 @@ class FrameReader:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._collect(self._block, frame[frames.FRAME_HEADER_SIZE :], frame)
 
-    def _collect(self, block: _HeaderBlock, fragment: bytes, frame: bytes) -> None:
+    def _collect(self, block: _FieldBlock, fragment: bytes, frame: bytes) -> None:
         block.size += len(fragment)
-        self._guard.charge_header_block(block.size, len(block.fragments))
+        self._guard.charge_field_block(block.size, len(block.fragments))
         block.fragments.append(fragment)
         block.frames.append(frame)
 

@@ -34,7 +34,7 @@ class Receiver:
     """The receiving half of one connection."""
 
     __slots__ = (
-        "announced",
+        "pending_requests",
         "now",
         "_events",
         "_guard",
@@ -64,7 +64,7 @@ class Receiver:
         """Takes the parts of the connection that frames act on."""
         self.now = 0.0
         """The time at which the octets came."""
-        self.announced: dict[int, RequestReceived] = {}
+        self.pending_requests: dict[int, RequestReceived] = {}
         """Requests with a body to come, by stream, of which the driver has not taken the event yet."""
         self._max_concurrent_streams = config.max_concurrent_streams
         self._max_header_list_size = config.max_header_list_size or float("inf")
@@ -109,14 +109,14 @@ class Receiver:
         self._streams.open[stream_id] = stream
         self._guard.accepted_requests += 1
         if self._lifecycle.idle_since is not None:
-            self._lifecycle.busy()
+            self._lifecycle.note_busy()
         if dependency is not None:
             stream.depends_on, stream.weight = dependency
         if head.is_acceptable:
             request = RequestReceived(stream, end_stream)
             self._events.append(request)
             if not end_stream:
-                self.announced[stream_id] = request
+                self.pending_requests[stream_id] = request
         else:
             self._answer(stream)
 
@@ -160,7 +160,7 @@ class Receiver:
         if not end_stream or (declared is not None and stream.received != declared):
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "trailers before the end of the body")
         fields = _checked_trailers(stream_id, section)
-        if stream.is_read:
+        if stream.has_reader:
             self._events.append(TrailersReceived(stream, fields))
         self._end_request(stream)
 
@@ -182,7 +182,7 @@ class Receiver:
             return
         if end_stream and stream.state is OPEN and stream.receive_whole_body(len(data), length):
             stream.state = HALF_CLOSED_REMOTE
-            request = self.announced.pop(stream_id, None)
+            request = self.pending_requests.pop(stream_id, None)
             if request is not None:
                 request.end_stream, request.body = True, data
             elif stream.call is RUNNING:
@@ -196,7 +196,7 @@ class Receiver:
             raise StreamFailure(stream.stream_id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
         self._inflow.consume_stream(stream, length, self.now)
         stream.receive(len(data), end_stream)
-        if stream.is_read:
+        if stream.has_reader:
             if data or end_stream:
                 self._events.append(DataReceived(stream, data, end_stream))
             # Nobody reads padding.
@@ -227,7 +227,7 @@ class Receiver:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
             raise StreamFailure(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a broken length")
-        depends_on, weight = frames.parse_priority(payload)
+        depends_on, weight = frames.parse_dependency(payload)
         if depends_on == stream_id:
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself")
         stream = self._streams.open.get(stream_id)
@@ -238,7 +238,7 @@ class Receiver:
         code = frames.parse_word(payload, "RST_STREAM")
         stream = self._streams.open.get(stream_id)
         if stream is not None:
-            self._streams.forget_and_tell(stream, code, "the client reset the stream")
+            self._streams.forget_and_notify(stream, code, "the client reset the stream")
         else:
             self._streams.check_used(stream_id, "RST_STREAM")
 
@@ -309,7 +309,7 @@ class Receiver:
             self._guard.charge_reset(self.now)
         stream = self._streams.open.get(stream_id)
         if stream is not None:
-            self._streams.reset_and_tell(stream, code, failure.reason)
+            self._streams.reset_and_notify(stream, code, failure.reason)
         elif self._streams.is_idle(stream_id):
             # A RST_STREAM on an idle stream would be an error of ours.
             raise ConnectionFailure(code, failure.reason)
@@ -330,7 +330,7 @@ class Receiver:
             1, upgrade.head, HALF_CLOSED_REMOTE, self._outbox.initial_window_size, self._inflow.stream_window_size
         )
         self._streams.open[1] = stream
-        self._lifecycle.busy()
+        self._lifecycle.note_busy()
         self._events.append(RequestReceived(stream, True, upgrade.body))
 
 

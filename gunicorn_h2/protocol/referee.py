@@ -35,7 +35,7 @@ from .upgrade import SWITCHING_PROTOCOLS
 __all__ = ["H2Referee", "RecordingCodec"]
 
 _KNOWN_SETTINGS = frozenset(int(code) for code in SettingCodes)
-_HEADER_BLOCK = (frames.HEADERS, frames.CONTINUATION)
+_FIELD_BLOCK_TYPES = (frames.HEADERS, frames.CONTINUATION)
 _END_OF_HEADERS = frames.END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
 # The core ignores frames that cross a reset for the last 512 of them.
 _REMEMBERED_RESETS = 1024
@@ -177,7 +177,7 @@ class H2Referee:
                     self._show(shown)
             except _OBJECTIONS as error:
                 raise _failure(error) from error
-        self.judge_output()
+        self.validate_output()
         if self._answers:
             raise ConnectionFailure(ErrorCode.INTERNAL_ERROR, "h2: an ACK of ours is missing")
 
@@ -192,7 +192,7 @@ class H2Referee:
                 raise _failure(error) from error
         self._last_failed_id = max(self._last_failed_id, stream_id)
         self._failing_stream_id = stream_id
-        self.judge_output()
+        self.validate_output()
         self._failing_stream_id = 0
 
     def receive_upgrade(self, settings: bytes) -> None:
@@ -220,7 +220,7 @@ class H2Referee:
         if flags & _END_OF_HEADERS == frames.END_HEADERS:
             block, readable = octets[frames.FRAME_HEADER_SIZE :], True
         else:
-            block, readable = _header_block(octets, stream_id in self._connection.streams)
+            block, readable = _field_block(octets, stream_id in self._connection.streams)
         section = self._codec.decoded(block)
         hpack.section = _trailers(section) if stream_id in self._connection.streams else _request(section)
         if readable:
@@ -278,33 +278,33 @@ class H2Referee:
 
     # -- our frames ----------------------------------------------------------------------------------------
 
-    def judge_output(self) -> None:
-        """See `Referee.judge_output`."""
+    def validate_output(self) -> None:
+        """See `Referee.validate_output`."""
         octets = self._outbox.show()
         if not octets:
             return
         try:
-            self._tell_all(octets)
+            self._replay_all(octets)
         except (ConnectionFailure, *_OBJECTIONS) as error:
             self._outbox.retract()
             raise ConnectionFailure(ErrorCode.INTERNAL_ERROR, f"h2: our own frame: {_reason(error)}") from error
 
-    def _tell_all(self, octets: bytes) -> None:
+    def _replay_all(self, octets: bytes) -> None:
         start = len(SWITCHING_PROTOCOLS) if octets.startswith(SWITCHING_PROTOCOLS) else 0
         begun = b""
         for kind, flags, stream_id, frame in _split(octets, start):
             frame = begun + frame
-            if kind in _HEADER_BLOCK and not flags & frames.END_HEADERS:
+            if kind in _FIELD_BLOCK_TYPES and not flags & frames.END_HEADERS:
                 begun = frame
                 continue
             begun = b""
-            teller = _TELLERS.get(kind)
-            if teller is None:
+            replay = _REPLAYS.get(kind)
+            if replay is None:
                 raise _Difference(f"of type {kind}")
-            if teller(self, frame[4], stream_id, frame) and self._connection.data_to_send() != frame:
+            if replay(self, frame[4], stream_id, frame) and self._connection.data_to_send() != frame:
                 raise _Difference("h2 would have written other octets")
 
-    def _tell_headers(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_headers(self, flags: int, stream_id: int, frame: bytes) -> bool:
         block = b"".join([piece[frames.FRAME_HEADER_SIZE :] for _, _, _, piece in _split(frame)])
         section = self._codec.encoded(block)
         # h2 cannot write an empty block, which trailers without a field have (RFC 7541 section 2.1).
@@ -314,11 +314,11 @@ class H2Referee:
             self._connection.clear_outbound_data_buffer()
         return block != b""
 
-    def _tell_data(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_data(self, flags: int, stream_id: int, frame: bytes) -> bool:
         self._connection.send_data(stream_id, frame[frames.FRAME_HEADER_SIZE :], flags & frames.END_STREAM != 0)
         return True
 
-    def _tell_rst_stream(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_rst_stream(self, flags: int, stream_id: int, frame: bytes) -> bool:
         self._resets[stream_id] = None
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
@@ -329,13 +329,13 @@ class H2Referee:
         self._connection.reset_stream(stream_id, _word(frame))
         return True
 
-    def _tell_settings(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_settings(self, flags: int, stream_id: int, frame: bytes) -> bool:
         if flags & frames.ACK:
             return self._expect_answer(frame)
         self._connection.update_settings(dict(frames.parse_settings(frame[frames.FRAME_HEADER_SIZE :])))
         return True
 
-    def _tell_ping(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_ping(self, flags: int, stream_id: int, frame: bytes) -> bool:
         if flags & frames.ACK:
             return self._expect_answer(frame)
         self._connection.ping(frame[frames.FRAME_HEADER_SIZE :])
@@ -348,12 +348,12 @@ class H2Referee:
         self._answers.remove(frame)
         return False
 
-    def _tell_goaway(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_goaway(self, flags: int, stream_id: int, frame: bytes) -> bool:
         # h2 ends everything with a GOAWAY of ours; section 6.8 has the streams up to the one it names go on.
         self._final_stream_id = _word(frame) & frames.STREAM_ID_MASK
         return False
 
-    def _tell_window_update(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_window_update(self, flags: int, stream_id: int, frame: bytes) -> bool:
         self._connection.increment_flow_control_window(_word(frame), stream_id or None)
         return True
 
@@ -369,15 +369,15 @@ _VIEWS: dict[int, Callable[[H2Referee, bytes, int, int], bytes]] = {
     frames.WINDOW_UPDATE: H2Referee._view_window_update,
     frames.CONTINUATION: H2Referee._view_as_it_is,
 }
-_TELLERS: dict[int, Callable[[H2Referee, int, int, bytes], bool]] = {
-    frames.DATA: H2Referee._tell_data,
-    frames.HEADERS: H2Referee._tell_headers,
-    frames.CONTINUATION: H2Referee._tell_headers,
-    frames.RST_STREAM: H2Referee._tell_rst_stream,
-    frames.SETTINGS: H2Referee._tell_settings,
-    frames.PING: H2Referee._tell_ping,
-    frames.GOAWAY: H2Referee._tell_goaway,
-    frames.WINDOW_UPDATE: H2Referee._tell_window_update,
+_REPLAYS: dict[int, Callable[[H2Referee, int, int, bytes], bool]] = {
+    frames.DATA: H2Referee._replay_data,
+    frames.HEADERS: H2Referee._replay_headers,
+    frames.CONTINUATION: H2Referee._replay_headers,
+    frames.RST_STREAM: H2Referee._replay_rst_stream,
+    frames.SETTINGS: H2Referee._replay_settings,
+    frames.PING: H2Referee._replay_ping,
+    frames.GOAWAY: H2Referee._replay_goaway,
+    frames.WINDOW_UPDATE: H2Referee._replay_window_update,
 }
 
 
@@ -395,7 +395,7 @@ def _word(frame: bytes) -> int:
     return int.from_bytes(frame[9:13], "big")
 
 
-def _header_block(octets: bytes, is_open: bool) -> tuple[bytes, bool]:
+def _field_block(octets: bytes, is_open: bool) -> tuple[bytes, bool]:
     """The header block in a HEADERS frame and its CONTINUATIONs, and whether h2 reads it, too.
 
     h2 does not take more than 63 CONTINUATIONs (section 6.10 has no limit), a frame of nothing but padding

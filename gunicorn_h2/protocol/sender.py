@@ -96,4 +96,4 @@ class Sender:
             self._streams.forget(stream)
         else:
             self._inflow.grant_rest(stream)
-            self._streams.unread[stream.stream_id] = self.now + _RESET_DELAY
+            self._streams.reset_deadlines[stream.stream_id] = self.now + _RESET_DELAY

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from .probe import MAX_WAKING, Probe
+from .probe import MAX_UNANSWERED, Probe
 from .stream import Stream
 from .streams import StreamTable
 from .windows import ReceiveWindow
@@ -25,8 +25,8 @@ _PATIENCE = 0.01
 _INTERVAL = 0.002
 _GIVEN_UP_SECONDS = 1.0
 # A task may have more than one turn before another has its first, and tasks may wait whose stream has just ended.
-_TURNS_PER_STREAM = 2
-_SPARE_TURNS = 2
+_READS_PER_STREAM = 2
+_SPARE_READS = 2
 
 
 class StallWatch:
@@ -34,13 +34,13 @@ class StallWatch:
 
     __slots__ = (
         "deadline",
-        "seen",
+        "had_stall",
         "_answered_at",
         "_moved_at",
         "_position",
         "_probe",
+        "_reads",
         "_streams",
-        "_turns",
         "_was_exhausted",
         "_window",
     )
@@ -48,14 +48,14 @@ class StallWatch:
     def __init__(self, window: ReceiveWindow, streams: StreamTable, probe: Probe) -> None:
         """`window` is the connection's."""
         self.deadline = math.inf
-        """When to call `look`; infinite for never."""
-        self.seen = False
+        """When to call `check`; infinite for never."""
+        self.had_stall = False
         """Whether there has been a stall."""
         self._position = 0
         """Where the connection's window stood when it was looked at last."""
         self._moved_at = 0.0
         """When it was found to have moved."""
-        self._turns = 0
+        self._reads = 0
         """How many turns to read the client has had since then."""
         self._answered_at = 0.0
         self._was_exhausted = False
@@ -76,16 +76,16 @@ class StallWatch:
         # What comes back together was read together, and was one turn.
         if now != self._answered_at:
             self._answered_at = now
-            self._turns += 1
-        if self._probe.waking in (0, MAX_WAKING - 1):
-            self.look(now)
+            self._reads += 1
+        if self._probe.unanswered in (0, MAX_UNANSWERED - 1):
+            self.check(now)
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Send a PING where a body has stood still for too long; look again later where one may."""
         if self._position != self._window.position:
             self._position = self._window.position
             self._moved_at = now
-            self._turns = 0
+            self._reads = 0
         due = min(map(self._due, self._streams.open.values()), default=math.inf)
         if due == math.inf:
             self._was_exhausted = False
@@ -96,7 +96,7 @@ class StallWatch:
     def _due(self, stream: Stream) -> float:
         """When a stream's client should have made use of its credit; infinite where it may take its time."""
         round_trip = self._probe.round_trip
-        if round_trip is None or not stream.is_read or stream.request_ended:
+        if round_trip is None or not stream.has_reader or stream.request_ended:
             return math.inf
         window = stream.receive_window
         is_at_edge = window.is_at_edge
@@ -105,14 +105,14 @@ class StallWatch:
         renewed_at = window.renewed_at if is_at_edge else self._window.renewed_at
         assert renewed_at is not None
         due = renewed_at + _PATIENCE + 2 * round_trip
-        if is_at_edge and self.seen:
+        if is_at_edge and self.had_stall:
             return due
         # On a slow path, a body also waits for others to have their turn. Then there is no silence.
         return max(due, self._moved_at + _PATIENCE + round_trip / 2)
 
     def _wake(self) -> float:
         """Send a PING, unless nobody seems to listen; return the seconds after which to look again."""
-        self.seen = True
-        if self._turns >= len(self._streams.open) * _TURNS_PER_STREAM + _SPARE_TURNS:
+        self.had_stall = True
+        if self._reads >= len(self._streams.open) * _READS_PER_STREAM + _SPARE_READS:
             return _GIVEN_UP_SECONDS
         return _INTERVAL if self._probe.wake() else _GIVEN_UP_SECONDS

@@ -140,7 +140,7 @@ class Stream:
         return self.end_queued and not self.response_ended
 
     @property
-    def is_read(self) -> bool:
+    def has_reader(self) -> bool:
         """Whether there is an application that may read the body."""
         return self.call is RUNNING and not self.response_ended
 

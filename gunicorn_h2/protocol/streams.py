@@ -29,7 +29,7 @@ class StreamTable:
         "last_stream_id",
         "open",
         "orphaned_calls",
-        "unread",
+        "reset_deadlines",
         "_events",
         "_outbox",
         "_resets",
@@ -39,7 +39,7 @@ class StreamTable:
     def __init__(self, outbox: Outbox, events: list[Event]) -> None:
         self.open: dict[int, Stream] = {}
         """The streams that are not closed, by identifier."""
-        self.unread: dict[int, float] = {}
+        self.reset_deadlines: dict[int, float] = {}
         """Those whose response is out and whose request has not ended, by when they are reset; the oldest first."""
         self.orphaned_calls: set[int] = set()
         """Streams that were reset while their application's call was running, until it returns.
@@ -66,7 +66,7 @@ class StreamTable:
 
     # Frames for streams that are not there
 
-    def is_refused(self, stream_id: int) -> bool:
+    def is_after_goaway(self, stream_id: int) -> bool:
         """Whether the stream came after the final GOAWAY."""
         return stream_id > self.final_stream_id
 
@@ -76,7 +76,7 @@ class StreamTable:
 
     def check_used(self, stream_id: int, what: str) -> None:
         """Refuse a frame on an idle stream (section 5.1)."""
-        if self.is_idle(stream_id) and not self.is_refused(stream_id):
+        if self.is_idle(stream_id) and not self.is_after_goaway(stream_id):
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"{what} on idle stream {stream_id}")
 
     def check_not_skipped(self, stream_id: int) -> None:
@@ -86,7 +86,7 @@ class StreamTable:
 
     def check_late_frame(self, stream_id: int, what: str) -> None:
         """Refuse a frame on a closed stream, unless it may have been on its way when we closed it."""
-        if stream_id not in self._resets and not self.is_refused(stream_id):
+        if stream_id not in self._resets and not self.is_after_goaway(stream_id):
             raise ConnectionFailure(ErrorCode.STREAM_CLOSED, f"{what} on closed stream {stream_id}")
 
     # Ends
@@ -105,12 +105,12 @@ class StreamTable:
             self.orphaned_calls.add(stream.stream_id)
         self.forget(stream)
 
-    def reset_and_tell(self, stream: Stream, code: ErrorCode, reason: str) -> None:
+    def reset_and_notify(self, stream: Stream, code: ErrorCode, reason: str) -> None:
         """Reset a stream whose application does not know yet that it is gone."""
         self.reset(stream, code)
         self._events.append(StreamReset(stream, code, reason))
 
-    def forget_and_tell(self, stream: Stream, code: int, reason: str) -> None:
+    def forget_and_notify(self, stream: Stream, code: int, reason: str) -> None:
         """The stream ended without its application's doing."""
         if stream.call is RUNNING:
             self.orphaned_calls.add(stream.stream_id)
@@ -125,4 +125,4 @@ class StreamTable:
         stream.state = CLOSED
         del self.open[stream_id]
         self._outbox.blocked.pop(stream_id, None)
-        self.unread.pop(stream_id, None)
+        self.reset_deadlines.pop(stream_id, None)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from .upgrade import Upgrade, validate_upgrade
 
-__all__ = ["MAX_BODY_SIZE", "MAX_HEAD_SIZE", "LeftToHttp1", "RequestLimits", "UpgradeReader"]
+__all__ = ["MAX_BODY_SIZE", "MAX_HEAD_SIZE", "NotAnUpgrade", "RequestLimits", "UpgradeReader"]
 
 MAX_BODY_SIZE = 65_536
 """A larger body, chunk framing included, is left to HTTP/1: an upgraded request's is held in memory."""
@@ -30,7 +30,7 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}").fullmatch
 _MAX_CHUNK_LINE = 10
 
 
-class LeftToHttp1(Exception):
+class NotAnUpgrade(Exception):
     """The connection goes on with HTTP/1."""
 
 
@@ -66,7 +66,7 @@ class UpgradeReader:
     def read(self, octets: bytearray) -> Upgrade | None:
         """Go on with `octets`, all that has been read so far; None where the request is not complete.
 
-        Raises LeftToHttp1 where it asks for no upgrade, or not as the RFC says.
+        Raises NotAnUpgrade where it asks for no upgrade, or not as the RFC says.
         """
         if self._upgrade is None:
             end = octets.find(_END_OF_HEAD, self._searched)
@@ -74,7 +74,7 @@ class UpgradeReader:
                 # The end may have begun with the last three octets.
                 self._searched = max(len(octets) - 3, 0)
                 if len(octets) > self._max_head_size:
-                    raise LeftToHttp1
+                    raise NotAnUpgrade
                 return None
             self._upgrade = self._read_head(bytes(octets[:end]), end + len(_END_OF_HEAD))
         if not self._body.is_complete(octets):
@@ -84,16 +84,16 @@ class UpgradeReader:
 
     def _read_head(self, head: bytes, end: int) -> Upgrade:
         if _SETTINGS not in head.lower() or _FORBIDDEN(head.replace(b"\r\n", b"")):
-            raise LeftToHttp1
+            raise NotAnUpgrade
         line, *lines = head.split(b"\r\n")
         request = _REQUEST_LINE(line)
         limits = self._limits
         if request is None or len(line) > limits.line or len(lines) > limits.fields:
-            raise LeftToHttp1
+            raise NotAnUpgrade
         fields = [self._read_field(line) for line in lines]
         upgrade = validate_upgrade(request[1], request[2], fields, b"")
         if upgrade is None:
-            raise LeftToHttp1
+            raise NotAnUpgrade
         self._body = _body(fields, end)
         return upgrade
 
@@ -101,7 +101,7 @@ class UpgradeReader:
         """A field line's name, in lower case, and its value; both are still to be validated."""
         name, colon, value = line.partition(b":")
         if not colon or len(line) + 2 > self._limits.field_size:
-            raise LeftToHttp1
+            raise NotAnUpgrade
         return name.lower(), value.strip(b" \t")
 
 
@@ -110,7 +110,7 @@ class _SizedBody:
 
     def __init__(self, start: int, size: int) -> None:
         if size > MAX_BODY_SIZE:
-            raise LeftToHttp1
+            raise NotAnUpgrade
         self.end = start + size
         self._start = start
 
@@ -134,23 +134,23 @@ class _ChunkedBody:
         while (line_end := octets.find(b"\r\n", self.end, self.end + _MAX_CHUNK_LINE)) >= 0:
             line = octets[self.end : line_end]
             if not _CHUNK_SIZE(line):
-                raise LeftToHttp1
+                raise NotAnUpgrade
             start = line_end + 2
             size = int(line, 16)
             end = start + size
             if end + 2 > self._limit:
-                raise LeftToHttp1
+                raise NotAnUpgrade
             if len(octets) < end + 2:
                 return False
             # Behind the last chunk, trailers may stand here instead.
             if octets[end : end + 2] != b"\r\n":
-                raise LeftToHttp1
+                raise NotAnUpgrade
             self.end = end + 2
             if not size:
                 return True
             self._chunks.append(bytes(octets[start:end]))
         if len(octets) - self.end >= _MAX_CHUNK_LINE:
-            raise LeftToHttp1
+            raise NotAnUpgrade
         return False
 
     def content(self, octets: bytearray) -> bytes:
@@ -165,5 +165,5 @@ def _body(fields: list[tuple[bytes, bytes]], start: int) -> _SizedBody | _Chunke
         return _ChunkedBody(start)
     # Two lengths are malformed for HTTP/2 as well, and not found here.
     if codings or not all(map(_LENGTH, lengths)):
-        raise LeftToHttp1
+        raise NotAnUpgrade
     return _SizedBody(start, int(lengths[0]) if lengths else 0)

@@ -129,7 +129,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Cleartext(Choice):
+class CleartextMode(Choice):
     """Gunicorn's rule for `http2_cleartext`: None is off, True is prior knowledge."""
 
     words: tuple[str, ...] = CLEARTEXT_MODES
@@ -214,7 +214,7 @@ TABLE: tuple[SettingSpec, ...] = (
     SettingSpec(
         "http2_cleartext",
         "cleartext",
-        Cleartext(),
+        CleartextMode(),
         "off",
         "",
         "HTTP/2 without TLS, from peers in forwarded_allow_ips and unix sockets only.",
