@@ -1,7 +1,7 @@
-"""The ASGI scope: made once for a connection and a request head, copied for every request that has it.
+"""The ASGI scope: made once for a connection and a request head, copied for every request with that head.
 
-Limits and the policy for headers are Gunicorn's: a head with a field that the policy looks at, or
-beyond a limit, is left to Gunicorn's code, which drops fields, believes a proxy, or refuses.
+Gunicorn's limits and header policy apply: a head beyond a limit, or with a field that the policy examines, goes
+through Gunicorn's code, which may drop fields, trust a proxy, or refuse the request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ScopeFactory", "ScopeTemplate"]
 
 
 class ScopeTemplate:
-    """What the scopes of all requests with one head share."""
+    """The scope that all requests with the same head share."""
 
     __slots__ = ("_fields", "_incremental", "_shared", "_urgency", "method")
 
@@ -30,7 +30,7 @@ class ScopeTemplate:
         self._urgency, self._incremental = head.priority
 
     def make(self, stream: Stream, state: dict[str, Any]) -> dict[str, Any]:
-        """The scope of one request. Nothing in it that can be changed is shared, but for what `state` holds."""
+        """Make the scope of one request. It shares no mutable object with other scopes, but the values in `state`."""
         scope = self._shared.copy()
         scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
         scope["headers"] = self._fields.copy()
@@ -50,10 +50,10 @@ class ScopeTemplate:
 
 
 class ScopeFactory:
-    """Makes templates for one worker."""
+    """Makes the scope templates of one worker."""
 
     def __init__(self, cfg: Any, blank: StreamRequest) -> None:
-        """`blank` is the request without contents that others are made from."""
+        """`blank` is the blank request that others are copied from."""
         self._blank = blank
         self._policy_names = policy_names(cfg)
         self._root_path = cfg.root_path or ""
@@ -62,7 +62,7 @@ class ScopeFactory:
         self._max_field_size = cfg.limit_request_field_size or float("inf")
 
     def template(self, head: RequestHead, connection: AsyncHttp2Connection) -> ScopeTemplate:
-        """Make the template of a head. Raises Gunicorn's errors for what its limits and its policy refuse."""
+        """Make the template of a head. Raises Gunicorn's `ParseException` for what its limits or policy refuse."""
         if connection.context is None:
             connection.context = self._connection_scope(connection)
         raw_path, _, query = head.path.partition(b"?")
@@ -80,7 +80,7 @@ class ScopeFactory:
         return ScopeTemplate(shared, fields, head)
 
     def _connection_scope(self, connection: AsyncHttp2Connection) -> dict[str, Any]:
-        """What the scopes of a connection's requests have in common."""
+        """Make the part of the scope that all requests of a connection share."""
         server = connection.local_address
         return {
             "type": "http",
@@ -92,7 +92,7 @@ class ScopeFactory:
         }
 
     def _needs_policy(self, head: RequestHead, fields: Fields) -> bool:
-        """Whether Gunicorn's code has to decide anything."""
+        """Whether Gunicorn's limits or policy must decide about a head."""
         if head.scheme != self._scheme or len(fields) > self._max_fields or 0 < self._max_line < len(head.path):
             return True
         types = 0
@@ -110,5 +110,5 @@ def _kept(fields: Fields, request: StreamRequest) -> Fields:
 
 
 def _host_and_port(address: Any) -> tuple[str, int] | None:
-    """ASGI's form of an internet address; None for others."""
+    """An internet address in ASGI's form; None for other addresses."""
     return tuple(address[:2]) if isinstance(address, tuple) else None
