@@ -114,9 +114,19 @@ class Outbox:
 
     def put_body(self, stream: Stream, data: bytes) -> None:
         """Add a whole body and the end of the stream; the caller has checked the windows."""
-        view, limit = memoryview(data), self.max_frame_size
-        for start in range(0, len(data), limit):
-            self.put_data(stream, view[start : start + limit], start + limit >= len(data))
+        view, limit, octets = memoryview(data), self.max_frame_size, self._octets
+        full = (len(data) - 1) // limit
+        if full:
+            # All but the last frame have the same header.
+            header = frames.pack_header(limit >> 8, limit & 0xFF, frames.DATA, 0, stream.stream_id)
+            for start in range(0, full * limit, limit):
+                octets += (header, view[start : start + limit])
+            sent = full * limit
+            self.pending += sent + full * frames.FRAME_HEADER_SIZE
+            stream.send_window -= sent
+            self.window -= sent
+            self._guard.sent_octets += sent
+        self.put_data(stream, view[full * limit :], True)
 
     def put_response(self, stream: Stream, block: bytes, data: bytes) -> None:
         """Add a response of one HEADERS and one DATA frame; the caller has checked the windows and the frame sizes."""
