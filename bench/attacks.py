@@ -3,8 +3,8 @@
     python -m bench.attacks [--engine fast] [--seconds 0.5] [PATTERN ...]
 
 A `ServerConnection` is fed in memory, in reads of a TLS record each, as fast as it takes them. Its clock is the
-processor time it has spent, as if it had a core to itself and the network were no limit. It counts all verbs that an
-application needs which answers at once. A client whose connection ends opens the next one.
+processor time it has spent, as if it had a core to itself and the network were no limit. The calls into the core that
+answer requests at once and take the output are counted as well. A client whose connection ends opens the next one.
 
 The table has for each kind of traffic the microseconds by KiB and by frame; the longest time that a single read took,
 for which all other clients wait; the KiB and the processor time until a connection ended; and how it ended.

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from .headers import ResponseHead
 
-__all__ = ["DEFAULT_TABLE_SIZE", "UNLIMITED_LIST_SIZE", "Field", "HeaderCodec", "is_sensitive"]
+__all__ = ["DEFAULT_TABLE_SIZE", "UNLIMITED_FIELDS", "UNLIMITED_LIST_SIZE", "Field", "HeaderCodec", "is_sensitive"]
 
 Field = tuple[bytes, bytes]
 """A header field: (name, value)."""
@@ -20,6 +20,8 @@ DEFAULT_TABLE_SIZE = 4096
 """The initial SETTINGS_HEADER_TABLE_SIZE, in octets."""
 UNLIMITED_LIST_SIZE = 4_194_304
 """The largest decoded field section, in octets, if no limit is configured."""
+UNLIMITED_FIELDS = UNLIMITED_LIST_SIZE // 32
+"""The most fields of a section, if no limit is configured."""
 
 _SENSITIVE_NAMES = frozenset((b"authorization", b"proxy-authorization", b"set-cookie"))
 _GUESSABLE_COOKIE_SIZE = 20
@@ -35,8 +37,15 @@ class HeaderCodec(Protocol):
         While it stays the same, a block decodes to the same section.
         """
 
+    @property
+    def largest_entry(self) -> int:
+        """A bound on the octets that a reference to a table adds to a section."""
+
     def decode(self, block: bytes) -> list[Field]:
         """Decode one complete field block.
+
+        Of a section with more fields than the codec's limit, return as many as the limit and one more. The rest of
+        the block still has its effect on the dynamic table.
 
         Raises ConnectionFailure: COMPRESSION_ERROR for what RFC 7541 calls a decoding error,
         ENHANCE_YOUR_CALM for a section beyond the codec's limit. The codec must not be used afterwards.

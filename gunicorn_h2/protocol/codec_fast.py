@@ -11,11 +11,12 @@ save a fifth of a typical response's head, sixteen octets of some eighty, for ab
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
 from . import huffman
-from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_LIST_SIZE, Field, is_sensitive
+from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_FIELDS, UNLIMITED_LIST_SIZE, Field, is_sensitive
 from .errors import ConnectionFailure, ErrorCode
 from .headers import ResponseHead
 from .hpack_tables import STATIC_TABLE
@@ -41,6 +42,8 @@ _LARGEST_STATIC = max(len(name) + len(value) + _FIELD_OVERHEAD for name, value i
 # The number of octets copied at a time to look for indexed fields: without a limit, each literal would copy
 # the rest of the block.
 _RUN = 64
+_INDEXED_RUN = re.compile(rb"[\x81-\xfe]+").match
+_OCTETS = bytes(range(256))
 
 # Fields whose values belong to one client, and must not enter a shared cache.
 _PRIVATE = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
@@ -64,18 +67,28 @@ _sections: dict[tuple[Field, ...], bytes] = {}
 class FastCodec:
     """A `HeaderCodec` without dependencies. Its decoder keeps to the default SETTINGS_HEADER_TABLE_SIZE."""
 
-    __slots__ = ("_entries", "_largest", "_max_list_size", "_max_size", "_must_resize", "_size", "changes")
+    __slots__ = (
+        "changes",
+        "largest_entry",
+        "_entries",
+        "_max_fields",
+        "_max_list_size",
+        "_max_size",
+        "_must_resize",
+        "_size",
+    )
 
-    def __init__(self, max_list_size: int) -> None:
+    def __init__(self, max_list_size: int, max_fields: int = UNLIMITED_FIELDS) -> None:
         """`max_list_size` counts as SETTINGS_MAX_HEADER_LIST_SIZE does (RFC 9113 section 6.5.2); 0 is 4 MiB."""
         self.changes = 0
         """See `HeaderCodec.changes`."""
         self._max_list_size = max_list_size or UNLIMITED_LIST_SIZE
+        self._max_fields = max_fields
         self._entries = _STATIC_ENTRIES.copy()
         self._size = 0
         self._max_size = DEFAULT_TABLE_SIZE
-        # The largest entry so far, in octets: a bound on what an indexed field adds to a section.
-        self._largest = _LARGEST_STATIC
+        self.largest_entry = _LARGEST_STATIC
+        """The largest entry so far, in octets; see `HeaderCodec.largest_entry`."""
         # Whether the next block must begin with a size update; None until the peer has required one.
         self._must_resize: bool | None = None
 
@@ -83,11 +96,11 @@ class FastCodec:
 
     def decode(self, block: bytes) -> list[Field]:  # noqa: C901  # budget: the loop of every request, in line
         """See `HeaderCodec.decode`."""
-        entries = self._entries
+        entries, max_fields = self._entries, self._max_fields
         fields: list[Field] = []
         # The position of the run, less the number of fields before it; plus len(fields), that of the next octet.
         origin, end = 0, len(block)
-        run = block
+        run = block if end <= max_fields else block[:_RUN]
         try:
             while True:
                 for octet in run:
@@ -96,6 +109,9 @@ class FastCodec:
                     fields.append(entries[octet])
                 else:
                     position = origin + len(fields)
+                    if len(fields) > max_fields:
+                        self._skip(block, position, fields)
+                        break
                     if position == end:
                         break
                     run = block[position : position + _RUN]
@@ -138,15 +154,74 @@ class FastCodec:
                     fields.append(field)
                     if octet >= _INCREMENTAL:
                         self._insert(field)
+                if len(fields) > max_fields:
+                    self._skip(block, position, fields)
+                    break
                 origin = position - len(fields)
                 run = block[position : position + _RUN]
         except IndexError:
             raise _error("an index beyond the table, or a field is cut off") from None
         except ValueError as error:
             raise _error(str(error)) from None
-        if len(fields) * self._largest + 2 * end > self._max_list_size:
+        if len(fields) * self.largest_entry + 2 * end > self._max_list_size:
             self._check_list_size(fields)
         return fields
+
+    def _skip(self, block: bytes, position: int, fields: list[Field]) -> None:
+        """Cut `fields` to the limit and one more, and apply the rest of the block to the dynamic table.
+
+        Strings that do not enter the table are not decoded, so that errors in them go unnoticed.
+        """
+        del fields[self._max_fields + 1 :]
+        entries, end = self._entries, len(block)
+        while position < end:
+            octet = block[position]
+            if octet > _INDEXED:
+                position = self._skip_indexed(block, position)
+            elif octet == _INDEXED:
+                raise _error("the index 0")
+            elif octet >= _INCREMENTAL:
+                position = self._skip_inserted(block, position)
+            elif octet >= _SIZE_UPDATE:
+                raise _error("a table size update behind a field")
+            else:
+                index = octet & _NAME_BITS
+                position += 1
+                if index == _NAME_BITS:
+                    index, position = _integer(block, position, octet, _NAME_BITS)
+                if index:
+                    entries[_BASE + index]
+                else:
+                    position = _after_string(block, position)
+                position = _after_string(block, position)
+        if position > end:
+            raise _error("a string is cut off")
+
+    def _skip_indexed(self, block: bytes, position: int) -> int:
+        """Check a run of indexed fields; return the position after it. Raises IndexError for one beyond the table."""
+        entries = self._entries
+        if block[position] == 0xFF:
+            index, position = _integer(block, position + 1, 0xFF, _INDEX_BITS)
+            entries[_BASE + index]
+            return position
+        run = _INDEXED_RUN(block, position)
+        assert run is not None
+        if run[0].translate(None, _OCTETS[: len(entries)]):
+            raise IndexError
+        return run.end()
+
+    def _skip_inserted(self, block: bytes, position: int) -> int:
+        """Insert a literal into the dynamic table; return the position after it."""
+        index = block[position] & _INCREMENTAL_BITS
+        position += 1
+        if index == _INCREMENTAL_BITS:
+            index, position = _integer(block, position, index, _INCREMENTAL_BITS)
+        name = self._entries[_BASE + index][0] if index else None
+        if name is None:
+            name, position = _string(block, position)
+        value, position = _string(block, position)
+        self._insert((name, value))
+        return position
 
     def _update_size(self, block: bytes, position: int, octet: int, late: bool) -> int:
         """Change the table's maximum size (section 6.3); return the position after the update."""
@@ -170,8 +245,8 @@ class FastCodec:
                 return
         self._entries.insert(_FIRST_DYNAMIC, field)
         self._size += size
-        if size > self._largest:
-            self._largest = size
+        if size > self.largest_entry:
+            self.largest_entry = size
 
     def _evict(self, size: int) -> None:
         """Drop the oldest entries until the table has at most `size` octets, or is empty."""
@@ -234,6 +309,29 @@ def _integer(block: bytes, position: int, octet: int, bits: int) -> tuple[int, i
             return value, position
         shift += 7
     raise _error("an integer is too long or cut off")
+
+
+def _string(block: bytes, position: int) -> tuple[bytes, int]:
+    """Decode a string (section 5.2); return it and the position after it."""
+    octet = block[position]
+    length = octet & _LENGTH_BITS
+    position += 1
+    if length == _LENGTH_BITS:
+        length, position = _integer(block, position, length, _LENGTH_BITS)
+    stop = position + length
+    if stop > len(block):
+        raise _error("a string is cut off")
+    text = block[position:stop]
+    return huffman.decode(text) if octet >= _HUFFMAN else text, stop
+
+
+def _after_string(block: bytes, position: int) -> int:
+    """The position after a string, which may be beyond the end of the block."""
+    length = block[position] & _LENGTH_BITS
+    position += 1
+    if length == _LENGTH_BITS:
+        length, position = _integer(block, position, length, _LENGTH_BITS)
+    return position + length
 
 
 def _decode_text(code: bytes, name: bytes | None) -> bytes:

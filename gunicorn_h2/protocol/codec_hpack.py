@@ -12,7 +12,7 @@ from typing import cast
 from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
 from hpack.table import HeaderTable
 
-from .codec import UNLIMITED_LIST_SIZE, Field, is_sensitive
+from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_FIELDS, UNLIMITED_LIST_SIZE, Field, is_sensitive
 from .errors import ConnectionFailure, ErrorCode
 from .headers import ResponseHead
 
@@ -64,9 +64,13 @@ class _CountingTable(HeaderTable):
 class HpackCodec:
     """A `HeaderCodec` on the hpack library. Its decoder keeps to the default SETTINGS_HEADER_TABLE_SIZE."""
 
-    def __init__(self, max_list_size: int) -> None:
+    largest_entry = DEFAULT_TABLE_SIZE
+    """See `HeaderCodec.largest_entry`."""
+
+    def __init__(self, max_list_size: int, max_fields: int = UNLIMITED_FIELDS) -> None:
         """`max_list_size` counts as SETTINGS_MAX_HEADER_LIST_SIZE does (RFC 9113 section 6.5.2); 0 is 4 MiB."""
         self._decoder = Decoder(max_list_size or UNLIMITED_LIST_SIZE)
+        self._max_fields = max_fields
         self._decoder_table = self._decoder.header_table = _CountingTable()
         self._encoder = Encoder()
         self._encoder_table = self._encoder.header_table = _CountingTable()
@@ -81,11 +85,13 @@ class HpackCodec:
     def decode(self, block: bytes) -> list[Field]:
         """See `HeaderCodec.decode`."""
         try:
-            return cast("list[Field]", self._decoder.decode(block, raw=True))
+            fields = cast("list[Field]", self._decoder.decode(block, raw=True))
         except OversizedHeaderListError as error:
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, f"hpack: {error}") from error
         except HPACKError as error:
             raise ConnectionFailure(ErrorCode.COMPRESSION_ERROR, f"hpack: {error}") from error
+        del fields[self._max_fields + 1 :]
+        return fields
 
     def encode(self, fields: Sequence[Field]) -> bytes:
         """See `HeaderCodec.encode`."""

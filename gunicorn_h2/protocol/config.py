@@ -13,6 +13,10 @@ from . import frames
 
 __all__ = ["ConnectionConfig"]
 
+# Browsers send each cookie as a field of its own, and keep up to 180 of a site.
+_MAX_COOKIES = 256
+_PSEUDO_FIELDS = 4
+
 
 @dataclass(frozen=True)
 class ConnectionConfig:
@@ -48,6 +52,9 @@ class ConnectionConfig:
     max_header_list_size: int = 65_536
     """Largest decoded header section accepted, counted as RFC 9113 section 6.5.2 says; 0: no limit."""
 
+    max_header_fields: int = 100
+    """Fields of a request or of its trailers, at least 1; the host counts, and all cookies count as one."""
+
     stream_buffer_size: int = 65_536
     """High mark of the response data queued for one stream; the low mark is half of it."""
 
@@ -71,6 +78,14 @@ class ConnectionConfig:
 
     control_budget: int = 1_000
     """Frames that carry no request and no data, in one burst; refilled within 10 seconds."""
+
+    small_data_budget: int = 10_000
+    """DATA frames of a single octet, a second; those of 16 and more are free, others in proportion."""
+
+    @cached_property
+    def max_decoded_fields(self) -> int:
+        """The most fields of a section that are decoded, pseudo-header fields and each cookie among them."""
+        return self.max_header_fields + _PSEUDO_FIELDS + _MAX_COOKIES
 
     @cached_property
     def preface(self) -> bytes:

@@ -24,7 +24,7 @@ from .headers import Fields, ResponseHead
 from .heads import HeadCache
 from .inflow import Inflow
 from .lifecycle import Lifecycle, Phase, Trigger
-from .outbox import Outbox
+from .outbox import OUTPUT_LIMIT, Outbox
 from .probe import Probe
 from .reader import FrameReader, Referee
 from .receiver import Receiver
@@ -42,6 +42,10 @@ _DEADLINE_FAILURES = {
     Phase.OPEN: (ErrorCode.NO_ERROR, ""),
 }
 
+# A response that goes to the output in one step, with its head. A client that keeps to its streams has to read one
+# before it may ask for another, so that no more than this by stream can wait to be written.
+_UNREAD_PER_STREAM = 32_768
+
 
 class ServerConnection:
     """The server's end of one connection (RFC 9113)."""
@@ -55,6 +59,7 @@ class ServerConnection:
         "_heads",
         "_inflow",
         "_lifecycle",
+        "_max_unread",
         "_outbox",
         "_reader",
         "_receiver",
@@ -73,6 +78,7 @@ class ServerConnection:
         self.pending_events: list[Event] = []
         """The events not yet taken; drivers only test whether there are any."""
         guard = Guard(config, now)
+        self._max_unread = 2 * OUTPUT_LIMIT + config.max_concurrent_streams * _UNREAD_PER_STREAM
         self._outbox = outbox = Outbox(config.stream_buffer_size, config.stream_timeout, guard, self.pending_events)
         codec, self._referee = make_engine(config, outbox)
         self._table = streams = StreamTable(outbox, self.pending_events)
@@ -96,6 +102,9 @@ class ServerConnection:
         Never raises for what a peer sends: errors become RST_STREAM or GOAWAY frames, and events.
         """
         if self.closed:
+            return
+        if self._outbox.pending > self._max_unread:
+            self.fail(ErrorCode.ENHANCE_YOUR_CALM, "the client does not read")
             return
         self._receiver.now = self._sender.now = now
         try:

@@ -22,9 +22,9 @@ def make_engine(config: ConnectionConfig, outbox: Outbox) -> tuple[HeaderCodec, 
     """The codec and the referee of a new connection whose output is in `outbox`."""
     limit = config.max_header_list_size * _OVERSIZE_FACTOR
     if config.engine == "fast":
-        return FastCodec(limit), None
+        return FastCodec(limit, config.max_decoded_fields), None
     # Imported here, so that `fast` does not load h2.
     from .referee import H2Referee, RecordingCodec
 
-    codec = RecordingCodec(limit)
+    codec = RecordingCodec(limit, config.max_decoded_fields)
     return codec, H2Referee(config, codec, outbox)

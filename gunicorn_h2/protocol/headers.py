@@ -21,6 +21,7 @@ __all__ = [
     "check_response",
     "check_response_trailers",
     "check_trailers",
+    "count_fields",
     "list_size",
     "parse_request",
 ]
@@ -188,6 +189,13 @@ _known_names: dict[bytes, int] = dict.fromkeys((b":method", b":scheme", b":autho
 def list_size(fields: Sequence[tuple[bytes, bytes]]) -> int:
     """The size of a field section as SETTINGS_MAX_HEADER_LIST_SIZE counts it (section 6.5.2)."""
     return sum(len(name) + len(value) for name, value in fields) + _FIELD_OVERHEAD * len(fields)
+
+
+def count_fields(section: Sequence[tuple[bytes, bytes]]) -> int:
+    """The number of fields as HTTP/1 would have them: one for the host, and one for all cookies."""
+    names = [name for name, _ in section if name[:1] != b":" and name not in (b"host", b"cookie")]
+    rest = {name for name, _ in section} & {b"host", b":authority", b"cookie"}
+    return len(names) + len(rest) - ({b"host", b":authority"} <= rest)
 
 
 def parse_request(section: Sequence[tuple[bytes, bytes]]) -> RequestHead:

@@ -52,9 +52,8 @@ class HeadCache:
             self._clear()
         return fields
 
-    def decode_head(self, block: bytes) -> RequestHead:
-        """Decode a request's block that is not in `known`. Raises MalformedRequest, and as `decode` does."""
-        section = self.decode(block)
+    def parse(self, section: Fields) -> RequestHead:
+        """Parse a request's section, of a block that is not in `known`. Raises MalformedRequest."""
         for index in range(len(section)):
             if section[index][0] == b":path":
                 break

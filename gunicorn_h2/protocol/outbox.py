@@ -13,7 +13,7 @@ from typing import Protocol
 from . import frames
 from .errors import ConnectionFailure, ErrorCode, StreamFailure
 from .events import Event, StreamWritable
-from .guard import Guard
+from .guard import MESSAGE_CREDIT, Guard
 from .scheduler import Scheduler
 from .stream import Stream
 
@@ -252,6 +252,9 @@ class Outbox:
             owner.end_response(stream)
         if data or not trailers:
             self.put_data(stream, data, ends and not trailers)
+        if not stream.queued:
+            # The application wrote no more: it was not the window that made the frame small.
+            self._guard.sent_octets += MESSAGE_CREDIT
         if trailers:
             self.put_headers(stream.stream_id, owner.encode_trailers(stream), True)
         self._note_progress(stream, now)

@@ -12,8 +12,17 @@ from . import frames
 from .config import ConnectionConfig
 from .errors import ConnectionFailure, ErrorCode, RequestRefusal, StreamFailure
 from .events import DataReceived, Event, RequestReceived, RequestRefused, TrailersReceived
-from .guard import Guard
-from .headers import Fields, MalformedRequest, RequestHead, ResponseHead, check_trailers
+from .guard import SMALL_DATA, Guard
+from .headers import (
+    Fields,
+    MalformedRequest,
+    RequestHead,
+    ResponseHead,
+    check_trailers,
+    count_fields,
+    list_size,
+    parse_request,
+)
 from .heads import HeadCache
 from .inflow import Inflow
 from .lifecycle import Lifecycle, Phase
@@ -26,6 +35,9 @@ from .upgrade import Upgrade
 
 __all__ = ["Receiver"]
 
+# A section that may be as large as this is looked at for repetition; most cannot, which costs nothing to see.
+_REPETITIVE_SIZE = 16_384
+_COST_OF_REFUSAL = 4.0
 _TOO_LARGE = ResponseHead(431, [(b"content-length", b"0")])
 _NOT_IMPLEMENTED = ResponseHead(501, [(b"content-length", b"0")])
 
@@ -36,12 +48,15 @@ class Receiver:
     __slots__ = (
         "pending_requests",
         "now",
+        "_codec",
         "_events",
         "_guard",
         "_heads",
         "_inflow",
         "_lifecycle",
         "_max_concurrent_streams",
+        "_max_decoded_fields",
+        "_max_fields",
         "_max_header_list_size",
         "_outbox",
         "_sender",
@@ -68,6 +83,9 @@ class Receiver:
         """Requests with a body whose event is not yet taken, by stream; a body of one frame joins its event."""
         self._max_concurrent_streams = config.max_concurrent_streams
         self._max_header_list_size = config.max_header_list_size or float("inf")
+        self._max_fields = config.max_header_fields
+        self._max_decoded_fields = config.max_decoded_fields
+        self._codec = sender.codec
         self._streams = streams
         self._heads = heads
         self._guard = guard
@@ -107,12 +125,13 @@ class Receiver:
         state = HALF_CLOSED_REMOTE if end_stream else OPEN
         stream = Stream(stream_id, head, state, self._outbox.initial_window_size, self._inflow.stream_window_size)
         self._streams.open[stream_id] = stream
-        self._guard.accepted_requests += 1
         if self._lifecycle.idle_since is not None:
             self._lifecycle.note_busy()
         if dependency is not None:
             stream.depends_on, stream.weight = dependency
         if head.is_acceptable:
+            stream.opened_at = self.now
+            self._guard.accepted_requests += 1
             request = RequestReceived(stream, end_stream)
             self._events.append(request)
             if not end_stream:
@@ -121,33 +140,51 @@ class Receiver:
             self._answer(stream)
 
     def _decode_head(self, block: bytes) -> RequestHead | MalformedRequest:
-        self._guard.charge_size_updates(block)
+        section, is_excessive = self._decode(block)
         try:
-            head = self._heads.decode_head(block)
+            head = parse_request(section) if is_excessive else self._heads.parse(section)
         except MalformedRequest as error:
             return error
-        if head.list_size > self._max_header_list_size or head.method == b"CONNECT":
+        if is_excessive or head.list_size > self._max_header_list_size or head.method == b"CONNECT":
             head.is_acceptable = False
         else:
             self._heads.keep(block, head)
         return head
 
+    def _decode(self, block: bytes) -> tuple[Fields, bool]:
+        """Decode a block, and charge what is unusual about it before more is done with it.
+
+        Return its section, and whether it has too many fields; of such a section only the first.
+        """
+        if b"\x20" <= block[:1] < b"\x40":
+            self._guard.charge_size_updates(self.now, block)
+        section = self._heads.decode(block)
+        count, limit = len(section), self._max_fields
+        if count * self._codec.largest_entry > _REPETITIVE_SIZE:
+            self._guard.charge_repetition(self.now, len(block), section)
+        if count <= limit or (count <= self._max_decoded_fields and count_fields(section) <= limit):
+            return section, False
+        self._guard.charge_excess_fields(self.now, len(block), count)
+        del section[limit:]
+        return section, True
+
     def _answer(self, stream: Stream) -> None:
         """Answer a request that must not reach the application: 501 for CONNECT, 431 for too large a section."""
         stream.call = NO_CALL
-        self._guard.charge_reset(self.now)
+        self._guard.charge_reset(self.now, len(self._streams.open))
         if stream.head.method == b"CONNECT":
             answer, reason = _NOT_IMPLEMENTED, "CONNECT is not supported"
-        else:
+        elif stream.head.list_size > self._max_header_list_size:
             answer, reason = _TOO_LARGE, "header list too large"
+        else:
+            answer, reason = _TOO_LARGE, "too many header fields"
         self._sender.send_headers(stream, answer, True)
         self._events.append(RequestRefused(stream.stream_id, reason, answer.status, stream.head))
 
     def _receive_trailers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         if not stream_id & 1:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {stream_id}")
-        self._guard.charge_size_updates(block)
-        section = self._heads.decode(block)
+        section, is_excessive = self._decode(block)
         self._streams.check_not_skipped(stream_id)
         stream = self._streams.open.get(stream_id)
         if stream is None:
@@ -159,6 +196,8 @@ class Receiver:
         declared = stream.head.content_length
         if not end_stream or (declared is not None and stream.received != declared):
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "trailers before the end of the body")
+        if is_excessive or list_size(section) > self._max_header_list_size:
+            raise StreamFailure(stream_id, ErrorCode.ENHANCE_YOUR_CALM, "too many or too large trailers")
         fields = _checked_trailers(stream_id, section)
         if stream.has_reader:
             self._events.append(TrailersReceived(stream, fields))
@@ -168,11 +207,17 @@ class Receiver:
 
     def receive_data(self, stream_id: int, end_stream: bool, data: bytes, length: int) -> None:
         """See `FrameSink.receive_data`."""
-        if not data and not end_stream:
-            self._guard.charge_control(self.now)
+        if not end_stream and len(data) < SMALL_DATA:
+            if data:
+                self._guard.charge_small_data(self.now, len(data))
+            else:
+                self._guard.charge_control(self.now)
         stream = self._streams.open.get(stream_id)
         if stream is None:
             self._streams.check_used(stream_id, "DATA")
+            if end_stream:
+                # The end of a stream that we have reset, which may come once.
+                self._guard.charge_control(self.now)
         if self._window.consume_and_acknowledge(length):
             self._inflow.renew_connection(self.now)
         elif self._window.edges:
@@ -214,9 +259,7 @@ class Receiver:
 
     def receive_control_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """See `FrameSink.receive_control_frame`. Unknown types are charged and ignored (section 4.1)."""
-        if kind == frames.RST_STREAM:
-            self._guard.charge_reset(self.now)
-        else:
+        if kind != frames.RST_STREAM:
             self._guard.charge_control(self.now)
         handler = _HANDLERS.get(kind)
         if handler is not None:
@@ -238,8 +281,10 @@ class Receiver:
         code = frames.parse_word(payload, "RST_STREAM")
         stream = self._streams.open.get(stream_id)
         if stream is not None:
+            self._guard.charge_cancel(self.now, stream.opened_at, len(self._streams.open))
             self._streams.forget_and_notify(stream, code, "the client reset the stream")
         else:
+            self._guard.charge_reset(self.now, len(self._streams.open))
             self._streams.check_used(stream_id, "RST_STREAM")
 
     def _receive_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -250,7 +295,7 @@ class Receiver:
                 raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with a payload")
             self._inflow.receive_settings_ack(self._streams)
             return
-        self._guard.charge_settings(len(payload))
+        self._guard.charge_settings(self.now, len(payload))
         self.apply_settings(payload)
         self._outbox.put(frames.frame(frames.SETTINGS, frames.ACK, 0, b""))
         if self._lifecycle.phase is Phase.SETUP:
@@ -265,8 +310,10 @@ class Receiver:
                 self._sender.codec.set_peer_table_size(value)
         last = dict(settings)
         self._outbox.max_frame_size = last.get(frames.MAX_FRAME_SIZE, self._outbox.max_frame_size)
-        if frames.INITIAL_WINDOW_SIZE in last:
-            self._outbox.resize_windows(last[frames.INITIAL_WINDOW_SIZE], self._streams)
+        window_size = last.get(frames.INITIAL_WINDOW_SIZE, self._outbox.initial_window_size)
+        if window_size != self._outbox.initial_window_size:
+            self._guard.charge_moved_windows(self.now, len(self._streams.open))
+            self._outbox.resize_windows(window_size, self._streams)
 
     def _receive_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
@@ -302,13 +349,17 @@ class Receiver:
     def fail_stream(self, failure: StreamFailure) -> None:
         """See `FrameSink.fail_stream`: end the stream with RST_STREAM."""
         stream_id, code = failure.stream_id, failure.code
-        if code is ErrorCode.REFUSED_STREAM and not self._inflow.settings_acknowledged:
-            # The client cannot keep a limit that it does not know yet.
-            self._guard.charge_control(self.now)
+        open_streams = len(self._streams.open)
+        if code is ErrorCode.REFUSED_STREAM and (
+            not self._inflow.settings_acknowledged or open_streams < self._max_concurrent_streams
+        ):
+            # The client cannot keep a limit that it does not know yet, or know which calls it has cancelled still run.
+            self._guard.charge_control(self.now, _COST_OF_REFUSAL)
         else:
-            self._guard.charge_reset(self.now)
+            self._guard.charge_reset(self.now, open_streams)
         stream = self._streams.open.get(stream_id)
         if stream is not None:
+            self._guard.reset_requests += 1
             self._streams.reset_and_notify(stream, code, failure.reason)
         elif self._streams.is_idle(stream_id):
             # RST_STREAM must not be sent on an idle stream (section 6.4).

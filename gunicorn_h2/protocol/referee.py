@@ -56,9 +56,9 @@ _OBJECTIONS = (_Difference, H2Error, AssertionError, IndexError, KeyError, Value
 class RecordingCodec(HpackCodec):
     """An `HpackCodec` that remembers the sections of its blocks."""
 
-    def __init__(self, max_list_size: int) -> None:
+    def __init__(self, max_list_size: int, max_fields: int) -> None:
         """See `HpackCodec`."""
-        super().__init__(max_list_size)
+        super().__init__(max_list_size, max_fields)
         self._decoded: dict[bytes, Sequence[Field]] = {}
         self._encoded: deque[tuple[bytes, Sequence[Field]]] = deque()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .codec import HeaderCodec
+from .frames import DEFAULT_MAX_FRAME_SIZE
 from .headers import Fields, ResponseHead, check_response_trailers
 from .inflow import Inflow
 from .outbox import Outbox
@@ -44,7 +45,7 @@ class Sender:
         if (
             not 0 < size <= stream.send_window
             or size > outbox.window
-            or (size > outbox.max_frame_size and not outbox.has_room(size))
+            or (size > DEFAULT_MAX_FRAME_SIZE and not outbox.has_room(size))
         ):
             self.send_headers(stream, head, not size)
             self.send_data(stream, data, True)

@@ -62,6 +62,8 @@ class Stream:
     """1 to 256 (RFC 7540 section 5.3.2)."""
     depends_on = 0
     """The identifier of the parent stream; 0 for none (RFC 7540 section 5.3.1)."""
+    opened_at = 0.0
+    """When the request arrived."""
     context: Any = None
     received = 0
     """Octets of the body received, without padding."""

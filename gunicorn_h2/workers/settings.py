@@ -42,6 +42,8 @@ ENGINES = ("auto", "h2", "fast")
 MAX_31 = 2**31 - 1
 MAX_32 = 2**32 - 1
 MAX_TOTAL = 2**40
+# What Gunicorn's parser makes of a limit_request_fields of 0.
+MAX_FIELDS = 32_768
 
 
 class SettingsError(ValueError, RuntimeError):
@@ -346,6 +348,15 @@ TABLE: tuple[SettingSpec, ...] = (
         "Frames that carry no request and no data, in one burst; refilled within 10 seconds.",
         "nghttp2: 1000 unsent answers; Envoy: 1000 unsent; Go: 10000 unsent",
     ),
+    SettingSpec(
+        "http2_small_data_budget",
+        "small_data_budget",
+        Integer(100, 10_000_000),
+        10_000,
+        "frames",
+        "DATA frames of one octet a second; those of 16 octets and more, or at the end of a body, are free.",
+        "Tomcat: frames below 1 KiB count (overheadDataThreshold); nginx: overhead up to 8 times the payload and 1 MiB",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in TABLE}
@@ -386,6 +397,7 @@ def load_settings(cfg: Any) -> Settings:
             setup_timeout=values["handshake_timeout"],
             idle_timeout=float(cfg.keepalive),
             stream_timeout=float(cfg.timeout),
+            max_header_fields=cfg.limit_request_fields or MAX_FIELDS,
             **limits,
         ),
     )

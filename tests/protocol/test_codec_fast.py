@@ -236,6 +236,33 @@ def test_integers_are_followed_for_five_octets(name, zeros):
     assert isinstance(outcome, list) if zeros < 5 else outcome == COMPRESSION
 
 
+@given(st.lists(written_blocks, max_size=12), st.integers(0, 6))
+@settings(max_examples=400)
+@example([b"\x82" * 9 + b"\x01\x01a" + b"\x40\0\0" * 70 + b"\x7f\x00\x01a\x0f\x01\x01a\xff\x00", b"\xbe\xfe"], 3)
+@example([b"\x82" * 9 + b"\x01\x01a" + literal(0x40, b"n" * 200, b"v" * 200, huffman=True), b"\xbe"], 3)
+@example([b"\x82" * 70 + b"\x40\x01a\x01b\x00\x01c\x01d\x0f\x2f\x01e\xbe\xff\x00", b"\xbe"], 3)
+@example([b"\x82" * 9 + b"\x01\x01a\x20"], 3)
+@example([b"\x82" * 9 + b"\x01\x01a\x80"], 3)
+@example([b"\x82" * 9 + b"\x01\x01a\xc0"], 3)
+@example([b"\x82" * 9 + b"\x01\x01a\x01\x05a"], 3)
+@example([b"\x82" * 9 + b"\x01\x01a\x41\x05a"], 3)
+@example([b"\x82" * 9 + b"\x01\x01a\x0f"], 3)
+def test_a_limit_of_the_fields_leaves_the_table_as_it_would_be(blocks, limit):
+    """A section beyond the limit is cut, and the rest of its block has the same effect; wrong blocks are wrong.
+
+    The only difference: strings behind the limit that do not enter the table are not decoded, and may be wrong.
+    """
+    limited, unlimited = Pair(), Pair()
+    limited.fast = FastCodec(2**22, limit)
+    for block in blocks:
+        ours, whole = limited.decode_fast(block), unlimited.decode_fast(block)
+        if not isinstance(whole, list):
+            assert ours == whole or (isinstance(ours, list) and len(ours) == limit + 1)
+            break
+        assert ours == whole[: limit + 1]
+        assert dynamic_table(limited.fast) == dynamic_table(unlimited.fast)
+
+
 def test_what_is_broken_behind_the_limit_is_broken():
     """The only difference: hpack says that a list is too large before it reads on, we when we have read it."""
     block = b"\x82\x82\x80"
@@ -318,7 +345,7 @@ class CountedBlock(bytes):
         return part
 
 
-def work(block):
+def work(block, max_fields=2**30):
     """The calls and the copied octets that decoding a block takes; calls of C functions count."""
     counted, calls = CountedBlock(block), 0
 
@@ -326,7 +353,7 @@ def work(block):
         nonlocal calls
         calls += event.endswith("call")
 
-    codec = FastCodec(2**30)
+    codec = FastCodec(2**30, max_fields)
     before = sys.getprofile()
     sys.setprofile(count)
     try:
@@ -351,14 +378,16 @@ WORK = {
 }
 
 
+@pytest.mark.parametrize("max_fields", [2**30, 10])
 @pytest.mark.parametrize("name", WORK)
-def test_work_is_linear_in_the_octets_received(name):
+def test_work_is_linear_in_the_octets_received(name, max_fields):
     """Four times the block is four times the work, give or take the filling of the table; never 16 times.
 
     And no block takes more than a constant for each octet.
     """
-    work(WORK[name])  # builds what is built once
-    (calls, copied), (more_calls, more_copied) = work(WORK[name] * 20), work(WORK[name] * 80)
+    work(WORK[name], max_fields)  # builds what is built once
+    (calls, copied), (more_calls, more_copied) = (
+        work(WORK[name] * 20, max_fields), work(WORK[name] * 80, max_fields))
     assert more_calls < 6 * calls
     assert more_copied < 6 * max(copied, 100)
     octets = 80 * len(WORK[name])

@@ -4,7 +4,7 @@ import pytest
 from hpack import Encoder
 
 from gunicorn_h2.protocol.errors import ErrorCode
-from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
+from gunicorn_h2.protocol.events import RequestReceived, RequestRefused, TrailersReceived
 
 from .peer import (
     CONTINUATION,
@@ -147,12 +147,80 @@ def test_a_list_that_explodes_ends_the_connection(connect):
     """A few octets that name a large entry of the table many times (an HPACK bomb)."""
     peer = connect(max_header_list_size=4_000)
     peer.open((b"x-large", b"v" * 3_000))
-    peer.send(raw(HEADERS, END_HEADERS | END_STREAM, 3, BOMB + b"\xbe" * 1_000))
+    peer.send(raw(HEADERS, END_HEADERS | END_STREAM, 3, BOMB + b"\xbf" * 1_000))
     peer.assert_goaway(ErrorCode.ENHANCE_YOUR_CALM)
 
 
 def test_without_a_limit_large_lists_pass(connect):
-    peer = connect(max_header_list_size=0)
+    peer = connect(max_header_list_size=0, max_header_fields=300)
     section = fields(*[(b"x-%d" % number, b"v" * 1_000) for number in range(200)])
     peer.send(*pieces(peer, 1, section, 16_384))
     assert len(peer.of(RequestReceived)[0].stream.head.fields) == 200
+
+
+# -- the number of fields --------------------------------------------------------------------------------------------
+
+
+def numbered(count):
+    """So many fields."""
+    return [(b"x-%d" % number, b"v") for number in range(count)]
+
+
+def test_as_many_fields_as_the_limit_are_accepted(connect):
+    """The host is one of them (`:authority`), and all cookies are one (RFC 9113 section 8.2.3)."""
+    peer = connect(max_header_fields=10)
+    cookies = [(b"cookie", b"c%d=1" % number) for number in range(50)]
+    assert peer.open(*numbered(8), *cookies) is not None
+    assert peer.open(*numbered(9), *cookies) is None
+    assert peer.open(*numbered(9)) is not None
+    assert peer.open(*numbered(8), (b"host", b"example.org"), *cookies) is not None
+    assert peer.open(*numbered(10), authority=None) is not None
+    assert peer.open(*numbered(10)) is None
+    assert [(refusal.status, refusal.reason) for refusal in peer.of(RequestRefused)] == [
+        (431, "too many header fields")] * 2
+    peer.assert_alive()
+
+
+def test_a_refusal_shows_the_first_fields(connect):
+    """For the log."""
+    peer = connect(max_header_fields=10)
+    peer.open(*numbered(20), path=b"/logged")
+    (refusal,) = peer.of(RequestRefused)
+    assert refusal.head.path == b"/logged"
+    assert refusal.head.fields == numbered(6)
+
+
+def test_too_many_cookies_are_too_many_fields(connect):
+    peer = connect(max_header_fields=10)
+    assert peer.open(*[(b"cookie", b"c%d=1" % number) for number in range(300)]) is None
+    assert peer.answers[1].status == 431
+
+
+def test_a_malformed_request_with_too_many_fields_is_malformed(connect):
+    peer = connect(max_header_fields=10)
+    peer.open((b"X-Upper", b"1"), *numbered(20))
+    assert peer.resets == [(1, ErrorCode.PROTOCOL_ERROR)]
+
+
+def test_the_table_is_in_step_after_too_many_fields(connect):
+    peer = connect(max_header_fields=10)
+    assert peer.open(*numbered(400)) is None
+    # The newest fields are named by their indexes now.
+    request = peer.open(*numbered(400)[-9:])
+    assert request.head.fields == numbered(400)[-9:]
+
+
+@pytest.mark.parametrize("trailers", [numbered(11), [(b"x-large", b"v" * 3_000)]], ids=["many", "large"])
+def test_trailers_have_the_same_limits(connect, trailers):
+    peer = connect(max_header_fields=10, max_header_list_size=2_000)
+    peer.open(end=False)
+    peer.send(peer.headers(1, trailers))
+    assert peer.resets == [(1, ErrorCode.ENHANCE_YOUR_CALM)]
+    peer.assert_alive()
+
+
+def test_trailers_at_the_limit_are_accepted(connect):
+    peer = connect(max_header_fields=10)
+    peer.open(end=False)
+    peer.send(peer.headers(1, numbered(10)))
+    assert peer.of(TrailersReceived)[0].fields == numbered(10)
