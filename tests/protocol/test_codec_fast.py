@@ -236,31 +236,56 @@ def test_integers_are_followed_for_five_octets(name, zeros):
     assert isinstance(outcome, list) if zeros < 5 else outcome == COMPRESSION
 
 
-@given(st.lists(written_blocks, max_size=12), st.integers(0, 6))
-@settings(max_examples=400)
-@example([b"\x82" * 9 + b"\x01\x01a" + b"\x40\0\0" * 70 + b"\x7f\x00\x01a\x0f\x01\x01a\xff\x00", b"\xbe\xfe"], 3)
-@example([b"\x82" * 9 + b"\x01\x01a" + literal(0x40, b"n" * 200, b"v" * 200, huffman=True), b"\xbe"], 3)
-@example([b"\x82" * 70 + b"\x40\x01a\x01b\x00\x01c\x01d\x0f\x2f\x01e\xbe\xff\x00", b"\xbe"], 3)
-@example([b"\x82" * 9 + b"\x01\x01a\x20"], 3)
-@example([b"\x82" * 9 + b"\x01\x01a\x80"], 3)
-@example([b"\x82" * 9 + b"\x01\x01a\xc0"], 3)
-@example([b"\x82" * 9 + b"\x01\x01a\x01\x05a"], 3)
-@example([b"\x82" * 9 + b"\x01\x01a\x41\x05a"], 3)
-@example([b"\x82" * 9 + b"\x01\x01a\x0f"], 3)
-def test_a_limit_of_the_fields_leaves_the_table_as_it_would_be(blocks, limit):
+def assert_cut(blocks, limit):
     """A section beyond the limit is cut, and the rest of its block has the same effect; wrong blocks are wrong.
 
     The only difference: strings behind the limit that do not enter the table are not decoded, and may be wrong.
     """
     limited, unlimited = Pair(), Pair()
     limited.fast = FastCodec(2**22, limit)
+    ours = []
     for block in blocks:
         ours, whole = limited.decode_fast(block), unlimited.decode_fast(block)
         if not isinstance(whole, list):
             assert ours == whole or (isinstance(ours, list) and len(ours) == limit + 1)
-            break
+            return ours
         assert ours == whole[: limit + 1]
         assert dynamic_table(limited.fast) == dynamic_table(unlimited.fast)
+    return ours
+
+
+@given(st.lists(written_blocks, max_size=12), st.integers(0, 6))
+@settings(max_examples=400)
+def test_a_limit_of_the_fields_leaves_the_table_as_it_would_be(blocks, limit):
+    assert_cut(blocks, limit)
+
+
+BEYOND = b"\x82" * 9 + b"\x01\x01a"
+
+
+@pytest.mark.parametrize("behind", [
+    b"", b"\x82" * 200, b"\x40\x01a\x01b", b"\x41\x01b\x41\x01c\xbe\xbf",
+    b"\x00\x01n\x01v\x10\x01n\x01v", b"\x00\x7f\x01" + b"n" * 128 + b"\0",
+    b"\x40\0\0" * 70 + b"\x7f\x00\x01a\x0f\x01\x01a\xff\x00\xfe",
+    literal(0x40, b"n" * 200, b"v" * 200, huffman=True)])
+def test_what_is_behind_the_limit_has_its_effect_on_the_table(behind):
+    assert assert_cut([BEYOND + behind, b"\x82"], 3) == [(b":method", b"GET")]
+
+
+@pytest.mark.parametrize("behind", [
+    b"\x20", b"\x80", b"\xbe", b"\x82\xc0", b"\xff", b"\xff\x00", b"\x7e", b"\x0f\x70\0", b"\x01\x05a", b"\x41\x05a",
+    b"\x0f", b"\x40", b"\x00\x01", b"\x41\x82\xff\xff"])
+def test_what_is_behind_the_limit_may_be_wrong(behind):
+    assert assert_cut([BEYOND + behind], 3) == COMPRESSION
+
+
+def test_a_string_behind_the_limit_that_is_not_inserted_is_not_decoded():
+    """It may be wrong: nobody will see it."""
+    wrong = b"\x01\x82\xff\xff"
+    codec = FastCodec(2**22, 3)
+    assert len(codec.decode(BEYOND + wrong)) == 4
+    with pytest.raises(ConnectionFailure):
+        codec.decode(wrong)
 
 
 def test_what_is_broken_behind_the_limit_is_broken():
