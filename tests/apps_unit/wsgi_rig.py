@@ -33,7 +33,8 @@ PROXY = ("127.0.0.1", 4321)
 """A peer in Gunicorn's default `forwarded_allow_ips`; PEER is not."""
 UNIX = {"peer": "", "server": "/run/gunicorn.sock"}
 """A connection to a Unix socket."""
-LIMITS = {"idle_timeout": TIMEOUT, "stream_timeout": TIMEOUT}
+# The core's limit of the fields is Gunicorn's in a worker; here the application's layer is to see what is beyond it.
+LIMITS = {"idle_timeout": TIMEOUT, "stream_timeout": TIMEOUT, "max_header_fields": 1_000}
 _FRAME_SIZE = 16_384
 
 QUIET = {"accesslog": None, "loglevel": "info"}
