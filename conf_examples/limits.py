@@ -50,3 +50,6 @@ http2_drain_timeout = 1
 # Budgets for one burst: of stream resets, and of frames that carry no request and no data.
 http2_reset_budget = 200
 http2_control_budget = 1_000
+
+# DATA frames of one octet in a second; those of 16 octets and more are free, and others cost in proportion.
+http2_small_data_budget = 10_000
