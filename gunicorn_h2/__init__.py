@@ -1,9 +1,9 @@
-"""Gunicorn worker classes that serve an unchanged application over HTTP/2.
+"""Gunicorn worker classes that serve an unchanged WSGI or ASGI application over HTTP/2.
 
     gunicorn app:app -k gunicorn_h2.ThreadWorker --certfile cert.pem --keyfile key.pem
 
-The public names are resolved when they are first used (PEP 562). Importing the package, or the
-protocol core below it, therefore imports no worker, and a worker imports only what it needs.
+Public names are imported on first use (PEP 562). Importing the package, or the protocol core below it, imports no
+worker, and a worker imports only what it needs.
 """
 
 from __future__ import annotations

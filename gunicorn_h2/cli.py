@@ -1,12 +1,11 @@
-"""The `gunicorn-h2` command: `gunicorn` with a worker of ours chosen already.
+"""The `gunicorn-h2` command: `gunicorn` with one of our workers as the default.
 
 It differs from `gunicorn` in five things: the default worker class, a flag for every setting of
-`gunicorn_h2.workers.settings.TABLE`, `http_protocols` as a list, a development certificate where
-none is configured, and one line instead of a traceback where there is no such application.
+`gunicorn_h2.workers.settings.TABLE`, `http_protocols` as a list, a development certificate if none is
+configured, and one line instead of a traceback if the application does not exist.
 
-The settings are registered with Gunicorn here and nowhere else. Registered on import of the
-worker they would be unknown at the first boot, when `cfg` exists before the worker is loaded, and
-known after SIGHUP.
+Only this module registers the settings with Gunicorn. If the worker registered them on import, they would be unknown
+at the first boot, when `cfg` is made before the worker is loaded, and known after SIGHUP.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ class Http2Application(WSGIApplication):  # type: ignore[misc]
     """Gunicorn's command-line application, with our defaults."""
 
     certificate: DevelopmentCertificate | None = None
-    """The development certificate, kept over reloads once it was needed."""
+    """The development certificate, kept across reloads; None until it is needed."""
 
     def load_default_config(self) -> None:
-        """Start from our worker class; a conf file, the environment and the command line override it."""
+        """Set our default worker class, which the conf file, the environment and the command line override."""
         super().load_default_config()
         self.cfg.set("worker_class", WORKER_CLASS)
-        # What --help shows; the value stays Gunicorn's own until we know that the worker is ours.
+        # What --help shows. The value stays Gunicorn's default until the worker is known to be ours.
         self.cfg.settings["worker_class"].default = WORKER_CLASS
         self.cfg.settings["http_protocols"].default = ",".join(DEFAULT_PROTOCOLS)
 
     def load_config(self) -> None:
-        """Read the configuration, at the start and on SIGHUP. An exception ends the start with its message."""
+        """Read the configuration, at the start and on SIGHUP. Gunicorn prints an exception's message and exits."""
         super().load_config()
         if _is_gunicorns_own(self.cfg.settings["worker_class"].get()):
             self._announce(_explain_worker(self.cfg))
@@ -56,7 +55,7 @@ class Http2Application(WSGIApplication):  # type: ignore[misc]
             self._use_development_certificate()
 
     def load(self) -> Any:
-        """Import the application. One that is not there is reported in one line, for it is an argument that is wrong.
+        """Import the application. A missing one is a wrong argument, and is reported in one line.
 
         An error within the application's own modules keeps its traceback.
         """
@@ -69,7 +68,7 @@ class Http2Application(WSGIApplication):  # type: ignore[misc]
         except AppImportError as error:
             message = f"cannot load the application {self.app_uri!r}: {error}"
         if self.cfg.check_config or self.cfg.print_config:
-            # Gunicorn prints the traceback of any other exception.
+            # With these options, Gunicorn prints the traceback of any other exception.
             sys.exit(f"Error: {message}")
         raise AppImportError(message)
 
@@ -85,7 +84,7 @@ class Http2Application(WSGIApplication):  # type: ignore[misc]
         )
 
     def _announce(self, text: str, and_then: Callable[[], None] = lambda: None) -> None:
-        """Log a warning as soon as there is a logger: when the master starts, or has reloaded."""
+        """Log a warning once there is a logger: when the master starts, or has reloaded."""
         for name in ("on_starting", "on_reload"):
             self.cfg.set(name, _announcing(self.cfg.settings[name].get(), text, and_then))
 
@@ -97,7 +96,7 @@ def main() -> None:
 
 
 def register_settings() -> None:
-    """Make Gunicorn know every setting of the table: its flag, its place in the conf file, its check."""
+    """Register every setting of the table with Gunicorn: its flag, its name in the conf file, its validator."""
     known = {setting.name for setting in KNOWN_SETTINGS}
     for spec in TABLE:
         if spec.name not in known:
@@ -115,15 +114,16 @@ def _register(spec: SettingSpec) -> None:
         "default": spec.default,
         "desc": f"{spec.doc}\n\nMust be {spec.allowed()}.",
     }
-    # Making the class is registering it: Setting's metaclass keeps the list.
+    # Creating the class registers it: the metaclass of Setting keeps the list.
     type(Setting)(spec.name, (Setting,), attributes)
 
 
 def _register_protocols() -> None:
-    """Let `http_protocols` be a list as well; the later class of a name replaces the earlier one."""
+    """Let `http_protocols` be a list as well; of two classes with one name, the later one counts."""
     text_validator = HTTPProtocols.validator
 
     def validate(value: Any) -> Any:
+        """Join a list for Gunicorn's validator of text."""
         if isinstance(value, (list, tuple)):
             value = ",".join(map(str, value))
         return text_validator(value)
@@ -135,6 +135,7 @@ def _announcing(hook: Callable[[Any], object], text: str, and_then: Callable[[],
     """Return a server hook that logs `text` before it calls the user's `hook`."""
 
     def announce(server: Any) -> None:
+        """Log the warning, then call the user's hook."""
         server.log.warning("%s", text)
         and_then()
         hook(server)
@@ -143,14 +144,14 @@ def _announcing(hook: Callable[[Any], object], text: str, and_then: Callable[[],
 
 
 def _is_gunicorns_own(worker_class: Any) -> bool:
-    """Tell whether a worker class, or the name of one, is Gunicorn's; any other may be derived from ours."""
+    """Whether a worker class, or the name of one, is Gunicorn's own; any other may be derived from ours."""
     if isinstance(worker_class, str):
         return worker_class in SUPPORTED_WORKERS or worker_class.startswith(("gunicorn.", "egg:gunicorn#"))
     return bool(worker_class.__module__.partition(".")[0] == "gunicorn")
 
 
 def _explain_worker(cfg: Any) -> str:
-    """Say what to expect of one of Gunicorn's own worker classes."""
+    """Say what one of Gunicorn's own worker classes does about HTTP/2."""
     name = cfg.worker_class_str
     if name == "sync":
         return (
@@ -164,10 +165,10 @@ def _explain_worker(cfg: Any) -> str:
 
 
 def _is_missing(app_uri: str, error: ImportError) -> bool:
-    """Tell whether the application's module is what could not be found, or a package that it is in."""
+    """Whether the application's module, or a package that contains it, could not be found."""
     module = app_uri.partition(":")[0]
     if error.name is None:
-        # Gunicorn's own: a file's name was given for the module's.
+        # Raised by Gunicorn itself, for a file name in place of a module name.
         return module.endswith(".py")
     return isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
 

@@ -1,8 +1,8 @@
-"""A certificate for the developer's own machine, made on the spot.
+"""A certificate for development on one's own machine.
 
-Browsers and most clients speak HTTP/2 over TLS only, so trying a server needs a certificate. This
-one is signed by an authority that is thrown away with it, and lives in a private directory until
-the server ends. It is no certificate for production: no one but its maker has a reason to trust it.
+Browsers and most clients speak HTTP/2 over TLS only, so trying a server needs a certificate. This one is signed by
+an authority made for it alone. Both are in a private directory that is removed when the server ends. It is not
+for production: only the developer has a reason to trust it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class DevelopmentCertificateError(RuntimeError):
 
 
 class DevelopmentCertificate:
-    """Certificate, key and authority in files, removed when the owning process ends.
+    """A certificate, its key and its authority, in PEM files that are removed when the owning process ends.
 
-    Raises `DevelopmentCertificateError` when the library that makes it is not installed.
+    Raises `DevelopmentCertificateError` if trustme, which makes it, is not installed.
     """
 
     def __init__(self, uid: int, gid: int) -> None:
-        """Make the files, readable for `uid` alone: workers read them after they have dropped root."""
+        """Make the files, readable by `uid` only: workers read them after they have dropped root privileges."""
         self._owner = os.getpid()
         self._directory = tempfile.mkdtemp(prefix="gunicorn-h2-")
         atexit.register(self._remove)
@@ -44,12 +44,12 @@ class DevelopmentCertificate:
                 os.chown(path, uid, gid)
 
     def adopt(self) -> None:
-        """Make this process the owner: a daemon's master is a fork of the process that began."""
+        """Make this process the owner: a daemon's master is a fork of the process that made the files."""
         self._owner = os.getpid()
 
     def _write(self) -> None:
         try:
-            import trustme  # an extra: who configures a certificate does not need it
+            import trustme  # an extra, which a configured certificate makes unnecessary
         except ImportError:
             raise DevelopmentCertificateError(
                 "no certificate is configured, and trustme, which makes one for development, is not installed: "
@@ -64,6 +64,6 @@ class DevelopmentCertificate:
             blob.write_to_path(self.certfile, append=bool(append))
 
     def _remove(self) -> None:
-        # Workers are forks of the owner and end through here as well.
+        # Workers are forks of the owner, and call this at their exit as well.
         if os.getpid() == self._owner:
             shutil.rmtree(self._directory, ignore_errors=True)

@@ -13,7 +13,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.workers.settings import (
     TABLE,
-    Cleartext,
+    CleartextMode,
     Settings,
     SettingsError,
     load_settings,
@@ -286,7 +286,7 @@ CLEARTEXT = {
 
 @pytest.mark.parametrize(("value", "mode"), CLEARTEXT.items())
 def test_cleartext(value, mode):
-    assert Cleartext().parse(value) == mode
+    assert CleartextMode().parse(value) == mode
     if hasattr(gunicorn_config, "validate_http2_cleartext"):
         assert gunicorn_config.validate_http2_cleartext(value) == mode
 

@@ -11,7 +11,7 @@ from gunicorn.http import get_parser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gunicorn_h2.protocol.upgrade_reader import LeftToHttp1, RequestLimits, UpgradeReader
+from gunicorn_h2.protocol.upgrade_reader import NotAnUpgrade, RequestLimits, UpgradeReader
 from tests.support.h2client import PREFACE
 
 pytestmark = pytest.mark.compat
@@ -34,7 +34,7 @@ def ours(data):
     reader = UpgradeReader(LIMITS)
     try:
         upgrade = reader.read(bytearray(data))
-    except LeftToHttp1:
+    except NotAnUpgrade:
         return None
     if upgrade is None:
         return None

@@ -1,1 +1,1 @@
-"""The applications' side: one stream is one call of a WSGI (or ASGI) application."""
+"""The application layer: one stream is one call of a WSGI or ASGI application."""

@@ -1,6 +1,6 @@
-"""ASGI 3 over a stream: scope, receive, send, and every way in which it can go wrong.
+"""ASGI 3 over a stream: scope, receive, send, and what becomes of errors.
 
-What goes beyond the standard's `http` scope; `scope["extensions"]` names all but the messages of type
+Extensions of the standard's `http` scope; `scope["extensions"]` names all of them except
 `http.response.informational`:
 
 - `http.response.priority`: `weight` (1 to 256) and `depends_on` of RFC 7540, `urgency` (0 to 7) and
@@ -8,9 +8,8 @@ What goes beyond the standard's `http` scope; `scope["extensions"]` names all bu
 - `http.response.early_hint`: the standard's message with `links`; sent as a 103. For other fields, or
   another 1xx status, there is `http.response.informational` with `status` and `headers`, as in
   Gunicorn's HTTP/1.
-- `http.response.trailers`: the standard's `trailers: True` and message. An application that does not
-  know at the start may also send the message right behind its last body, before it waits for
-  anything else.
+- `http.response.trailers`: the standard's `trailers: True` and message. An application that does not announce
+  trailers may still send the message right after its last body, before it awaits anything else.
 - `http.request.trailers`: the last `http.request` message of a request with trailers has the key
   `trailers`, a list of (name, value) as in `headers`.
 """
@@ -32,7 +31,7 @@ from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import Fields, ResponseHead, check_response_trailers
 
-from .observers import hook_of, logs_access
+from .observers import active_hook, logs_access
 from .refusals import RefusalLog
 from .request import StreamRequest, log_environ
 from .responses import PreparedHead, ResponseHeads, log_headers, refusal_status
@@ -42,39 +41,39 @@ __all__ = ["ASGIHandler", "Exchange"]
 
 Message = dict[str, Any]
 
-# What Gunicorn's HTTP/1 for ASGI says.
+# The Server field of Gunicorn's HTTP/1 for ASGI.
 _SERVER = b"gunicorn/asgi"
-# A whole response of this size at most is held until the end of the loop's turn: trailers may follow.
+# A complete body of this size or less is held until the end of the loop's turn, because trailers may follow.
 _SMALL = 16_384
-# What asyncio takes from the end of one task to the cancellation of another by a third is three.
+# When one task ends, asyncio takes three turns until a task that waited for it has cancelled another one.
 _TURNS_TO_CANCEL = 5
 
 
 class Exchange:
     """One request and its response: `receive` and `send` are what the application is given.
 
-    What a small response to a request without a body does not need is a default of the class.
+    Fields that a small response to a request without a body does not need are class attributes.
     """
 
     status = 0
-    """Of the response; 0 until the application has given one."""
+    """The response's status; 0 until the application has given one."""
     headers: Iterable[tuple[Any, Any]] = ()
-    """The response's, as the application gave them."""
+    """The response's headers, as the application gave them."""
     sent = 0
     """Octets of the response's body."""
     held: bytes | None = None
-    """See `HeldEnd`: the last octets of the response, which has ended but for the sending."""
+    """See `HeldEnd.held`."""
 
     _request_read = False
     _prepared: PreparedHead | None = None
-    """The head, while it has not gone out."""
+    """The response's head until it is sent."""
     _declared: int | None = None
     _omits_body = False
     _body_ended = False
     _trailers: Fields | None = None
 
     def __init__(self, channel: AsyncChannel, is_head: bool, heads: ResponseHeads) -> None:
-        """`is_head` says that the request's method is HEAD."""
+        """`is_head` says whether the request's method is HEAD."""
         self._channel = channel
         self._is_head = is_head
         self._heads = heads
@@ -82,7 +81,7 @@ class Exchange:
     # Receiving
 
     async def receive(self) -> Message:
-        """See the ASGI specification: a piece of the body, or a disconnect when response or stream is over."""
+        """See the ASGI specification: a piece of the body, or a disconnect once the response or stream is over."""
         if self.held is not None:
             self.flush()
         channel = self._channel
@@ -105,8 +104,8 @@ class Exchange:
     async def send(self, message: Mapping[str, Any]) -> None:
         """See the ASGI specification.
 
-        Raises StreamAborted, an OSError, when there is no one to send to; RuntimeError for a message
-        out of order; ValueError for fields that must not go out.
+        Raises StreamAborted, an OSError, if the stream is gone; RuntimeError for a message out of order;
+        ValueError for fields that must not be sent.
         """
         take = _MESSAGES.get(message["type"])
         if take is None:
@@ -127,8 +126,8 @@ class Exchange:
         try:
             await self._channel.drain()
         except StreamAborted:
-            # An application that listens for the disconnect meanwhile is to hear of it first, and may
-            # cancel this task: Django does, and would not close its response after an OSError.
+            # A task of the application that awaits the disconnect must see it first, because it may cancel
+            # this one: Django does that, and would not close its response after an OSError.
             for _ in range(_TURNS_TO_CANCEL):
                 await asyncio.sleep(0)
             raise
@@ -174,7 +173,7 @@ class Exchange:
             raise RuntimeError("http.response.body after the last one")
         data = message.get("body") or b""
         if type(data) is not bytes:
-            # The application may use a buffer of its own again.
+            # The application may reuse its buffer.
             data = bytes(memoryview(data))
         more_body = message.get("more_body", False)
         if self._omits_body:
@@ -184,7 +183,7 @@ class Exchange:
             if self._declared is not None and (
                 self.sent > self._declared or (not more_body and self.sent != self._declared)
             ):
-                # A client could not tell where the response ends.
+                # The response would be malformed (RFC 9113 section 8.1.1).
                 raise RuntimeError(f"{self.sent} octets of a response with content-length {self._declared}")
         if more_body:
             self._put(data)
@@ -193,15 +192,15 @@ class Exchange:
         if self._trailers is not None:
             self._put(data)
         elif self._prepared is not None and len(data) <= _SMALL:
-            # All of a small response waits for what else comes in the same turn: trailers, perhaps.
+            # Hold the whole of a small response until the end of this turn: trailers may follow.
             self.held = data
         else:
-            # As does the end of another one.
+            # Hold only the end of a larger one.
             self._put(data)
             self.held = b""
 
     def _put(self, data: bytes) -> None:
-        """Send data, the head before it where that is still to come."""
+        """Send data, and the head before it if it has not been sent."""
         if self._prepared is not None:
             prepared, self._prepared = self._prepared, None
             self._channel.respond(prepared.head, data, False)
@@ -209,7 +208,7 @@ class Exchange:
             self._channel.send(data, False)
 
     def flush(self) -> None:
-        """See `HeldEnd.flush`: end the response, if it only waits for that."""
+        """See `HeldEnd.flush`."""
         data, self.held = self.held, None
         if data is None or self._channel.aborted:
             return
@@ -255,7 +254,7 @@ class Exchange:
         self._channel.send_interim(ResponseHead(status, fields))
 
     def fail(self, status: int) -> None:
-        """Answer with an error where nothing has gone out yet, else break the response off."""
+        """Answer with an error status if nothing has been sent, else reset the stream."""
         self.flush()
         channel = self._channel
         if channel.aborted or channel.complete:
@@ -280,10 +279,10 @@ _MESSAGES: dict[str, Callable[[Exchange, Mapping[str, Any]], None]] = {
 
 
 class ASGIHandler:
-    """Runs an ASGI application for streams; one for a worker."""
+    """Runs an ASGI application, one call for each stream; one handler for each worker."""
 
     def __init__(self, worker: Any) -> None:
-        """`worker` is Gunicorn's: its cfg, log, hooks, `state` and `asgi` are used."""
+        """`worker` is Gunicorn's; its cfg, log, hooks, `state` and `asgi` are used."""
         self._worker = worker
         self._log = worker.log
         cfg = worker.cfg
@@ -293,7 +292,7 @@ class ASGIHandler:
         self._heads = ResponseHeads(_SERVER)
         self._refusals = RefusalLog(cfg, worker.log)
         self.note_refusal = self._refusals.note_answered
-        self._pre_request, self._post_request = hook_of(worker, "pre_request"), hook_of(worker, "post_request")
+        self._pre_request, self._post_request = active_hook(worker, "pre_request"), active_hook(worker, "post_request")
         self._accounts = self._post_request is not None or logs_access(worker)
         self._observed = self._accounts or self._pre_request is not None
 
@@ -309,7 +308,7 @@ class ASGIHandler:
             scope = template.make(stream, self._worker.state)
             if self._observed:
                 started = time.monotonic()
-                request = self._blank.of(stream.head, connection.peer, stream.stream_id)
+                request = self._blank.for_stream(stream.head, connection.peer, stream.stream_id)
                 if self._pre_request is not None:
                     self._pre_request(self._worker, request)
             await self._application(scope, exchange.receive, exchange.send)
@@ -321,7 +320,7 @@ class ASGIHandler:
             if not channel.complete:
                 channel.reset(ErrorCode.CANCEL)
             raise
-        except (Exception, SystemExit):  # Application code: anything may come out of it.
+        except (Exception, SystemExit):  # Application code may raise anything.
             self._application_failed(channel, exchange)
         finally:
             if request is not None and self._accounts:
@@ -331,7 +330,7 @@ class ASGIHandler:
     def _template(
         self, connection: AsyncHttp2Connection, channel: AsyncChannel, exchange: Exchange
     ) -> ScopeTemplate | None:
-        """Make what the requests with this head share; None where Gunicorn's rules refuse them, which is answered."""
+        """Make the template of a head; None if Gunicorn's rules refuse the request, which is then answered."""
         stream = channel.stream
         head = stream.head
         try:
@@ -344,7 +343,7 @@ class ASGIHandler:
         return template
 
     def _application_failed(self, channel: AsyncChannel, exchange: Exchange) -> None:
-        """Tell the client that there was an error, and nothing about it."""
+        """Log the exception, and answer 500 or reset the stream; the client learns nothing about it."""
         if channel.aborted:
             self._log.debug("Application ended after its stream was aborted", exc_info=True)
             return
@@ -364,12 +363,12 @@ class ASGIHandler:
 
 
 def _lower_fields(headers: Iterable[tuple[Any, Any]]) -> Fields:
-    """Fields as the protocol core takes them: names in lower case, no white space around values."""
+    """Fields in the core's form: names in lower case, no white space around values."""
     return [(_octets(name).lower(), _octets(value).strip(b" \t")) for name, value in headers]
 
 
 def _octets(value: Any) -> bytes:
-    """ASGI wants bytes; Gunicorn's HTTP/1 takes text as well."""
+    """Convert to bytes: ASGI requires them, but Gunicorn's HTTP/1 accepts text as well."""
     if type(value) is bytes:
         return value
     return value.encode("latin-1") if isinstance(value, str) else bytes(memoryview(value))

@@ -1,4 +1,4 @@
-"""`wsgi.input` over a stream: what is read gives its flow-control credit back."""
+"""`wsgi.input` over a stream; reading returns flow-control credit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["StreamInput"]
 class StreamInput:
     """The file-like object of PEP 3333. Every read may raise `StreamAborted`, an OSError.
 
-    A piece of the body stays as it came until it is used up; reads copy what they return, and no more.
+    A piece of the body is kept as it arrived until it is used up; a read copies only what it returns.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -22,18 +22,18 @@ class StreamInput:
         self._position = 0
         self._closed = False
         self.trailers: list[tuple[str, str]] = []
-        """The request's trailers (RFC 9113 section 8.1), from when the end of the body is read."""
+        """The request's trailers (RFC 9113 section 8.1), filled in when the end of the body is read."""
 
     def read(self, size: int | None = None) -> bytes:
-        """Return `size` octets, fewer only at the end of the body; all of it without a size."""
+        """Return `size` octets, fewer only at the end of the body; without a size, the whole rest."""
         return self._read_up_to(-1 if size is None else size, b"")
 
     def readline(self, size: int | None = None) -> bytes:
-        """Return a line with its line feed, or its first `size` octets."""
+        """Return a line with its line feed, `size` octets at most."""
         return self._read_up_to(-1 if size is None else size, b"\n")
 
     def readlines(self, hint: int | None = None) -> list[bytes]:
-        """Return lines until the end, or until they hold `hint` octets."""
+        """Return lines up to the end, or until they have `hint` octets in total."""
         lines, total = [], 0
         for line in self:
             lines.append(line)
@@ -43,7 +43,7 @@ class StreamInput:
         return lines
 
     def close(self) -> None:
-        """Further reads raise ValueError."""
+        """Close the input: further reads raise ValueError."""
         self._closed = True
         self._piece, self._position = b"", 0
 
@@ -57,7 +57,7 @@ class StreamInput:
         return line
 
     def _has_more(self) -> bool:
-        """Have the next piece at hand where the last one is used up; False at the end of the body."""
+        """Fetch the next piece if the last one is used up; return False at the end of the body."""
         if self._piece:
             return True
         if self._closed:
@@ -74,7 +74,7 @@ class StreamInput:
         return False
 
     def _read_up_to(self, size: int, separator: bytes) -> bytes:
-        """Collect pieces until `size` octets (negative: no limit), the separator, or the end."""
+        """Read until `size` octets (negative: no limit), the separator, or the end of the body."""
         parts: list[bytes] = []
         missing = size
         while missing and self._has_more():

@@ -1,6 +1,6 @@
-"""Who looks at requests and responses besides the application: Gunicorn's hooks and its access log.
+"""The observers of requests and responses: Gunicorn's hooks and its access log.
 
-Gunicorn's Request object, the time a request took and the like are made when someone looks.
+Gunicorn's Request object, the duration of a request and the like are made only if there is an observer.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
-__all__ = ["hook_of", "logs_access"]
+__all__ = ["active_hook", "logs_access"]
 
 
-def hook_of(worker: Any, name: str) -> Callable[..., object] | None:
-    """Gunicorn's `pre_request` or `post_request`; None where it is the default, which does nothing.
+def active_hook(worker: Any, name: str) -> Callable[..., object] | None:
+    """Gunicorn's `pre_request` or `post_request` hook; None for a default that does nothing.
 
-    The default of pre_request has something to say at debug level.
+    The default `pre_request` logs at debug level.
     """
     setting = worker.cfg.settings[name]
     hook: Callable[..., object] = setting.get()
@@ -30,7 +30,7 @@ def hook_of(worker: Any, name: str) -> Callable[..., object] | None:
 
 
 def logs_access(worker: Any) -> bool:
-    """Whether the access log, or statsd, has any use for a request."""
+    """Whether the access log or statsd is on."""
     if type(worker.log) is not Logger:
         return True
     cfg = worker.cfg

@@ -1,4 +1,4 @@
-"""What is told of requests that are answered before the application: Gunicorn's warning, access log, statsd."""
+"""Logging of requests that never reach the application: Gunicorn's warning, access log and statsd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["RefusalLog"]
 
 
 class RefusalLog:
-    """Logs refused requests; one for a worker."""
+    """Logs refused requests; one for each worker."""
 
     def __init__(self, cfg: Any, log: Any) -> None:
         self._cfg = cfg
@@ -25,10 +25,10 @@ class RefusalLog:
         self._blank = StreamRequest(cfg)
 
     def note(self, head: RequestHead, peer: Any, stream_id: int, status: int, reason: str, sent: int = 0) -> None:
-        """Log a request that was answered with `status` and `sent` octets of body; `reason` is for the log alone."""
+        """Log a request that was answered with `status` and a body of `sent` octets; the client never sees `reason`."""
         self._log.warning("Invalid request from ip=%s: %s", peer_ip(peer), reason)
         try:
-            request = self._blank.unchecked(head, peer, stream_id)
+            request = self._blank.for_log(head, peer, stream_id)
             response = wsgi.Response(request, None, self._cfg)
             response.status = f"{status} {REASONS[status]}"
             response.sent = sent
@@ -38,6 +38,6 @@ class RefusalLog:
             self._log.exception("Error in the access log of a refused request")
 
     def note_answered(self, connection: Any, refusal: RequestRefused) -> None:
-        """Log a request that the protocol core has answered by itself."""
+        """Log a request that the core has answered itself."""
         assert refusal.head is not None
         self.note(refusal.head, connection.peer, refusal.stream_id, refusal.status, refusal.reason)

@@ -1,8 +1,7 @@
-"""An HTTP/2 request in the shape that Gunicorn's own code takes: its `Request`, filled from a stream.
+"""Gunicorn's `Request`, made from the head of an HTTP/2 request.
 
-Which headers are trusted, dropped or refused is Gunicorn's decision and stays in Gunicorn's code:
-a request with any header that its policy looks at goes through its header parser, whichever version
-is installed. Others need no decision.
+Gunicorn decides which headers are trusted, dropped or refused, whichever version is installed: a request with
+any header that its policy examines goes through its header parser. Other requests need no decision.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ __all__ = ["StreamRequest", "TrustedPeers", "joined_fields", "log_environ", "pee
 
 _MAX_NAMES = 1024
 _MAX_VERDICTS = 1024
-_environ_names: dict[bytes, str] = {}
+_upper_names: dict[bytes, str] = {}
 
 
 def policy_names(cfg: Any) -> frozenset[bytes]:
-    """The names of headers that Gunicorn's policy looks at, besides those with an underscore."""
+    """The header names that Gunicorn's policy examines, besides those with an underscore."""
     return frozenset((b"expect", *(name.lower().encode("latin-1") for name in cfg.secure_scheme_headers)))
 
 
 class TrustedPeers:
-    """Which peers are in `forwarded_allow_ips`. Gunicorn decides; the last verdicts are remembered by address."""
+    """The peers in `forwarded_allow_ips`, as Gunicorn decides; recent decisions are cached by address."""
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = cfg
         self._verdicts: dict[str, bool] = {}
 
     def __contains__(self, peer: Any) -> bool:
-        """Whether a peer is trusted; those on Unix sockets are, as by Gunicorn."""
+        """Whether a peer is trusted; one on a Unix socket is, as in Gunicorn."""
         if not isinstance(peer, tuple):
             return True
         address: str = peer[0]
@@ -43,7 +42,7 @@ class TrustedPeers:
             cfg = self._cfg
             verdict = bool(_ip_in_allow_list(address, cfg.forwarded_allow_ips, cfg.forwarded_allow_networks()))
             if len(self._verdicts) >= _MAX_VERDICTS:
-                # A client with many addresses must not fill the memory; one connection has one.
+                # Clients with many addresses must not fill the memory.
                 self._verdicts.clear()
             self._verdicts[address] = verdict
         return verdict
@@ -55,14 +54,14 @@ def peer_ip(peer: Any) -> str:
 
 
 class _NoUnreader:
-    """In the place of the HTTP/1 parser's input: there is no text to give back."""
+    """Stands in for the input of Gunicorn's HTTP/1 parser."""
 
     def unread(self, data: bytes) -> None:
-        """Take nothing back."""
+        """Ignore `data`: there is no text to put back."""
 
 
 def joined_fields(head: RequestHead) -> Fields:
-    """The fields with `host` first and cookie crumbs joined (RFC 9113 sections 8.2.3 and 8.3.1)."""
+    """The fields of a head with `host` first and cookie crumbs joined (RFC 9113 sections 8.3.1 and 8.2.3)."""
     crumbs = [value for name, value in head.fields if name == b"cookie"]
     fields = [(b"host", head.authority)] if head.authority else []
     if len(crumbs) < 2:
@@ -73,34 +72,28 @@ def joined_fields(head: RequestHead) -> Fields:
 
 
 class StreamRequest(Request):  # type: ignore[misc]
-    """Gunicorn's request, made from a stream's head instead of from text."""
+    """Gunicorn's request, made from a request head instead of from text."""
 
     scheme: str
 
     def __init__(self, cfg: Any) -> None:
-        """Make a request without contents, to make others from by `of`."""
-        self._decided = policy_names(cfg)
+        """Make a blank request, which `for_stream` and `for_log` copy."""
+        self._policy_names = policy_names(cfg)
         self._trusted = TrustedPeers(cfg)
         super().__init__(cfg, _NoUnreader(), None)
 
-    def of(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
-        """Return the request of a stream.
-
-        Raises what Gunicorn's own request raises for headers that it refuses.
-        """
+    def for_stream(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
+        """Return the request of a stream. Raises Gunicorn's `ParseException` for what its rules refuse."""
         request = self._copy(peer, stream_id)
         request._fill(head)
         return request
 
-    def unchecked(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
-        """Return a request for the log alone, its fields as they came.
-
-        Its URI is no longer than `limit_request_line` allows one to be.
-        """
+    def for_log(self, head: RequestHead, peer: Any, stream_id: int) -> StreamRequest:
+        """Return a request for the log, its fields unchecked and its URI cut to `limit_request_line`."""
         request = self._copy(peer, stream_id)
         uri = (head.path or head.authority).decode("latin-1")
         request._fill_line(head.method.decode("latin-1"), uri[: self.limit_request_line or None])
-        request.headers = [(_environ_name(name), value.decode("latin-1")) for name, value in joined_fields(head)]
+        request.headers = [(_upper_name(name), value.decode("latin-1")) for name, value in joined_fields(head)]
         request.body = None
         return request
 
@@ -112,7 +105,7 @@ class StreamRequest(Request):  # type: ignore[misc]
         return request
 
     def parse(self, unreader: Any) -> bytes:
-        """There is no text to parse: called by Gunicorn's constructor."""
+        """Parse nothing; Gunicorn's constructor calls this."""
         self.version = (2, 0)
         return b""
 
@@ -123,24 +116,24 @@ class StreamRequest(Request):  # type: ignore[misc]
         self._fill_line(head.method.decode("latin-1"), uri)
         scheme = head.scheme.decode("latin-1").lower()
         if scheme != self.scheme and scheme in ("http", "https") and self.peer_addr in self._trusted:
-            # A proxy may speak for its client, as it may by a forwarding header, which comes next.
+            # A trusted proxy may set its client's scheme, here or by a forwarding header, which comes next.
             self.scheme = scheme
         self.headers = self._apply_policy(joined_fields(head))
-        # The answer to Expect is an interim response on the stream, not text on the socket.
+        # An interim response on the stream answers Expect, not text on the socket.
         self._expected_100_continue = False
 
     def _fill_line(self, method: str, uri: str) -> None:
         self.method = method.upper() if self.cfg.casefold_http_method else method
         self.uri = uri
-        # The core has seen to it that the path starts with "/" (or is "*") and has no fragment.
+        # The core has checked that the path starts with "/" (or is "*") and has no fragment.
         self.path, _, self.query = uri.partition("?")
         self.fragment = ""
 
     def set_body_reader(self) -> None:
-        """The body is read from the stream: nothing to set up."""
+        """Do nothing: the body is read from the stream."""
 
     def should_close(self) -> bool:
-        """A connection is not closed for the sake of one of its streams."""
+        """Never: a request does not end its connection."""
         return False
 
     def _apply_policy(self, fields: Fields) -> list[tuple[str, str]]:
@@ -151,18 +144,18 @@ class StreamRequest(Request):  # type: ignore[misc]
         has_type = False
         for name, value in fields:
             repeated = has_type and name == b"content-type"
-            if name in self._decided or repeated or b"_" in name:
+            if name in self._policy_names or repeated or b"_" in name:
                 parsed: list[tuple[str, str]] = self.parse_headers(_as_text(fields))
                 return parsed
             if len(name) + len(value) + 4 > limit > 0:
                 raise LimitRequestHeaders("limit request headers fields size")
             has_type = has_type or name == b"content-type"
-            plain.append((_environ_name(name), value.decode("latin-1")))
+            plain.append((_upper_name(name), value.decode("latin-1")))
         return plain
 
 
 def log_environ(request: StreamRequest) -> dict[str, Any]:
-    """What the access log asks for where there is no WSGI environ."""
+    """An environ for the access log of a request without a WSGI environ."""
     environ = {
         "REQUEST_METHOD": request.method,
         "RAW_URI": request.uri,
@@ -178,14 +171,14 @@ def log_environ(request: StreamRequest) -> dict[str, Any]:
 
 
 def _as_text(fields: Fields) -> bytes:
-    """The fields as HTTP/1 would have sent them; they hold neither CR nor LF."""
+    """The fields as lines of HTTP/1; they contain neither CR nor LF."""
     return b"\r\n".join([b"%s: %s" % field for field in fields])
 
 
-def _environ_name(name: bytes) -> str:
-    known = _environ_names.get(name)
+def _upper_name(name: bytes) -> str:
+    known = _upper_names.get(name)
     if known is None:
         known = name.decode("latin-1").upper()
-        if len(_environ_names) < _MAX_NAMES and len(name) <= 64:
-            _environ_names[name] = known
+        if len(_upper_names) < _MAX_NAMES and len(name) <= 64:
+            _upper_names[name] = known
     return known

@@ -1,4 +1,4 @@
-"""Response heads: the rules that WSGI and ASGI share, what the server itself answers, and the Date field."""
+"""Response heads: the rules that WSGI and ASGI share, the server's own answers, and the Date field."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gunicorn_h2.protocol.headers import FORBIDDEN_IN_RESPONSES, Fields, Respons
 
 __all__ = ["REASONS", "PreparedHead", "ResponseHeads", "log_headers", "refusal_status"]
 
-# What Gunicorn raises for a client's request, and what it answers over HTTP/1.
+# Gunicorn's exceptions for refused requests, with its status over HTTP/1.
 _REFUSALS: tuple[tuple[type[Exception], int], ...] = (
     (errors.LimitRequestLine, 414),
     (errors.LimitRequestHeaders, 431),
@@ -36,41 +36,41 @@ _MAX_FIELDS_SIZE = 4096
 
 
 def refusal_status(error: Exception) -> int:
-    """The status that answers a request which Gunicorn's rules refuse."""
+    """The status for a request that Gunicorn's rules refuse; 400 for any other exception."""
     return next((status for kind, status in _REFUSALS if isinstance(error, kind)), 400)
 
 
 class PreparedHead:
-    """A response's head as it goes out, and what is to be known of it."""
+    """A response's head, and facts about the response that are derived from it."""
 
     __slots__ = ("content_length", "head", "headers", "omits_body")
 
     def __init__(self, head: ResponseHead, content_length: int | None, headers: list[Any]) -> None:
         self.head = head
         self.content_length = content_length
-        """What the application declared."""
+        """The Content-Length that the application declared; None without one."""
         self.headers = headers
-        """The headers as hooks and logs see them; to be copied where it goes to others."""
+        """The headers for hooks and logs, shared by responses: copy them before others may change them."""
         self.omits_body = head.status in (204, 304)
-        """Whether there is no body, whatever the application gives (RFC 9110 section 6.4.1)."""
+        """Whether the status allows no body, whatever the application sends (RFC 9110 section 6.4.1)."""
 
 
 class ResponseHeads:
-    """Makes response heads, and remembers those that applications repeat; one for a worker.
+    """Makes response heads, and caches those that applications repeat; one for each worker.
 
-    A head holds the Date, so what is remembered is good for a second. Threads may race here: the worst
-    that comes of it is a head made twice, or a Date of the second before.
+    A head contains the Date, so the cache is valid for a second. Threads may race here: at worst, a head is made
+    twice or has the Date of the previous second.
     """
 
     def __init__(self, server: bytes) -> None:
-        """`server` is the value of the Server field where the application gives none."""
+        """`server` is the Server field of responses whose application gives none."""
         self._server = server
         self._second = 0
         self._date = b""
         self._prepared: dict[Hashable, PreparedHead] = {}
 
     def find(self, key: Hashable) -> PreparedHead | None:
-        """The head that was prepared for `key` in this second. Raises TypeError for a key without a hash."""
+        """The head prepared for `key` in this second, if any. Raises TypeError for an unhashable key."""
         second = int(time.time())
         if second != self._second:
             self._prepared = {}
@@ -81,9 +81,9 @@ class ResponseHeads:
     def prepare(
         self, key: Hashable | None, status: int, fields: Fields, content_length: int | None, headers: list[Any]
     ) -> PreparedHead:
-        """Make a head of fields in lower case, and remember it where there is a key; `find` was called before.
+        """Make a head from fields with lower-case names, and cache it if there is a key; call `find` first.
 
-        Raises InvalidResponse for a field that must not go out.
+        Raises InvalidResponse for a field that must not be sent.
         """
         prepared = PreparedHead(self.make(status, fields), content_length, headers)
         if key is not None and sum(len(name) + len(value) for name, value in fields) <= _MAX_FIELDS_SIZE:
@@ -93,10 +93,10 @@ class ResponseHeads:
         return prepared
 
     def make(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> ResponseHead:
-        """Complete a response's fields.
+        """Make a head from a response's fields.
 
-        Fields of a connection do not go out (RFC 9113 section 8.2.2), nor does Content-Length with a 204
-        (RFC 9110 section 8.6); Server and Date are added where they are missing. Raises InvalidResponse.
+        Connection-specific fields are dropped (RFC 9113 section 8.2.2), and so is the Content-Length of a 204
+        (RFC 9110 section 8.6); Server and Date are added if they are missing. Raises InvalidResponse.
         """
         kept = [
             field
@@ -105,7 +105,7 @@ class ResponseHeads:
         ]
         lengths = [value for name, value in kept if name == b"content-length"]
         if lengths and (len(lengths) > 1 or not lengths[0].isdigit()):
-            # RFC 9110 section 8.6: one, of digits.
+            # RFC 9110 section 8.6: one value, of digits.
             raise InvalidResponse(f"content-length is {b', '.join(lengths)!r}")
         names = {name for name, _ in kept}
         if b"server" not in names:
@@ -116,7 +116,7 @@ class ResponseHeads:
         return ResponseHead(status, kept)
 
     def error(self, status: int) -> tuple[ResponseHead, bytes]:
-        """The head and the body of an error; it tells the client the status and no more."""
+        """The head and the body of an error response, which reveals nothing but the status."""
         body = f"{status} {REASONS[status]}\n".encode()
         fields = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
         return self.make(status, fields), body

@@ -1,7 +1,7 @@
-"""The ASGI scope: made once for a connection and a request head, copied for every request that has it.
+"""The ASGI scope: made once for a connection and a request head, copied for every request with that head.
 
-Limits and the policy for headers are Gunicorn's: a head with a field that the policy looks at, or
-beyond a limit, is left to Gunicorn's code, which drops fields, believes a proxy, or refuses.
+Gunicorn's limits and header policy apply: a head beyond a limit, or with a field that the policy examines, goes
+through Gunicorn's code, which may drop fields, trust a proxy, or refuse the request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ScopeFactory", "ScopeTemplate"]
 
 
 class ScopeTemplate:
-    """What the scopes of all requests with one head share."""
+    """The scope that all requests with the same head share."""
 
     __slots__ = ("_fields", "_incremental", "_shared", "_urgency", "method")
 
@@ -30,7 +30,7 @@ class ScopeTemplate:
         self._urgency, self._incremental = head.priority
 
     def make(self, stream: Stream, state: dict[str, Any]) -> dict[str, Any]:
-        """The scope of one request. Nothing in it that can be changed is shared, but for what `state` holds."""
+        """Make the scope of one request. It shares no mutable object with other scopes, but the values in `state`."""
         scope = self._shared.copy()
         scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
         scope["headers"] = self._fields.copy()
@@ -50,21 +50,21 @@ class ScopeTemplate:
 
 
 class ScopeFactory:
-    """Makes templates for one worker."""
+    """Makes the scope templates of one worker."""
 
     def __init__(self, cfg: Any, blank: StreamRequest) -> None:
-        """`blank` is the request without contents that others are made from."""
+        """`blank` is the blank request that others are copied from."""
         self._blank = blank
-        self._decided = policy_names(cfg)
+        self._policy_names = policy_names(cfg)
         self._root_path = cfg.root_path or ""
         self._scheme = b"https" if cfg.is_ssl else b"http"
         self._max_line, self._max_fields = cfg.limit_request_line, cfg.limit_request_fields
         self._max_field_size = cfg.limit_request_field_size or float("inf")
 
     def template(self, head: RequestHead, connection: AsyncHttp2Connection) -> ScopeTemplate:
-        """Make the template of a head. Raises Gunicorn's errors for what its limits and its policy refuse."""
+        """Make the template of a head. Raises Gunicorn's `ParseException` for what its limits or policy refuse."""
         if connection.context is None:
-            connection.context = self._of_connection(connection)
+            connection.context = self._connection_scope(connection)
         raw_path, _, query = head.path.partition(b"?")
         path = raw_path.decode("latin-1")
         fields = joined_fields(head)
@@ -73,14 +73,14 @@ class ScopeFactory:
         shared["path"] = unquote(path) if "%" in path else path
         shared["raw_path"] = raw_path
         shared["query_string"] = query
-        if self._concerns_gunicorn(head, fields):
-            request = self._blank.of(head, connection.peer, 0)
+        if self._needs_policy(head, fields):
+            request = self._blank.for_stream(head, connection.peer, 0)
             shared["scheme"] = request.scheme
             fields = _kept(fields, request)
         return ScopeTemplate(shared, fields, head)
 
-    def _of_connection(self, connection: AsyncHttp2Connection) -> dict[str, Any]:
-        """What the scopes of a connection's requests have in common."""
+    def _connection_scope(self, connection: AsyncHttp2Connection) -> dict[str, Any]:
+        """Make the part of the scope that all requests of a connection share."""
         server = connection.local_address
         return {
             "type": "http",
@@ -91,14 +91,14 @@ class ScopeFactory:
             "server": _host_and_port(server) or ((server or None) and (server, None)),
         }
 
-    def _concerns_gunicorn(self, head: RequestHead, fields: Fields) -> bool:
-        """Whether Gunicorn's code has to decide anything."""
+    def _needs_policy(self, head: RequestHead, fields: Fields) -> bool:
+        """Whether Gunicorn's limits or policy must decide about a head."""
         if head.scheme != self._scheme or len(fields) > self._max_fields or 0 < self._max_line < len(head.path):
             return True
         types = 0
         for name, value in fields:
             types += name == b"content-type"
-            if name in self._decided or b"_" in name or len(name) + len(value) + 4 > self._max_field_size:
+            if name in self._policy_names or b"_" in name or len(name) + len(value) + 4 > self._max_field_size:
                 return True
         return types > 1
 
@@ -110,5 +110,5 @@ def _kept(fields: Fields, request: StreamRequest) -> Fields:
 
 
 def _host_and_port(address: Any) -> tuple[str, int] | None:
-    """ASGI's form of an internet address; None for others."""
+    """An internet address in ASGI's form; None for other addresses."""
     return tuple(address[:2]) if isinstance(address, tuple) else None

@@ -1,4 +1,4 @@
-"""What an application may want to know of TLS, by the names that Apache's mod_ssl made common."""
+"""TLS information for the WSGI environ, by the names of Apache's mod_ssl."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gunicorn_h2.drivers.transport import TlsSession
 
 __all__ = ["tls_environ"]
 
-# The short names of the attribute types that RFC 4514 section 3 lists, and e-mail's usual one.
+# The short names of attribute types in RFC 4514 section 3, and the usual one of e-mail addresses.
 _SHORT_NAMES = {
     "commonName": "CN",
     "localityName": "L",
@@ -28,8 +28,8 @@ _ESCAPES = str.maketrans({character: f"\\{character}" for character in ',+"\\<>;
 def tls_environ(session: TlsSession) -> dict[str, str]:
     """The TLS part of an environ: HTTPS, SSL_PROTOCOL, SSL_CIPHER, and the client's certificate.
 
-    `SSL_CLIENT_VERIFY` is SUCCESS where the client showed a certificate that was verified, else
-    NONE. Distinguished names are strings as RFC 4514 writes them; times are as in the certificate.
+    `SSL_CLIENT_VERIFY` is SUCCESS if the client presented a certificate and it was verified, else NONE.
+    Distinguished names are in the form of RFC 4514; times are as `ssl.SSLSocket.getpeercert` gives them.
     """
     environ = {
         "HTTPS": "on",
@@ -55,7 +55,7 @@ def _client_environ(certificate: Mapping[str, object]) -> dict[str, str]:
 
 
 def _distinguished_name(name: object) -> str:
-    """RFC 4514: the most specific part first."""
+    """A name in the form of RFC 4514, the most specific part first."""
     assert isinstance(name, tuple)
     parts = []
     for relative in reversed(name):
@@ -64,7 +64,7 @@ def _distinguished_name(name: object) -> str:
 
 
 def _escaped(value: str) -> str:
-    """RFC 4514 section 2.4: some characters everywhere, a number sign in front, a space at either end."""
+    """Escape a value (RFC 4514 section 2.4): some characters anywhere, a leading "#", a space at either end."""
     escaped = value.translate(_ESCAPES)
     if escaped.startswith((" ", "#")):
         escaped = "\\" + escaped

@@ -1,9 +1,9 @@
-"""WSGI (PEP 3333) over a stream: environ, input, start_response, and every way it can go wrong.
+"""WSGI (PEP 3333) over a stream: environ, input, start_response, and what becomes of errors.
 
-The rules of WSGI have one home, `gunicorn.http.wsgi`; what is ours is where the octets come from and
-where they go. Those rules give the same result for the same request head and the same arguments of
-`start_response`, so the result is remembered: a repeated request costs a copied environ, and a repeated
-response a look-up. Gunicorn's Request is made when a hook or the access log looks at it.
+`gunicorn.http.wsgi` implements the rules of WSGI; this module connects them to the stream. The rules give the
+same result for the same request head and the same arguments of `start_response`, so results are cached: a
+repeated request costs a copy of the environ, a repeated response a look-up. Gunicorn's Request is made only if a
+hook or the access log needs it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gunicorn_h2.protocol.stream import DEFAULT_WEIGHT
 
 from .environ import EnvironFactory
 from .input import StreamInput
-from .observers import hook_of, logs_access
+from .observers import active_hook, logs_access
 from .refusals import RefusalLog
 from .request import StreamRequest
 from .responses import REASONS, PreparedHead, ResponseHeads, refusal_status
@@ -35,9 +35,9 @@ AnyHeaders = Iterable[tuple[str | bytes, str | bytes]]
 
 
 class StreamResponse(wsgi.Response):  # type: ignore[misc]
-    """Gunicorn's response, framed by HTTP/2. Octets that Gunicorn's code writes come to `sendall`."""
+    """Gunicorn's response, framed by HTTP/2; Gunicorn's code writes through `sendall`."""
 
-    # What Gunicorn's constructor sets.
+    # The defaults of Gunicorn's constructor.
     version = wsgi.SERVER
     status: str | None = None
     status_code: int | None = None
@@ -51,7 +51,7 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
     _omits_body_warned = False
 
     complete = False
-    """Whether the response has been handed over to its end."""
+    """Whether the whole response has been given to the channel."""
     _prepared: PreparedHead | None = None
     _trailers: Fields | None = None
 
@@ -64,21 +64,21 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
 
     @property
     def sock(self) -> StreamResponse:
-        """What Gunicorn's code calls `sendall` of. No attribute: a cycle would be left to the garbage collector."""
+        """The object whose `sendall` Gunicorn's code calls. As an attribute it would be a reference cycle."""
         return self
 
     def is_chunked(self) -> bool:
-        """HTTP/2 has frames of its own (RFC 9113 section 8.1)."""
+        """Never: HTTP/2 has no chunked coding (RFC 9113 section 8.1)."""
         return False
 
     def can_sendfile(self) -> bool:
-        """A file's octets need frames around them, too."""
+        """Never: a file's octets need frames."""
         return False
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
-        """See PEP 3333; may be called again with `exc_info` until the head has gone out."""
+        """See PEP 3333; with `exc_info` it may be called again until the head is sent."""
         key: tuple[object, ...] | None = None
         prepared = None
         if type(headers) is list and exc_info is None and self.status is None:
@@ -86,7 +86,7 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
             try:
                 prepared = self._heads.find(key)
             except TypeError:
-                # Something in it has no hash: a header that is a list, for instance.
+                # The key is not hashable: a header may be a list, for instance.
                 key = None
         if prepared is None:
             prepared = self._prepare(key, status, headers, exc_info)
@@ -110,13 +110,13 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         return self._heads.prepare(key, code, octets(self.headers), self.response_length, self.headers.copy())
 
     def send_headers(self) -> None:
-        """Note that the head is decided; it leaves with the first data."""
+        """Mark the head as final; it is sent with the first data. Raises RuntimeError without `start_response`."""
         if self.status is None:
             raise RuntimeError("the application did not call start_response")
         self.headers_sent = True
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body: `write` of PEP 3333."""
+        """Send a piece of the body; the `write` callable of PEP 3333."""
         length = self.response_length
         if (
             type(data) is not bytes
@@ -131,7 +131,7 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
             self._send(data, self.sent == length and not self._may_have_trailers)
 
     def write_all(self, data: bytes) -> None:
-        """Send the body that is all of it; as `write` and `close`, in one step where that is possible."""
+        """Send the whole body, as `write` and `close` would; in one step if possible."""
         length = self.response_length
         if (
             type(data) is bytes
@@ -147,7 +147,7 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
             self.close()
 
     def sendall(self, data: bytes) -> None:
-        """Gunicorn's way to send the body, already cut to Content-Length."""
+        """Called by Gunicorn's code to send body data, already cut to Content-Length."""
         if self.complete:
             return
         if self._omits_body:
@@ -157,7 +157,7 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
             self._send(data, all_sent and not self._may_have_trailers)
 
     def close(self) -> None:
-        """End the response; too short a body is an error that the client must see."""
+        """End the response. Raises ValueError for a body shorter than Content-Length, which the client must notice."""
         self.send_headers()
         if self.complete:
             return
@@ -171,18 +171,18 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
             self._send(b"", True)
 
     def send_early_hints(self, headers: AnyHeaders) -> None:
-        """`wsgi.early_hints`: send a 103 response (RFC 8297), any number of times before the response.
+        """`wsgi.early_hints`: send a 103 response (RFC 8297); any number may precede the response.
 
-        Raises RuntimeError when the response has begun, ValueError for a field that is not allowed.
+        Raises RuntimeError if the response has begun, ValueError for a field that is not allowed.
         """
         if self.headers_sent:
             raise RuntimeError("early hints must come before the response")
         self._channel.send_interim(ResponseHead(103, octets(headers)))
 
     def send_trailers(self, headers: AnyHeaders) -> None:
-        """`gunicorn.http2.send_trailers`: end the response with these, too; until the iterable ends.
+        """`gunicorn.http2.send_trailers`: add trailers to the end of the response; callable until the iterable ends.
 
-        Raises RuntimeError when the response has ended, which the last octet of Content-Length does
+        Raises RuntimeError if the response has ended, which it does with the last octet of Content-Length
         for a client that did not send `te: trailers`; ValueError for a field that is not allowed.
         """
         if self.complete:
@@ -205,10 +205,10 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
 
 
 class WSGIHandler:
-    """Runs a WSGI application for streams; one for a worker."""
+    """Runs a WSGI application, one call for each stream; one handler for each worker."""
 
     def __init__(self, worker: Any) -> None:
-        """`worker` is Gunicorn's: its cfg, log, hooks and `wsgi` are used."""
+        """`worker` is Gunicorn's; its cfg, log, hooks and `wsgi` are used."""
         self._worker = worker
         self._cfg = cfg = worker.cfg
         self._log = worker.log
@@ -217,7 +217,7 @@ class WSGIHandler:
         self.note_refusal = self._refusals.note_answered
         self._environs = EnvironFactory(cfg, self._blank)
         self._heads = ResponseHeads(wsgi.SERVER.encode())
-        self._pre_request, self._post_request = hook_of(worker, "pre_request"), hook_of(worker, "post_request")
+        self._pre_request, self._post_request = active_hook(worker, "pre_request"), active_hook(worker, "post_request")
         self._logs_access = logs_access(worker)
         self._observed = self._logs_access or self._pre_request is not None or self._post_request is not None
 
@@ -226,7 +226,7 @@ class WSGIHandler:
         try:
             if not channel.aborted:
                 self._serve(connection, channel)
-        except Exception:  # The top of a pool thread: hooks and loggers are application code, too.
+        except Exception:  # The top of a pool thread; hooks and loggers are application code, too.
             self._log.exception("Error handling HTTP/2 stream %d", channel.stream.stream_id)
             channel.reset(ErrorCode.INTERNAL_ERROR)
         finally:
@@ -250,10 +250,10 @@ class WSGIHandler:
         self._run(channel, environ, response)
 
     def _run_observed(self, connection: Http2Connection, channel: Channel, environ: dict[str, Any]) -> None:
-        """Run the application where hooks or the access log look at the request."""
+        """Run the application with hooks or the access log, which need Gunicorn's request."""
         started = time.monotonic()
         stream = channel.stream
-        request = self._blank.of(stream.head, connection.peer, stream.stream_id)
+        request = self._blank.for_stream(stream.head, connection.peer, stream.stream_id)
         request.body, request.trailers = environ["wsgi.input"], environ["gunicorn.http2.trailers"]
         response = StreamResponse(request, channel, self._cfg, self._heads)
         try:
@@ -261,7 +261,7 @@ class WSGIHandler:
                 try:
                     self._pre_request(self._worker, request)
                     # The hook may have changed the request.
-                    environ = {**self._environs.of(request, connection), **_streams_part(environ)}
+                    environ = {**self._environs.from_request(request, connection), **_stream_keys(environ)}
                 except BaseException:  # A hook of the configuration: application code.
                     self._application_failed(channel, response)
                     return
@@ -280,11 +280,11 @@ class WSGIHandler:
                 _send_result(result, response)
         except StreamAborted as error:
             self._log.debug("Ignoring aborted stream: %s", error)
-        except BaseException:  # Application code: anything may come out of it, gevent.Timeout and GreenletExit too.
+        except BaseException:  # Application code may raise anything, gevent.Timeout and GreenletExit too.
             self._application_failed(channel, response)
 
     def _application_failed(self, channel: Channel, response: StreamResponse) -> None:
-        """Answer 500 where nothing has gone out yet, else break the response off. Tells the client nothing."""
+        """Answer 500 if nothing has been sent, else reset the stream; the client learns nothing about the error."""
         if channel.aborted:
             self._log.debug("Application ended after its stream was aborted", exc_info=True)
             return
@@ -299,13 +299,13 @@ class WSGIHandler:
             response.sent = self._send_error(channel, head, 500)
 
     def _refuse(self, connection: Http2Connection, channel: Channel, error: Exception) -> None:
-        """Answer a request that Gunicorn's rules refuse."""
+        """Answer and log a request that Gunicorn's rules refuse."""
         status, stream = refusal_status(error), channel.stream
         sent = self._send_error(channel, stream.head, status)
         self._refusals.note(stream.head, connection.peer, stream.stream_id, status, str(error), sent)
 
     def _send_error(self, channel: Channel, request: RequestHead, status: int) -> int:
-        """Answer with an error; return how many octets its body has."""
+        """Answer with an error status; return the number of octets in the body."""
         head, body = self._heads.error(status)
         if request.method == b"HEAD":
             body = b""
@@ -318,7 +318,7 @@ class WSGIHandler:
     def _account(
         self, request: StreamRequest, environ: dict[str, Any], response: StreamResponse, duration: timedelta
     ) -> None:
-        # What others see is theirs to change.
+        # Hooks and loggers may change the headers, which are shared.
         response.headers = response.headers.copy()
         try:
             if response.status is not None:
@@ -330,7 +330,7 @@ class WSGIHandler:
 
 
 def _stream_environ(template: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """The environ of a request, made from the template for its head."""
+    """Make the environ of a request from the template for its head."""
     environ = template.copy()
     stream = channel.stream
     body = channel.take_complete_body() if channel.has_body else b""
@@ -347,13 +347,13 @@ def _stream_environ(template: dict[str, Any], channel: Channel) -> dict[str, Any
     return environ
 
 
-def _streams_part(environ: dict[str, Any]) -> dict[str, Any]:
-    """What of an environ belongs to its stream."""
+def _stream_keys(environ: dict[str, Any]) -> dict[str, Any]:
+    """The keys of an environ that belong to its stream."""
     return {key: value for key, value in environ.items() if key == "wsgi.input" or key.startswith("gunicorn.http2.")}
 
 
 def _send_result(result: Iterable[bytes], response: StreamResponse) -> None:
-    """Send what an application returned, and close it."""
+    """Send an application's result, and close it."""
     try:
         for data in result:
             response.write(data)
@@ -364,7 +364,7 @@ def _send_result(result: Iterable[bytes], response: StreamResponse) -> None:
 
 
 def octets(headers: AnyHeaders) -> Fields:
-    """Fields as the protocol core takes them: names in lower case, no white space around values.
+    """Fields in the core's form: names in lower case, no white space around values.
 
     Raises UnicodeEncodeError, a ValueError, for text beyond latin-1.
     """

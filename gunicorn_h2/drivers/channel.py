@@ -56,11 +56,17 @@ class StreamOwner(Protocol):
     def submit_last(self) -> Callable[..., None]:
         """As `submit`, for a response that is over with it: the owner's place may be taken for that moment."""
 
+    @property
+    def prepare_wait(self) -> Callable[[Callable[[], bool]], bool]:
+        """`prepare_wait(ready)`, for a thread about to wait, returns `ready()`; False: the owner runs without it."""
+
     def do_send_headers(self, stream: Stream, head: ResponseHead) -> None:
         """Send an interim response, or the head of the response."""
 
-    def do_send_response(self, channel: Channel, stream: Stream, head: ResponseHead, data: bytes) -> None:
-        """Send a whole response."""
+    def do_send_response(
+        self, channel: Channel, stream: Stream, head: ResponseHead, data: bytes, end_stream: bool
+    ) -> None:
+        """Send a response's head and its first data, or all of it."""
 
     def do_send_data(self, channel: Channel, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Send data."""
@@ -222,13 +228,12 @@ class Channel:
         self._submitted = len(data)
         if end_stream:
             self.complete = True
-            owner.submit_last(owner, owner.do_send_response, self, self.stream, head, data)
+            owner.submit_last(owner, owner.do_send_response, self, self.stream, head, data, True)
             if len(data) <= owner.stream_buffer_size:
                 # There is nothing to wait for.
                 return
         else:
-            owner.submit(owner, owner.do_send_headers, self.stream, head)
-            owner.submit(owner, owner.do_send_data, self, self.stream, data, False)
+            owner.submit(owner, owner.do_send_response, self, self.stream, head, data, False)
         self._wait_for_room()
 
     def send(self, data: bytes, end_stream: bool) -> None:
@@ -285,7 +290,7 @@ class Channel:
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `ready`; False where `timeout` seconds pass first."""
-        if ready():
+        if ready() or self._owner.prepare_wait(ready):
             return True
         # From here on the owner sees the waiter, so a change after the next look sets it.
         self._waiter = waiter = threading.Event()

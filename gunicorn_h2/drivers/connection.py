@@ -53,6 +53,9 @@ class DriverHooks(Protocol):
     def submit_last(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
         """See `StreamOwner.submit_last`; the connection is flushed then."""
 
+    def prepare_wait(self, ready: Callable[[], bool]) -> bool:
+        """See `StreamOwner.prepare_wait`."""
+
 
 class TransportConnection(EventDispatcher):
     """A connection that speaks HTTP/2 over a transport; its owner calls it when something happens."""
@@ -258,7 +261,7 @@ class Http2Connection(TransportConnection):
 
     def __init__(self, transport: Transport, peer: object, local_address: object, hooks: DriverHooks) -> None:
         super().__init__(transport, peer, local_address, hooks.config, time.monotonic, hooks.log, hooks.window_budget)
-        self.submit, self.submit_last = hooks.submit, hooks.submit_last
+        self.submit, self.submit_last, self.prepare_wait = hooks.submit, hooks.submit_last, hooks.prepare_wait
         self._hooks = hooks
 
     def start(self, request: RequestReceived) -> None:
@@ -277,8 +280,14 @@ class Http2Connection(TransportConnection):
         """See `StreamOwner.do_send_headers`."""
         self.core.send_headers(stream, head, False)
 
-    def do_send_response(self, channel: Channel, stream: Stream, head: ResponseHead, data: bytes) -> None:
+    def do_send_response(
+        self, channel: Channel, stream: Stream, head: ResponseHead, data: bytes, end_stream: bool
+    ) -> None:
         """See `StreamOwner.do_send_response`."""
+        if not end_stream:
+            self.core.send_headers(stream, head, False)
+            self.do_send_data(channel, stream, data, False)
+            return
         self.core.send_response(stream, head, data)
         if stream.state is CLOSED:
             # Nobody asks for it any more, and it holds the stream.

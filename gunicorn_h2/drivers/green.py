@@ -267,6 +267,10 @@ class _Owner:
         """See `DriverHooks.submit`."""
         self._leave(do, *arguments)
 
+    def prepare_wait(self, ready: Callable[[], bool]) -> bool:
+        """See `StreamOwner.prepare_wait`: other runners act for the connection, always."""
+        return False
+
     def submit_last(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit_last`.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-__all__ = ["RequestPool"]
+__all__ = ["RequestPool", "report_exception"]
 
 _T = TypeVar("_T")
 _Task = tuple[Callable[..., object], tuple[Any, ...]]
@@ -35,6 +35,11 @@ class RequestPool(Executor):
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def has_idle_threads(self) -> bool:
+        """Whether a thread waits for something to do."""
+        return bool(self._idle)
 
     def run(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have a thread call `call(*arguments)`, which should not raise."""
@@ -92,7 +97,7 @@ class RequestPool(Executor):
             try:
                 call(*arguments)
             except Exception:  # The top of a thread: it has more requests to serve.
-                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+                report_exception()
             # The last request must not be kept alive by an idle thread.
             del task, call, arguments
 
@@ -117,6 +122,11 @@ class RequestPool(Executor):
         except ValueError:
             return False
         return True
+
+
+def report_exception() -> None:
+    """Report the exception that is being handled, as if it had ended the thread."""
+    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 def _fulfil(future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

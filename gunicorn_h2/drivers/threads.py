@@ -1,24 +1,22 @@
-"""The threaded driver: one thread does all I/O by a selector, a pool of threads runs the requests.
+"""The threaded driver: one thread does all I/O by a selector, requests run in a pool of threads.
 
-Who holds the driver's lock owns every connection. That is the I/O thread, except while it waits in the
-selector. Pool threads append what they want done to a deque and wake the I/O thread, which does what has
-gathered and writes once for each connection; a wake-up that is still pending is not repeated. A thread
+Which thread does the I/O is the business of `Leadership`; while requests are quick, it also runs them.
+The thread that holds the driver's lock owns every connection: the leader, except while it waits in the
+selector or runs a request. Other threads append what they want done to a deque and wake the leader, which
+does what has gathered and writes once for each connection; a pending wake-up is not repeated. A thread
 that has a whole response, finds the lock free and nothing else to run, sends it itself: a lone response
 is on its way without a change of threads.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-import os
 import selectors
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
@@ -27,93 +25,14 @@ from gunicorn_h2.protocol.events import RequestRefused
 from .base import Application, Driver, HandOver, RefusalHandler
 from .channel import Channel
 from .connection import Http2Connection
+from .leadership import Leadership
 from .log import Log
 from .negotiation import Negotiation, Terms
 from .pool import RequestPool
+from .timers import Timers
+from .waker import Waker
 
 __all__ = ["ThreadDriver"]
-
-_MIN_CANCELLED_TIMERS = 64
-
-
-class Waker:
-    """Makes a selector return, from any thread. An eventfd where there is one, else a pipe."""
-
-    def __init__(self) -> None:
-        if hasattr(os, "eventfd"):
-            self._reader = self._writer = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        else:
-            self._reader, self._writer = os.pipe()
-            os.set_blocking(self._reader, False)
-            os.set_blocking(self._writer, False)
-        self.pending = False
-
-    def fileno(self) -> int:
-        return self._reader
-
-    def wake(self) -> None:
-        """Call where none is `pending`; where two threads do at once, one is in vain."""
-        self.pending = True
-        # Eight octets, as an eventfd wants them.
-        os.write(self._writer, b"\x01\0\0\0\0\0\0\0")
-
-    def clear(self) -> None:
-        """Call before looking at the work: what is added later must find `pending` false."""
-        try:
-            os.read(self._reader, 4096)
-        except BlockingIOError:
-            pass
-        self.pending = False
-
-    def __del__(self) -> None:
-        # Not before the last thread has let go of it: what it writes to must not be another's file by then.
-        os.close(self._reader)
-        if self._writer != self._reader:
-            os.close(self._writer)
-
-
-class _Timers:
-    """The connections by deadline. An entry may be early: the connection is asked again then.
-
-    What is cancelled stays in the heap without its connection, until half of the heap is such entries.
-    """
-
-    def __init__(self) -> None:
-        self._heap: list[list[Any]] = []
-        """Lists of a deadline, a number that is never the same, and a `_Registered` or None."""
-        self._tie_breaker = count()
-        self._cancelled = 0
-
-    def set(self, registered: _Registered, deadline: float) -> None:
-        self.cancel(registered)
-        registered.timer = [deadline, next(self._tie_breaker), registered]
-        heapq.heappush(self._heap, registered.timer)
-
-    def cancel(self, registered: _Registered) -> None:
-        if registered.timer is None:
-            return
-        registered.timer[2] = None
-        registered.timer = None
-        self._cancelled += 1
-        if self._cancelled >= _MIN_CANCELLED_TIMERS and self._cancelled * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2] is not None]
-            heapq.heapify(self._heap)
-            self._cancelled = 0
-
-    def next(self) -> float:
-        return self._heap[0][0] if self._heap else math.inf
-
-    def expired(self, now: float) -> list[_Registered]:
-        due = []
-        while self._heap and self._heap[0][0] <= now:
-            registered = heapq.heappop(self._heap)[2]
-            if registered is None:
-                self._cancelled -= 1
-            else:
-                registered.timer = None
-                due.append(registered)
-        return due
-
 
 class _Registered:
     """A socket in the selector, and who acts on it: its negotiation, then its HTTP/2 connection."""
@@ -126,14 +45,14 @@ class _Registered:
         self.hand_over = hand_over
         self.wants_write = False
         self.timer: list[Any] | None = None
-        """Its entry in the timers' heap."""
+        """See `Timed`."""
 
 
 class ThreadDriver(Driver[Application]):
     """All HTTP/2 connections of a worker.
 
-    The selector may be shared: other files in it are called as `key.data(key.fileobj)`. Except for
-    `submit`, every method is for the I/O thread, the one that calls `poll`.
+    The selector may be shared: other files in it are called as `key.data(key.fileobj)`, by the leader with
+    `lock` held. Every method is for the leader, unless it says otherwise.
     """
 
     def __init__(
@@ -151,18 +70,16 @@ class ThreadDriver(Driver[Application]):
         self._selector = selector
         self._pool = pool
         self._on_close = on_close
-        self._lock = threading.RLock()
-        """Held by whoever acts on a connection."""
+        self._leadership = Leadership(pool, self, application)
+        self.lock = self._leadership.lock
+        """Held by whoever acts on a connection, or calls a file in the selector."""
         self._commands: deque[tuple[Http2Connection, Callable[..., None], tuple[Any, ...]]] = deque()
         self._starting: list[tuple[Http2Connection, Channel]] = []
-        """Requests of this round, for the pool."""
+        """Requests of this round."""
         self._wakes_at = math.inf
         """When the selector returns at the latest."""
-        self._closing: list[Http2Connection] = []
-        """Connections that a pool thread has found to be over."""
-        self._io_thread = 0
         self._waker = Waker()
-        self._timers = _Timers()
+        self._timers: Timers[_Registered] = Timers()
         self._registered: dict[Http2Connection | Negotiation, _Registered] = {}
         selector.register(self._waker, selectors.EVENT_READ, self._on_wake)
 
@@ -215,10 +132,11 @@ class ThreadDriver(Driver[Application]):
         self._selector.unregister(connection.transport)
 
     def shutdown(self) -> None:
-        """Begin to end every connection gracefully, those to come included."""
+        """Begin to end every connection gracefully, those to come included; for the main thread, which leads then."""
         if not self._shutting_down:
             self._shutting_down = True
-            with self._lock:
+            self._leadership.end()
+            with self.lock:
                 for connection, registered in list(self._registered.items()):
                     if isinstance(connection, Http2Connection):
                         self._call(registered, connection.shutdown)
@@ -226,9 +144,10 @@ class ThreadDriver(Driver[Application]):
                         self._call(registered, connection.shutdown, self.config.drain_timeout)
 
     def close(self) -> None:
-        """Close every connection at once, and the driver."""
+        """Close every connection at once, and the driver; for the main thread."""
+        self._leadership.end()
         # Kept: threads that go on must not act on what is closed.
-        self._lock.acquire()
+        self.lock.acquire()
         for connection in list(self._registered):
             if isinstance(connection, Http2Connection):
                 connection.abandon()
@@ -239,17 +158,32 @@ class ThreadDriver(Driver[Application]):
 
     # The loop
 
+    def serve(self, timeout: float, alone: bool = False) -> None:
+        """For the main thread: see to it that what happens in the next `timeout` seconds is acted on.
+
+        With `alone` this thread does so itself. Returns earlier where the main thread does and has acted.
+        """
+        self._leadership.serve(timeout, alone)
+
+    def interrupt(self) -> None:
+        """Make `serve` return soon; callable from any thread and by signal handlers."""
+        self._leadership.interrupt()
+
     def poll(self, timeout: float) -> None:
-        """Wait for something to happen, `timeout` seconds at most, and do what is to be done."""
-        self._io_thread = threading.get_ident()
+        """See `Loop.poll`."""
+        # Until the selector waits, a thread that sets an earlier timer must wake it.
+        self._wakes_at = math.inf
         now = time.monotonic()
-        self._wakes_at = min(now + timeout, self._timers.next())
-        ready = self._selector.select(max(self._wakes_at - now, 0.0))
-        with self._lock:
+        self._wakes_at = wakes_at = min(now + timeout, self._timers.next())
+        ready = self._selector.select(max(wakes_at - now, 0.0))
+        self._wakes_at = -math.inf
+        with self.lock:
             for key, events in ready:
                 registered = key.data
                 if type(registered) is not _Registered:
-                    registered(key.fileobj)
+                    # The main thread's house-keeping may have closed it meanwhile.
+                    if self._selector.get_map().get(key.fd) is key:
+                        registered(key.fileobj)
                 elif events == selectors.EVENT_READ and not registered.connection.closed:
                     self._call(registered, registered.connection.handle_readable)
                 else:
@@ -258,6 +192,11 @@ class ThreadDriver(Driver[Application]):
                 self._call(registered, registered.connection.handle_timeout)
         if self._starting:
             self._start_requests()
+
+    def wake(self) -> None:
+        """See `Loop.wake`."""
+        if not self._waker.pending:
+            self._waker.wake()
 
     def _handle_ready(self, registered: _Registered, events: int) -> None:
         connection = registered.connection
@@ -284,15 +223,6 @@ class ThreadDriver(Driver[Application]):
         elif isinstance(connection, Negotiation):
             self._end_negotiation(registered, connection)
         elif connection in self._registered:
-            if threading.get_ident() == self._io_thread:
-                self._close(connection)
-            else:
-                # The worker's count of connections, and the selector's files, are the I/O thread's.
-                self._closing.append(connection)
-                self._waker.wake()
-
-    def _close(self, connection: Http2Connection) -> None:
-        if connection in self._registered:
             self._forget(connection)
             connection.transport.close()
             self._on_close()
@@ -304,8 +234,8 @@ class ThreadDriver(Driver[Application]):
 
     def _set_timer(self, registered: _Registered, deadline: float) -> None:
         self._timers.set(registered, deadline)
-        if deadline < self._wakes_at and not self._waker.pending:
-            self._waker.wake()
+        if deadline < self._wakes_at:
+            self.wake()
 
     # What applications want done
 
@@ -315,12 +245,15 @@ class ThreadDriver(Driver[Application]):
         self._starting.append((connection, channel))
 
     def _start_requests(self) -> None:
-        """Hand the round's requests to the pool, all at once.
+        """Hand over the round's requests, all at once.
 
-        Its threads would else begin while there is still something to read, and compete for the interpreter.
+        The pool's threads would else begin while there is still something to read, and compete for the interpreter.
         """
         starting, self._starting = self._starting, []
-        self._pool.run_each(self.application, starting)
+        if self._leadership.delegated:
+            self._leadership.requests.extend(starting)
+        else:
+            self._pool.run_each(self.application, starting)
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""
@@ -329,32 +262,49 @@ class ThreadDriver(Driver[Application]):
     def submit(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit`."""
         self._commands.append((connection, do, arguments))
-        if not self._waker.pending:
-            self._waker.wake()
+        # In this order: a thread that takes the leader's place does so first, and runs commands then.
+        if threading.get_ident() == self._leadership.thread:
+            self._run_commands_here()
+        else:
+            self.wake()
 
     def submit_last(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit_last`.
 
         Only a response that is over is sent by the thread that made it: those that go on share their
-        connection fairly when the I/O thread takes turns between them.
+        connection fairly when the leader takes turns between them.
         """
         self._commands.append((connection, do, arguments))
-        if not self._pool.tasks and self._lock.acquire(False):
+        if threading.get_ident() == self._leadership.thread:
+            # The responses of a slice go out together at its end.
+            return
+        if not self._pool.tasks and self.lock.acquire(False):
             try:
-                self._run_commands()
+                self.run_commands()
             finally:
-                self._lock.release()
-        elif not self._waker.pending:
-            self._waker.wake()
+                self.lock.release()
+        else:
+            self.wake()
+
+    def prepare_wait(self, ready: Callable[[], bool]) -> bool:
+        """See `StreamOwner.prepare_wait`."""
+        if threading.get_ident() == self._leadership.thread:
+            self._run_commands_here()
+            if ready():
+                return True
+            self._leadership.resign(failed=True)
+        return False
+
+    def _run_commands_here(self) -> None:
+        with self.lock:
+            self.run_commands()
 
     def _on_wake(self, _: object) -> None:
         self._waker.clear()
-        for connection in self._closing:
-            self._close(connection)
-        self._closing.clear()
-        self._run_commands()
+        self.run_commands()
 
-    def _run_commands(self) -> None:
+    def run_commands(self) -> None:
+        """See `Loop.run_commands`."""
         commands = self._commands
         connections: dict[Http2Connection, None] = {}
         # What is added meanwhile has its own wake-up, so sockets get their turn.

@@ -1,8 +1,7 @@
-"""The seam of header compression: what the core asks of an HPACK codec (RFC 7541).
+"""The interface between the core and an HPACK codec (RFC 7541).
 
-The core frames field blocks and validates field sections; a codec only turns one into the other. It
-does no I/O, and it is shared by all streams of a connection, so every block must pass through it in
-the order of the wire (RFC 9113 section 4.3).
+The core frames field blocks and validates field sections; a codec converts one to the other. All streams of
+a connection share the codec, so it must see every block in wire order (RFC 9113 section 4.3).
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ from typing import Protocol
 
 from .headers import ResponseHead
 
-__all__ = ["DEFAULT_TABLE_SIZE", "UNLIMITED_LIST_SIZE", "Field", "HeaderCodec", "is_secret"]
+__all__ = ["DEFAULT_TABLE_SIZE", "UNLIMITED_LIST_SIZE", "Field", "HeaderCodec", "is_sensitive"]
 
 Field = tuple[bytes, bytes]
-"""A header field: its name and its value."""
+"""A header field: (name, value)."""
 
 DEFAULT_TABLE_SIZE = 4096
-"""SETTINGS_HEADER_TABLE_SIZE while a peer has not sent it, in octets."""
+"""The initial SETTINGS_HEADER_TABLE_SIZE, in octets."""
 UNLIMITED_LIST_SIZE = 4_194_304
-"""Where no limit is configured: the size of a field section, in octets, that no client needs."""
+"""The largest decoded field section, in octets, if no limit is configured."""
 
-_SECRETS = frozenset((b"authorization", b"proxy-authorization", b"set-cookie"))
-_SHORT_COOKIE = 20
+_SENSITIVE_NAMES = frozenset((b"authorization", b"proxy-authorization", b"set-cookie"))
+_GUESSABLE_COOKIE_SIZE = 20
 
 
 class HeaderCodec(Protocol):
@@ -31,28 +30,28 @@ class HeaderCodec(Protocol):
 
     @property
     def changes(self) -> int:
-        """Counts the changes of the decoder's dynamic table: insertions, evictions, size updates.
+        """The number of changes to the decoder's dynamic table.
 
-        While it stands still, a block decodes to what it decoded to before.
+        While it stays the same, a block decodes to the same section.
         """
 
     def decode(self, block: bytes) -> list[Field]:
-        """Decode one whole field block.
+        """Decode one complete field block.
 
         Raises ConnectionFailure: COMPRESSION_ERROR for what RFC 7541 calls a decoding error,
-        ENHANCE_YOUR_CALM for a section beyond the codec's limit. The codec is of no use afterwards.
+        ENHANCE_YOUR_CALM for a section beyond the codec's limit. The codec must not be used afterwards.
         """
 
     def encode(self, fields: Sequence[Field]) -> bytes:
-        """Encode one field section, its names in lower case, as one field block."""
+        """Encode one field section, names in lower case, as one field block."""
 
     def encode_head(self, head: ResponseHead) -> bytes:
-        """Encode a response's head as one field block."""
+        """Encode a response's `section` as one field block."""
 
     def set_peer_table_size(self, size: int) -> None:
-        """Take note of the peer's SETTINGS_HEADER_TABLE_SIZE (RFC 7541 section 4.2)."""
+        """Apply the peer's SETTINGS_HEADER_TABLE_SIZE to the encoder (RFC 7541 section 4.2)."""
 
 
-def is_secret(name: bytes, value: bytes) -> bool:
-    """Whether a field is to be a never-indexed literal: its value is worth guessing (RFC 7541 section 7.1.3)."""
-    return name in _SECRETS or (name == b"cookie" and len(value) < _SHORT_COOKIE)
+def is_sensitive(name: bytes, value: bytes) -> bool:
+    """Whether a field must be a never-indexed literal, because its value could be guessed (RFC 7541 section 7.1.3)."""
+    return name in _SENSITIVE_NAMES or (name == b"cookie" and len(value) < _GUESSABLE_COOKIE_SIZE)

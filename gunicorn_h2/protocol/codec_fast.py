@@ -1,13 +1,12 @@
 """HPACK in pure Python, made for speed (RFC 7541).
 
-Decoding is one loop over indexes. The static and the dynamic table are one list in which the octet
-of an indexed field is the position of the field, so that a run of such fields costs one look-up
-each. An insertion moves the dynamic entries by one position: 127 pointers at most, moved in C.
+Decoding is one loop over indexes. The static and the dynamic table are one list, in which the octet of an
+indexed field is the position of the field, so that a run of indexed fields costs one look-up each. An insertion
+moves the dynamic entries by one position: 127 pointers at most, moved in C.
 
-Encoding makes no use of the dynamic table. So a field has one encoding, on every connection and at
-every time, and one cache serves them all. What that costs on the wire, some fifty octets a response,
-buys an encoder without state. Strings go out as they are: Huffman coding would save a fifth of a
-typical response's head, sixteen octets of some eighty, for about a microsecond a fresh value.
+Encoding does not use the dynamic table. So a field has the same encoding on every connection at any time, and
+one cache serves all of them, for some fifty octets more a response. Strings are not Huffman-coded: that would
+save a fifth of a typical response's head, sixteen octets of some eighty, for about a microsecond a new value.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from . import huffman
-from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_LIST_SIZE, Field, is_secret
+from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_LIST_SIZE, Field, is_sensitive
 from .errors import ConnectionFailure, ErrorCode
 from .headers import ResponseHead
 from .hpack_tables import STATIC_TABLE
@@ -30,20 +29,20 @@ _INDEXED, _INCREMENTAL, _SIZE_UPDATE, _NEVER_INDEXED = 0x80, 0x40, 0x20, 0x10
 # ... and the bits of it that hold an integer, or all ones where the integer goes on.
 _INDEX_BITS, _INCREMENTAL_BITS, _SIZE_BITS, _NAME_BITS, _LENGTH_BITS = 0x7F, 0x3F, 0x1F, 0x0F, 0x7F
 _HUFFMAN = 0x80
-# 2**35 is far beyond every index and length; what takes more octets can only be padded with zeros.
+# 2**35 is far beyond any index or length; an integer of more octets can only be padded with zeros.
 _MAX_CONTINUATIONS = 5
 
-# A field's position in the list of entries is its index plus this; what is below is never looked up.
+# A field's position in the list of entries is its index plus this; positions below are never looked up.
 _BASE = _INDEXED
 _FIRST_DYNAMIC = _BASE + 1 + len(STATIC_TABLE)
 _NO_FIELD: Field = (b"", b"")
 _STATIC_ENTRIES: list[Field] = [_NO_FIELD] * (_BASE + 1) + list(STATIC_TABLE)
 _LARGEST_STATIC = max(len(name) + len(value) + _FIELD_OVERHEAD for name, value in STATIC_TABLE)
-# How many octets at a time are searched for indexed fields: with no limit, the octets of a block of
-# literals would be copied once for each of them.
+# The number of octets copied at a time to look for indexed fields: without a limit, each literal would copy
+# the rest of the block.
 _RUN = 64
 
-# Fields whose values differ from client to client, and concern no other.
+# Fields whose values belong to one client, and must not enter a shared cache.
 _PRIVATE = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 
 _MAX_TEXTS = 512
@@ -53,10 +52,10 @@ _MAX_SECTIONS = 512
 _MAX_FIELD_SIZE = 256
 _MAX_SECTION_SIZE = 1024
 
-# Strings by their Huffman code, encodings by field and by section, of all connections. Each is emptied
-# when it is full, so that a peer who fills one pays for each entry with an entry.
-# Only the strings of fields that go into the dynamic table are kept: what a client does not expect to
-# send again, such as its paths, would only push out what is the same for many.
+# Strings by their Huffman code, encodings by field and by section, shared by all connections. A full cache is
+# cleared, which bounds its memory at no cost per look-up.
+# Only strings of fields that enter the dynamic table are kept: others, such as paths, are not expected again, and
+# would displace those that many clients send.
 _texts: dict[bytes, bytes] = {}
 _fields: dict[Field, bytes] = {}
 _sections: dict[tuple[Field, ...], bytes] = {}
@@ -70,13 +69,14 @@ class FastCodec:
     def __init__(self, max_list_size: int) -> None:
         """`max_list_size` counts as SETTINGS_MAX_HEADER_LIST_SIZE does (RFC 9113 section 6.5.2); 0 is 4 MiB."""
         self.changes = 0
+        """See `HeaderCodec.changes`."""
         self._max_list_size = max_list_size or UNLIMITED_LIST_SIZE
         self._entries = _STATIC_ENTRIES.copy()
         self._size = 0
         self._max_size = DEFAULT_TABLE_SIZE
-        # No entry has ever been larger: the estimate of what indexed fields add to a section.
+        # The largest entry so far, in octets: a bound on what an indexed field adds to a section.
         self._largest = _LARGEST_STATIC
-        # Whether the next block has to begin with a size update; None while the peer has not asked for it.
+        # Whether the next block must begin with a size update; None until the peer has required one.
         self._must_resize: bool | None = None
 
     # -- decoding --------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class FastCodec:
         """See `HeaderCodec.decode`."""
         entries = self._entries
         fields: list[Field] = []
-        # Where the run began, less the fields before it: plus all fields, the position of its next octet.
+        # The position of the run, less the number of fields before it; plus len(fields), that of the next octet.
         origin, end = 0, len(block)
         run = block
         try:
@@ -149,7 +149,7 @@ class FastCodec:
         return fields
 
     def _update_size(self, block: bytes, position: int, octet: int, late: bool) -> int:
-        """Change the table's maximum size (section 6.3); return the position behind the update."""
+        """Change the table's maximum size (section 6.3); return the position after the update."""
         size, position = _integer(block, position, octet, _SIZE_BITS)
         if late:
             raise _error("a table size update behind a field")
@@ -200,7 +200,7 @@ class FastCodec:
         return block
 
     def encode_head(self, head: ResponseHead) -> bytes:
-        """See `HeaderCodec.encode_head`: the block is kept in the head, for it is the same on every connection."""
+        """See `HeaderCodec.encode_head`; the head keeps its block, which is the same on every connection."""
         if self._must_resize:
             return self.encode(head.section)
         block = head.block
@@ -211,8 +211,8 @@ class FastCodec:
     def set_peer_table_size(self, size: int) -> None:
         """See `HeaderCodec.set_peer_table_size`.
 
-        A peer that lowers the size below the default is owed an update (section 4.2). Ours empties the
-        table, which no later setting can ask to be smaller.
+        A size below the default requires an update in the next block (section 4.2). Ours sets it to 0, which
+        no later setting can lower.
         """
         if size < DEFAULT_TABLE_SIZE and self._must_resize is None:
             self._must_resize = True
@@ -223,7 +223,7 @@ def _error(reason: str) -> ConnectionFailure:
 
 
 def _integer(block: bytes, position: int, octet: int, bits: int) -> tuple[int, int]:
-    """An integer that begins in the `bits` of an octet, and the position behind it (section 5.1)."""
+    """An integer with a prefix of `bits` bits in `octet`, and the position after it (section 5.1)."""
     value, shift = octet & bits, 0
     if value < bits:
         return value, position
@@ -237,7 +237,7 @@ def _integer(block: bytes, position: int, octet: int, bits: int) -> tuple[int, i
 
 
 def _decode_text(code: bytes, name: bytes | None) -> bytes:
-    """Decode a string that is new, and keep it unless it is long or a private value."""
+    """Decode a string that is not cached, and cache it unless it is long or a private value."""
     text = huffman.decode(code)
     if len(code) <= _MAX_CODED_SIZE and name not in _PRIVATE:
         _keep(_texts, _MAX_TEXTS, code, text)
@@ -254,7 +254,7 @@ def _keep(cache: dict[_Key, bytes], limit: int, key: _Key, value: bytes) -> None
 
 
 def _encode_section(section: tuple[Field, ...]) -> bytes:
-    """Encode a section that is new, and keep it if none of its fields is: those may never come again."""
+    """Encode a section that is not cached, and cache it if all of its fields were: new ones may never come again."""
     pieces = []
     known = True
     for field in section:
@@ -270,13 +270,13 @@ def _encode_section(section: tuple[Field, ...]) -> bytes:
 
 
 def _encode_field(name: bytes, value: bytes) -> bytes:
-    """Encode a field that is new, and keep it unless it is large or a secret (section 7.1.3)."""
+    """Encode a field that is not cached, and cache it unless it is large or sensitive (section 7.1.3)."""
     index = _STATIC_INDEXES.get((name, value))
     if index:
         encoded = bytes((_INDEXED | index,))
     else:
         head = _STATIC_NAMES.get(name) or b"\0" + _encode_text(name)
-        if is_secret(name, value):
+        if is_sensitive(name, value):
             return bytes((head[0] | _NEVER_INDEXED,)) + head[1:] + _encode_text(value)
         encoded = head + _encode_text(value)
     if len(encoded) <= _MAX_FIELD_SIZE:
@@ -289,7 +289,7 @@ def _encode_text(text: bytes) -> bytes:
 
 
 def _encode_integer(value: int, bits: int) -> bytes:
-    """An integer that begins in the `bits` of an octet (section 5.1)."""
+    """Encode an integer with a prefix of `bits` bits (section 5.1)."""
     if value < bits:
         return bytes((value,))
     octets = [bits]
@@ -303,7 +303,7 @@ def _encode_integer(value: int, bits: int) -> bytes:
 
 _EMPTY_TABLE = bytes((_SIZE_UPDATE,))
 _STATIC_INDEXES = {field: index for index, field in enumerate(STATIC_TABLE, 1)}
-# The beginning of a literal with the name of a static entry: the lowest index that has it.
+# How a literal with an indexed name begins, by name: with the lowest static index that has it.
 _STATIC_NAMES = {
     name: _encode_integer(index, _NAME_BITS) for index, (name, _) in reversed([*enumerate(STATIC_TABLE, 1)])
 }

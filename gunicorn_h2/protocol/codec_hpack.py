@@ -1,7 +1,7 @@
-"""The codec on the hpack library: the reference, and an encoder that uses the dynamic table.
+"""The codec on the hpack library: the reference, with an encoder that uses the dynamic table.
 
-Servers repeat their responses. So what a section was encoded to is remembered for as long as the
-encoder's dynamic table stays the same.
+Servers repeat their responses, so the block of a section is cached while the encoder's dynamic table does not
+change.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import cast
 from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
 from hpack.table import HeaderTable
 
-from .codec import UNLIMITED_LIST_SIZE, Field, is_secret
+from .codec import UNLIMITED_LIST_SIZE, Field, is_sensitive
 from .errors import ConnectionFailure, ErrorCode
 from .headers import ResponseHead
 
 __all__ = ["HpackCodec"]
 
-# The client's SETTINGS could have us keep a table of 4 GiB.
+# The client's SETTINGS may allow a table of 4 GiB.
 _MAX_TABLE_SIZE = 65_536
 _MAX_BLOCKS = 64
 _MAX_BLOCK_SIZE = 4096
-# Fields whose values seldom repeat would only push useful ones out of the dynamic table.
+# Fields whose values seldom repeat would displace useful ones in the dynamic table.
 _NOT_INDEXED = frozenset(
     (
         b"age",
@@ -45,15 +45,18 @@ class _CountingTable(HeaderTable):
         self.changes = 0
 
     def add(self, name: bytes, value: bytes) -> None:
+        """See `HeaderTable.add`."""
         self.changes += 1
         super().add(name, value)
 
     @property
     def maxsize(self) -> int:
+        """The maximum size in octets."""
         return self._maxsize
 
     @maxsize.setter
     def maxsize(self, newmax: int) -> None:
+        """Set the maximum size, which may evict entries."""
         self.changes += 1
         HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]
 
@@ -108,14 +111,14 @@ class HpackCodec:
 
     def _encode(self, section: tuple[Field, ...]) -> bytes:
         return self._encoder.encode(
-            [(name, value, name in _NOT_INDEXED or is_secret(name, value)) for name, value in section]
+            [(name, value, name in _NOT_INDEXED or is_sensitive(name, value)) for name, value in section]
         )
 
     def set_peer_table_size(self, size: int) -> None:
         """See `HeaderCodec.set_peer_table_size`.
 
-        The next block announces the smallest and the last size since the block before (section 4.2);
-        hpack by itself would announce all of them, or, where the last one comes twice, none.
+        The next block announces the smallest and the last size since the previous block (section 4.2). hpack
+        itself would announce all of them, or none if the last one is set twice.
         """
         table, encoder = self._encoder_table, self._encoder
         size = min(size, _MAX_TABLE_SIZE)

@@ -1,7 +1,7 @@
-"""What the protocol core needs to know: limits, windows and deadlines, with their defaults.
+"""The core's configuration: limits, windows and timeouts, with their defaults.
 
-One frozen value per worker, shared by all of its connections. Sizes are octets, times are
-seconds; a time of 0 means "no limit" unless its line says otherwise.
+One frozen value per worker, shared by all of its connections. Sizes are in octets, times in seconds; a time
+of 0 means no limit unless its docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ class ConnectionConfig:
     """The limits of one connection (RFC 9113 sections 6.5.2, 6.9 and 10.5)."""
 
     engine: str = "fast"
-    """`fast`, or `h2` for the hpack library's header codec and the h2 library as a referee."""
+    """`fast`: our own header codec; `h2`: the hpack library's, with the h2 library as a referee."""
 
     max_concurrent_streams: int = 100
     """Streams a client may have open at once, 1 to 2^31-1.
 
-    One that was reset counts until its application call has returned."""
+    A reset stream counts until its application call has returned."""
 
     initial_window_size: int = 65_535
     """Initial receive window of a stream, 1 to 2^31-1."""
 
     connection_window_size: int = 1_048_576
-    """Initial receive window of the whole connection, 65 535 to 2^31-1: what may be under way on it.
+    """Initial receive window of the connection, 65 535 to 2^31-1: a limit on data in flight.
 
-    What it holds unread is limited by the windows of its streams."""
+    The stream windows limit what is buffered unread."""
 
     max_window_size: int = 16_777_216
-    """What receive windows may grow to, 0 to 2^31-1: the connection's, and a stream's.
+    """Size up to which receive windows grow, 0 to 2^31-1.
 
-    A stream's counts with what the connection's other streams have grown by."""
+    It applies to the connection's window, and to a stream's window plus the growth of all other streams."""
 
     worker_window_size: int = 268_435_456
-    """What the windows of all streams of a worker may grow by, together."""
+    """Octets by which the stream windows of a worker may grow in total; 0: they do not grow."""
 
     max_frame_size: int = 16_384
     """Largest frame payload accepted, 16 384 to 2^24-1."""
@@ -55,16 +55,16 @@ class ConnectionConfig:
     """From the first byte to the end of the client's preface and first SETTINGS."""
 
     header_timeout: float = 10.0
-    """From a HEADERS frame to the END_HEADERS of its header block."""
+    """From a HEADERS frame to the END_HEADERS of its field block."""
 
     idle_timeout: float = 2.0
     """How long a connection may stay without an open stream; 0 closes it after its last response."""
 
     stream_timeout: float = 30.0
-    """How long a stream's queued response data may wait without any progress."""
+    """How long a stream's queued response data may wait for a window without progress."""
 
     drain_timeout: float = 1.0
-    """How long a graceful shutdown waits for a moment without requests, and then for its PING to come back."""
+    """How long a graceful shutdown waits for a moment without open streams, and then for the ACK of its PING."""
 
     reset_budget: int = 200
     """RST_STREAM frames accepted, or provoked from us, in one burst; refilled within 30 seconds."""
@@ -74,7 +74,7 @@ class ConnectionConfig:
 
     @cached_property
     def preface(self) -> bytes:
-        """What a connection begins with: SETTINGS, and WINDOW_UPDATE for a window larger than all begin with."""
+        """The server's preface (section 3.4): SETTINGS, and a WINDOW_UPDATE for a connection window above 65 535."""
         settings = [
             (frames.MAX_CONCURRENT_STREAMS, self.max_concurrent_streams),
             (frames.INITIAL_WINDOW_SIZE, self.initial_window_size),

@@ -5,10 +5,9 @@ A driver owns the connection's socket and calls, from one thread at a time: `rec
 verbs for the application. After each it takes `events()` and writes out `data_to_send()`. Once
 `closed` is true it sends what is left and closes the socket.
 
-The parts own their state: the reader what is unfinished of the peer's octets, the stream table the
-streams, the inflow and the outbox the windows of either direction, the lifecycle the phase and its
-deadline, the guard what the peer may cost. The receiver knows what frames mean, the sender how
-responses become frames.
+Each part owns its state: the reader the unfinished frames, the stream table the streams, the inflow and the
+outbox the windows of either direction, the lifecycle the phase and its deadline, the guard the budgets of the
+peer. The receiver interprets frames, and the sender turns responses into frames.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from .windows import WindowBudget
 
 __all__ = ["ServerConnection"]
 
-# What it means that the deadline of a phase passes; in other phases the next one begins.
+# The failure when the deadline of a phase passes; a phase without an entry moves on to the next one.
 _DEADLINE_FAILURES = {
     Phase.SETUP: (ErrorCode.SETTINGS_TIMEOUT, "the client did not finish its preface"),
     Phase.OPEN: (ErrorCode.NO_ERROR, ""),
@@ -65,14 +64,14 @@ class ServerConnection:
     )
 
     def __init__(self, config: ConnectionConfig, now: float, window_budget: WindowBudget | None = None) -> None:
-        """`window_budget` is shared by the worker's connections; None is for a connection that has all of it."""
+        """`window_budget` is shared by the worker's connections; None gives the connection one of its own."""
         if window_budget is None:
             window_budget = WindowBudget(config.worker_window_size)
         self.config = config
         self.closed = False
-        """Whether the connection is over; what `data_to_send` still holds may be sent."""
+        """Whether the connection is over; `data_to_send` may still return its last octets."""
         self.pending_events: list[Event] = []
-        """What `events` will tell; a driver only asks whether there is anything."""
+        """The events not yet taken; drivers only test whether there are any."""
         guard = Guard(config, now)
         self._outbox = outbox = Outbox(config.stream_buffer_size, config.stream_timeout, guard, self.pending_events)
         codec, self._referee = make_engine(config, outbox)
@@ -83,7 +82,7 @@ class ServerConnection:
         self._inflow = inflow = Inflow(config, outbox, streams, Probe(outbox, guard, lifecycle), window_budget)
         self._sender = sender = Sender(codec, streams, inflow, outbox, now)
         self.send_response = sender.send_response
-        """Send a whole response; as `send_headers` and `send_data`, in one step where the windows allow it."""
+        """Send a whole response, as `send_headers` and `send_data` would; in one step if the windows allow it."""
         self._heads = heads = HeadCache(codec)
         self._receiver = Receiver(config, streams, heads, guard, inflow, sender, outbox, lifecycle, self.pending_events)
         self._reader = FrameReader(config.max_frame_size, config.header_timeout, guard)
@@ -94,15 +93,15 @@ class ServerConnection:
     def receive_data(self, data: bytes, now: float) -> None:
         """Take octets from the peer.
 
-        Never raises for what a peer sends: its errors become RST_STREAM or GOAWAY, and events.
+        Never raises for what a peer sends: errors become RST_STREAM or GOAWAY frames, and events.
         """
         if self.closed:
             return
         self._receiver.now = self._sender.now = now
         try:
             if self._referee is not None:
-                # What is put before may have to be judged by the state before.
-                self._referee.judge_output()
+                # Our earlier frames must be checked before the peer's change h2's state.
+                self._referee.validate_output()
             self._reader.read(data, self._receiver, self._referee, now)
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
@@ -110,9 +109,9 @@ class ServerConnection:
             self._note_idle(now)
 
     def receive_upgrade(self, upgrade: Upgrade) -> None:
-        """Begin with a request that came by HTTP/1.1 (RFC 7540 section 3.2): it is stream 1.
+        """Begin with an upgraded HTTP/1.1 request as stream 1 (RFC 7540 section 3.2).
 
-        To be called before anything else; the client's preface is still to come.
+        Call it before anything else; the client's preface is still to come.
         """
         self._outbox.put_first(SWITCHING_PROTOCOLS)
         if self._referee is not None:
@@ -120,57 +119,57 @@ class ServerConnection:
         self._receiver.receive_upgrade(upgrade)
 
     def receive_eof(self) -> None:
-        """The peer closed its side, or the socket broke."""
+        """Note that the peer closed its side or the socket failed: the connection is over."""
         if not self.closed:
             self._terminate(ErrorCode.NO_ERROR, "")
 
     # Sending
 
     def send_headers(self, stream: Stream, head: ResponseHead, end_stream: bool) -> None:
-        """Send a response's head; a 1xx status is an interim one and may be repeated. Does nothing on a dead stream."""
+        """Send a response's head; interim ones (1xx) may precede the final one. Does nothing on a closed stream."""
         self._sender.send_headers(stream, head, end_stream)
 
     def send_data(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
         """Queue response data; `stream.queued` counts the octets not yet turned into frames.
 
-        A driver keeps to `ConnectionConfig.stream_buffer_size` and waits for StreamWritable.
+        A driver stops at `ConnectionConfig.stream_buffer_size` and waits for StreamWritable.
         """
         self._sender.send_data(stream, data, end_stream)
 
     def send_trailers(self, stream: Stream, fields: Fields) -> None:
-        """End the response with a trailer section behind the queued data. Raises InvalidResponse."""
+        """End the response with a trailer section after the queued data. Raises InvalidResponse."""
         self._sender.send_trailers(stream, fields)
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """End a stream with RST_STREAM; what it has queued is dropped."""
+        """End a stream with RST_STREAM; its queued data is dropped."""
         if stream.stream_id in self.streams:
             self._table.reset(stream, code)
 
     def acknowledge(self, stream: Stream, octets: int, now: float) -> None:
-        """The application took so much of the body: give its credit back (section 6.9), or more of it."""
+        """Return the credit for octets of the body that the application has read (section 6.9)."""
         if stream.state is OPEN:
             self._inflow.acknowledge(stream, octets, now)
 
     def finish(self, stream: Stream, now: float) -> None:
-        """The application call has returned: nobody will read what is left of the body.
+        """Note that the application call has returned: no one will read the rest of the body.
 
-        May be left out for a stream that has ended without a reset.
+        Optional for a stream that was closed without a reset.
         """
         stream.call = RETURNED
         self._table.orphaned_calls.discard(stream.stream_id)
-        self._inflow.settle()
+        self._inflow.reclaim_growth()
         self._note_idle(now)
 
     def events(self) -> list[Event]:
-        """Take what has happened since the last call, oldest first."""
+        """Take the events since the last call, oldest first."""
         events = self.pending_events.copy()
         self.pending_events.clear()
-        self._receiver.announced.clear()
+        self._receiver.pending_requests.clear()
         return events
 
     @property
     def has_output(self) -> bool:
-        """Whether `data_to_send` is worth a call."""
+        """Whether `data_to_send` may return anything."""
         outbox = self._outbox
         return outbox.pending > 0 or len(outbox.turns) > 0
 
@@ -180,24 +179,24 @@ class ServerConnection:
             self._sender.now = now
             self._outbox.fill(now, self._sender)
             if self._referee is not None:
-                self._judge_output(self._referee)
+                self._validate_output(self._referee)
             if not self.streams:
                 self._note_idle(now)
                 if self._referee is not None:
-                    self._judge_output(self._referee)
+                    self._validate_output(self._referee)
         return self._outbox.take()
 
-    def _judge_output(self, referee: Referee) -> None:
-        """Have the referee judge what is to be written."""
+    def _validate_output(self, referee: Referee) -> None:
+        """Have the referee check the output."""
         try:
-            referee.judge_output()
+            referee.validate_output()
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
 
     # Timers
 
     def next_deadline(self) -> float | None:
-        """When `handle_timeout` must be called at the latest; None for not at all."""
+        """The latest time to call `handle_timeout`; None for no deadline."""
         if self.closed:
             return None
         deadline = self._lifecycle.deadline
@@ -207,8 +206,8 @@ class ServerConnection:
             deadline = self._inflow.deadline
         if self._outbox.blocked:
             deadline = min(deadline, self._outbox.stall_deadline())
-        if self._table.unread:
-            deadline = min(deadline, next(iter(self._table.unread.values())))
+        if self._table.reset_deadlines:
+            deadline = min(deadline, next(iter(self._table.reset_deadlines.values())))
         return None if deadline == math.inf else deadline
 
     def handle_timeout(self, now: float) -> None:
@@ -218,9 +217,9 @@ class ServerConnection:
         streams = self._table
         while self._outbox.stall_deadline() <= now:
             stream = streams.open[next(iter(self._outbox.blocked))]
-            streams.reset_and_tell(stream, ErrorCode.CANCEL, "the client stopped reading")
-        # Have clients stop sending bodies that nobody reads (section 8.1).
-        for stream_id in [stream_id for stream_id, deadline in streams.unread.items() if deadline <= now]:
+            streams.reset_and_notify(stream, ErrorCode.CANCEL, "the client stopped reading")
+        # Stop clients from sending bodies that no one reads (section 8.1).
+        for stream_id in [stream_id for stream_id, deadline in streams.reset_deadlines.items() if deadline <= now]:
             streams.reset(streams.open[stream_id], ErrorCode.NO_ERROR)
         self._inflow.handle_timeout(now)
         if self._reader.block_deadline <= now:
@@ -237,7 +236,7 @@ class ServerConnection:
 
     @property
     def orphaned_calls(self) -> int:
-        """Application calls that have not returned although their stream was reset."""
+        """The number of application calls that are still running although their stream was reset."""
         return len(self._table.orphaned_calls)
 
     def fail(self, code: ErrorCode, reason: str) -> None:
@@ -247,11 +246,11 @@ class ServerConnection:
             self._terminate(code, reason)
 
     def shutdown(self, now: float) -> None:
-        """Begin a graceful end (section 6.8); repeated calls change nothing."""
+        """Begin a graceful shutdown (section 6.8); further calls have no effect."""
         self._lifecycle.shutdown(now)
 
     def _note_idle(self, now: float) -> None:
-        """Where there is no open stream, see what follows from it."""
+        """If no stream is open, tell the lifecycle, and end the connection if that is its end."""
         if self.streams or self.closed:
             return
         ended = self._lifecycle.note_idle(now)
@@ -263,11 +262,11 @@ class ServerConnection:
             self.fail(ErrorCode.NO_ERROR, "")
 
     def _terminate(self, code: ErrorCode, reason: str) -> None:
-        """Enter CLOSED: every stream's application is told, and the driver last."""
+        """Enter CLOSED, with a StreamReset event for each open stream and ConnectionTerminated last."""
         self.closed = True
         self._lifecycle.close()
         for stream in self._table:
-            self._table.forget_and_tell(stream, code or ErrorCode.CANCEL, reason or "the connection closed")
-        self._inflow.settle()
+            self._table.forget_and_notify(stream, code or ErrorCode.CANCEL, reason or "the connection closed")
+        self._inflow.reclaim_growth()
         self._heads.close()
         self.pending_events.append(ConnectionTerminated(code, reason))

@@ -1,7 +1,7 @@
-"""The engines: which header codec a connection uses, and whether a referee watches it.
+"""The engines: which header codec a connection uses, and whether a referee checks its frames.
 
-`fast` is our own codec. `h2` is the hpack library's, with an h2 connection beside the core that is shown
-every frame which the core lets pass; where it objects, the connection ends.
+`fast` is our own codec. `h2` is the hpack library's, with an h2 connection that checks every frame the core
+accepts or sends, and ends the connection if it objects.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .reader import Referee
 
 __all__ = ["make_engine"]
 
-# Beyond this factor of the advertised list size a section is not even decoded to answer 431.
+# A section up to this factor of the advertised list size is decoded, to answer 431; a larger one is not.
 _OVERSIZE_FACTOR = 4
 
 
@@ -23,7 +23,7 @@ def make_engine(config: ConnectionConfig, outbox: Outbox) -> tuple[HeaderCodec, 
     limit = config.max_header_list_size * _OVERSIZE_FACTOR
     if config.engine == "fast":
         return FastCodec(limit), None
-    # Only those who choose it pay for the import.
+    # Imported here, so that `fast` does not load h2.
     from .referee import H2Referee, RecordingCodec
 
     codec = RecordingCodec(limit)

@@ -1,4 +1,4 @@
-"""Error codes (RFC 9113 section 7) and the two ways in which a peer can be wrong."""
+"""Error codes (RFC 9113 section 7), and exceptions for connection errors, stream errors and invalid responses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ErrorCode(IntEnum):
 
 
 class ConnectionFailure(Exception):
-    """The peer broke the connection (RFC 9113 section 5.4.1): it ends with GOAWAY(`code`).
+    """A connection error (RFC 9113 section 5.4.1): the connection ends with GOAWAY(`code`).
 
     `reason` is for the log and never leaves the server.
     """
@@ -39,7 +39,7 @@ class ConnectionFailure(Exception):
 
 
 class StreamFailure(Exception):
-    """The peer broke one stream (RFC 9113 section 5.4.2): it ends with RST_STREAM(`code`)."""
+    """A stream error (RFC 9113 section 5.4.2): the stream ends with RST_STREAM(`code`)."""
 
     def __init__(self, stream_id: int, code: ErrorCode, reason: str) -> None:
         super().__init__(f"stream {stream_id}: {code.name}: {reason}")
@@ -49,8 +49,8 @@ class StreamFailure(Exception):
 
 
 class RequestRefusal(StreamFailure):
-    """A request that no application will see: its stream ends with RST_STREAM(`code`) at once."""
+    """A stream error in the HEADERS that would open the stream: no application sees the request."""
 
 
 class InvalidResponse(ValueError):
-    """The application gave response fields that must not go out (RFC 9113 section 8.2)."""
+    """The application gave response fields that must not be sent (RFC 9113 section 8.2)."""

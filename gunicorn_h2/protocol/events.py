@@ -1,4 +1,4 @@
-"""What the core tells the driver. An event carries its stream, so no driver looks one up."""
+"""The core's events for the driver. An event carries its stream, so that drivers need no look-up."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ __all__ = [
 
 @dataclass(slots=True)
 class RequestReceived:
-    """A request may run; its head is `stream.head`."""
+    """A request for the application; its head is `stream.head`."""
 
     stream: Stream
     end_stream: bool
-    """The request is complete."""
+    """Whether the request is complete."""
     body: bytes = b""
-    """Its body, where that came whole, and before this event was taken."""
+    """The whole body if `end_stream` is true, else empty."""
 
 
 @dataclass(slots=True)
 class DataReceived:
-    """A piece of a request's body; `acknowledge` gives its credit back."""
+    """A piece of a request's body; `ServerConnection.acknowledge` returns its credit."""
 
     stream: Stream
     data: bytes
     end_stream: bool
-    """The body is complete."""
+    """Whether the body is complete."""
 
 
 @dataclass(slots=True)
 class TrailersReceived:
-    """A request's body is complete, and these are its trailers (RFC 9113 section 8.1)."""
+    """The end of a request's body, with its trailers (RFC 9113 section 8.1)."""
 
     stream: Stream
     fields: Fields
@@ -51,40 +51,41 @@ class TrailersReceived:
 
 @dataclass(slots=True)
 class StreamReset:
-    """A stream died: nothing more can be read from it or sent on it."""
+    """The peer or the core ended a stream: nothing more can be received or sent on it."""
 
     stream: Stream
     code: int
-    """The wire code; a peer may send one that is no ErrorCode."""
+    """The error code (section 7); a peer may send one that `ErrorCode` does not have."""
     reason: str
+    """For the log."""
 
 
 @dataclass(slots=True)
 class StreamWritable:
-    """A stream's queue fell to its low mark after it had been above the high one."""
+    """A stream's queue has fallen to its low mark after it was above the high mark."""
 
     stream: Stream
 
 
 @dataclass(slots=True)
 class RequestRefused:
-    """A request that no application will see was answered, or its stream reset."""
+    """The core answered a request itself, or reset its stream; no application sees it."""
 
     stream_id: int
     reason: str
     status: int = 0
-    """What it was answered with; 0 where its stream was reset."""
+    """The status of the answer; 0 if the stream was reset."""
     head: RequestHead | None = None
-    """Of a request that was answered."""
+    """The head of a request that was answered; None if the stream was reset."""
 
 
 @dataclass(slots=True)
 class ConnectionTerminated:
-    """The connection is over: send what is left, then close. The last event."""
+    """The connection is over: send the remaining output, then close the socket. The last event."""
 
     code: ErrorCode
     reason: str
-    """For the log; empty for an orderly end."""
+    """For the log; empty if the connection ended without an error."""
 
 
 Event = (

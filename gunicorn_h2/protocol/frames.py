@@ -1,7 +1,7 @@
 """Frames on the wire (RFC 9113 sections 4 and 6): the constants, and the payloads of the small frames.
 
 A frame is nine octets of header (length, type, flags, stream id) and a payload. Frames that carry
-neither fields nor data are read and written here; `reader` finds where frames begin and end.
+neither fields nor data are read and written here; `reader` splits octets into frames.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = 0x1, 0x2, 0x3
 INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 0x4, 0x5, 0x6
 ENABLE_CONNECT_PROTOCOL = 0x8
 
-# The settings that are 0 or 1, one of them by RFC 8441 section 3.
+# The settings with values 0 and 1; RFC 8441 section 3 adds the second.
 _FLAGS = {ENABLE_PUSH: "ENABLE_PUSH", ENABLE_CONNECT_PROTOCOL: "ENABLE_CONNECT_PROTOCOL"}
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -31,13 +31,13 @@ FRAME_HEADER_SIZE = 9
 DEFAULT_WINDOW_SIZE = 65_535
 DEFAULT_MAX_FRAME_SIZE = 16_384
 MAX_SETTINGS_SIZE = 32 * 6
-"""The largest SETTINGS payload we act on: each value may move the window of every stream."""
+"""The largest SETTINGS payload accepted: each value may change the window of every stream."""
 LARGEST_WINDOW = LARGEST_STREAM_ID = 2**31 - 1
 
 STREAM_ID_MASK = 0x7FFF_FFFF
 _header = struct.Struct(">HBBBL")
 pack_header = _header.pack
-"""Packs a frame's header: the length's upper 16 and lower 8 bits, type, flags, stream id."""
+"""Packs a frame header: the length's upper 16 and lower 8 bits, type, flags, stream id."""
 unpack_header = _header.unpack_from
 _setting = struct.Struct(">HL")
 _two_words = struct.Struct(">LL")
@@ -57,7 +57,7 @@ def settings(values: Iterable[tuple[int, int]]) -> bytes:
 
 
 def goaway(last_stream_id: int, code: ErrorCode) -> bytes:
-    """A GOAWAY frame (section 6.8) without debug data: nothing about us goes to the peer."""
+    """A GOAWAY frame (section 6.8) without debug data, which would tell the peer about the server."""
     return frame(GOAWAY, 0, 0, _two_words.pack(last_stream_id, code))
 
 
@@ -77,9 +77,9 @@ def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
 
 
 def parse_settings(payload: bytes) -> list[tuple[int, int]]:
-    """The (identifier, value) pairs of a SETTINGS payload in their order, checked (section 6.5.2).
+    """The (identifier, value) pairs of a SETTINGS payload in order, validated (section 6.5.2).
 
-    Raises ConnectionFailure with the code that the RFC gives for each wrong value.
+    Raises ConnectionFailure with the code that the RFC gives for each invalid value.
     """
     if len(payload) % _setting.size:
         raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
@@ -95,7 +95,10 @@ def parse_settings(payload: bytes) -> list[tuple[int, int]]:
 
 
 def parse_word(payload: bytes, what: str) -> int:
-    """The 32 bits of a RST_STREAM or WINDOW_UPDATE payload, the latter's reserved bit included."""
+    """The 32 bits of a RST_STREAM or WINDOW_UPDATE payload, the latter's reserved bit included.
+
+    Raises ConnectionFailure(FRAME_SIZE_ERROR) for another length; `what` names the frame.
+    """
     if len(payload) != _word.size:
         raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, f"{what} of a broken length")
     word: int = _word.unpack(payload)[0]
@@ -103,21 +106,21 @@ def parse_word(payload: bytes, what: str) -> int:
 
 
 def parse_goaway(payload: bytes) -> int:
-    """The error code of a GOAWAY payload."""
+    """The error code of a GOAWAY payload. Raises ConnectionFailure(FRAME_SIZE_ERROR)."""
     if len(payload) < _two_words.size:
         raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY of a broken length")
     code: int = _two_words.unpack_from(payload)[1]
     return code
 
 
-def parse_priority(payload: bytes) -> tuple[int, int]:
-    """The stream depended on and the weight (1 to 256) of five octets (RFC 7540 section 6.3)."""
+def parse_dependency(payload: bytes) -> tuple[int, int]:
+    """The stream depended on and the weight, 1 to 256, in five octets (RFC 7540 section 6.3)."""
     depends_on, weight = _priority.unpack_from(payload)
     return depends_on & STREAM_ID_MASK, weight + 1
 
 
 def unpadded(payload: bytes, flags: int) -> bytes:
-    """The payload of a DATA or HEADERS frame without its padding (section 6.1)."""
+    """The payload of a DATA or HEADERS frame without its padding (section 6.1). Raises ConnectionFailure."""
     if not flags & PADDED:
         return payload
     if not payload:

@@ -1,7 +1,7 @@
-"""Header fields (RFC 9113 sections 8.2 and 8.3): requests checked in one pass, responses before they go out.
+"""Header fields (RFC 9113 sections 8.2 and 8.3): validation of requests, in one pass, and of responses.
 
-A request is checked and taken apart, once. Names come from a small set, so the verdict
-on a name is remembered; values are searched for forbidden octets by one expression.
+Names come from a small set, so the kind of each name is remembered. All values of a section are searched for
+forbidden octets at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Fields = list[tuple[bytes, bytes]]
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*").fullmatch
-# RFC 3986: path and query are printable ASCII; a fragment never reaches a server.
+# RFC 3986: path and query are printable ASCII; a fragment is never sent.
 _PATH = re.compile(rb"/[!-\"$-~]*").fullmatch
 # RFC 3986 section 3.2 without userinfo, which RFC 9113 section 8.3.1 forbids.
 _AUTHORITY = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*").fullmatch
@@ -43,10 +43,10 @@ _FORBIDDEN_IN_RESPONSE_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9a-z]").search
 
 # RFC 9113 section 8.2.2.
 CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-# And TE, which the same section allows in requests alone.
+# TE as well: the same section allows it in requests only.
 FORBIDDEN_IN_RESPONSES = CONNECTION_SPECIFIC | {b"te"}
-# RFC 9110 section 6.5.1: what frames a message, routes it, controls or authenticates it, or says how
-# its content is to be read comes too late in a trailer.
+# RFC 9110 section 6.5.1: fields for framing, routing, request control, authentication and content handling
+# are not allowed in trailers.
 FORBIDDEN_TRAILERS = CONNECTION_SPECIFIC | frozenset(
     (
         b"age",
@@ -83,13 +83,13 @@ _CHECKED_NAMES = frozenset((b"content-length", b"te", b"host", b"expect"))
 
 
 class MalformedRequest(Exception):
-    """A request that RFC 9113 section 8.1.1 calls malformed; the text is for the log only."""
+    """A malformed request (RFC 9113 section 8.1.1); the text is for the log only."""
 
 
 class RequestHead:
-    """A request's control data and fields, checked; shared by every request with the same header block.
+    """A request's control data and fields, validated; shared by all requests with the same field block.
 
-    Nothing in it changes once a request has it, but for `derived`.
+    It does not change once a request has it, except for `derived`.
     """
 
     __slots__ = (
@@ -126,23 +126,24 @@ class RequestHead:
         self.path = path
         """Path and query as sent; `*` for OPTIONS; empty for CONNECT."""
         self.fields = fields
-        """The regular fields in their order, names in lower case, Host left out."""
+        """The regular fields in order, without Host; names are in lower case."""
         self.content_length = content_length
+        """The declared length of the body in octets; None without the field."""
         self.expects_continue = expects_continue
         """Whether the client waits for a 100 before it sends the body (RFC 9110 section 10.1.1)."""
         self.list_size = list_size
         """The size of the section as SETTINGS_MAX_HEADER_LIST_SIZE counts it (RFC 9113 section 6.5.2)."""
         self.is_acceptable = True
-        """Whether an application may see the request; the connection answers others itself."""
+        """Whether the request goes to the application; the core itself answers others (431, 501)."""
         self.priority: tuple[int, bool] = request_priority(fields) if sibling is None else sibling.priority
         """What the `priority` field asks for (RFC 9218)."""
         self.sibling = sibling
-        """A head of the same connection that differs in nothing but the path."""
+        """A head of the same connection that differs in its path only; None if there was none."""
         self.derived: Any = None
-        """What the application layer makes of the head once, for every request that has it."""
+        """What the application layer has made of the head, for all requests that share it; None before."""
 
     def for_path(self, path: bytes) -> RequestHead | None:
-        """Return the head of the same request for another path; None for one that is not "/" and what may follow."""
+        """Return the head of the same request for another path; None for one that is not absolute or not valid."""
         if not _PATH(path):
             return None
         size = self.list_size - len(self.path) + len(path)
@@ -160,10 +161,10 @@ class RequestHead:
 
 
 class ResponseHead:
-    """A response's status and fields, checked once; any number of responses may share it.
+    """A response's status and fields, validated once; any number of responses may share it.
 
-    `fields` are (name, value), names in lower case, without `:status`. Raises InvalidResponse where a
-    field must not go out.
+    `fields` are (name, value) pairs without `:status`, names in lower case. Raises InvalidResponse for a field
+    that must not be sent.
     """
 
     __slots__ = ("fields", "status", "block")
@@ -173,11 +174,11 @@ class ResponseHead:
         self.status = status
         self.fields = tuple(fields)
         self.block: bytes | None = None
-        """The encoded section, where a codec has one that serves every connection."""
+        """The encoded section, kept by a codec whose encoding is the same on every connection."""
 
     @property
     def section(self) -> Fields:
-        """The fields as they are encoded, `:status` first."""
+        """The field section to encode, `:status` first."""
         return [(b":status", b"%d" % self.status), *self.fields]
 
 
@@ -190,7 +191,7 @@ def list_size(fields: Sequence[tuple[bytes, bytes]]) -> int:
 
 
 def parse_request(section: Sequence[tuple[bytes, bytes]]) -> RequestHead:
-    """Check a request's field section and take it apart. Raises MalformedRequest."""
+    """Validate a request's field section and parse it. Raises MalformedRequest."""
     size = _check_values(section)
     pseudo: dict[bytes, bytes] = {}
     checked: dict[bytes, bytes] = {}
@@ -219,7 +220,7 @@ def parse_request(section: Sequence[tuple[bytes, bytes]]) -> RequestHead:
 def _check_values(section: Sequence[tuple[bytes, bytes]]) -> int:
     """Refuse forbidden octets in values (RFC 9113 section 8.2.1); return the section's size as `list_size` does.
 
-    No value may hold a line feed, so all of them are searched at once, with line feeds between them.
+    No value may contain a line feed, so all of them are joined by line feeds and searched at once.
     """
     values = [value for _, value in section]
     text = b"\n".join([b"", *values, b""])
@@ -275,7 +276,7 @@ def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], field
 
 
 def _authority(authority: bytes | None, host: bytes | None) -> bytes:
-    """RFC 9113 section 8.3.1: one authority, without userinfo, and a Host field that agrees."""
+    """The request's authority, without userinfo; `:authority` and Host must agree (RFC 9113 section 8.3.1)."""
     if authority is not None and host is not None and authority.lower() != host.lower():
         raise MalformedRequest("Host differs from :authority")
     value = authority if authority is not None else host or b""
@@ -285,7 +286,7 @@ def _authority(authority: bytes | None, host: bytes | None) -> bytes:
 
 
 def check_trailers(section: Sequence[tuple[bytes, bytes]]) -> Fields:
-    """Judge a request's trailer section (RFC 9113 section 8.1). Raises MalformedRequest."""
+    """Validate a request's trailer section (RFC 9113 section 8.1). Raises MalformedRequest."""
     for name, value in section:
         if _FORBIDDEN_IN_VALUE(value) or name in CONNECTION_SPECIFIC or not _NAME(name):
             raise MalformedRequest(f"{name!r} in the trailers")
@@ -295,9 +296,9 @@ def check_trailers(section: Sequence[tuple[bytes, bytes]]) -> Fields:
 
 
 def check_response(fields: Sequence[tuple[bytes, bytes]]) -> None:
-    """Refuse response fields that could split a response downstream. Raises InvalidResponse.
+    """Refuse response fields that are connection-specific or could split a response downstream.
 
-    `fields` are without the `:status`, names in lower case.
+    `fields` come without `:status`, names in lower case. Raises InvalidResponse.
     """
     for name, _ in fields:
         if not name or _FORBIDDEN_IN_RESPONSE_NAME(name) or name in FORBIDDEN_IN_RESPONSES:
@@ -308,7 +309,7 @@ def check_response(fields: Sequence[tuple[bytes, bytes]]) -> None:
 
 
 def check_response_trailers(fields: Sequence[tuple[bytes, bytes]]) -> None:
-    """Refuse trailers that must not go out, pseudo-header fields among them. Raises InvalidResponse."""
+    """Refuse trailers that must not be sent, pseudo-header fields among them. Raises InvalidResponse."""
     check_response(fields)
     for name, _ in fields:
         if name in FORBIDDEN_TRAILERS:

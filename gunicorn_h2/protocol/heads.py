@@ -1,8 +1,7 @@
-"""Request heads by the header block that they came in, and by all of its fields but the path.
+"""A cache of request heads, by field block and by all fields but the path.
 
-Clients repeat their requests. While the codec's dynamic table stands still, a block decodes to what it
-decoded to before, so one look-up replaces decoding and validation. Where only the path is another, only
-that is validated.
+Clients repeat their requests. While the codec's dynamic table does not change, a block decodes to the same
+section, so one look-up replaces decoding and validation. If only the path differs, only the path is validated.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from .headers import Fields, RequestHead, parse_request
 __all__ = ["HeadCache"]
 
 _MAX_HEADS = 128
-# With what is derived from it a head takes some 4 KiB. Beyond 64 MiB of them, a connection keeps but a few.
+# A head takes some 4 KiB with what is derived from it. Beyond 64 MiB in total, each connection keeps a few.
 _MAX_TOTAL_HEADS = 16_384
 _FEW_HEADS = 4
 _MAX_OCTETS = 16_384
 _MAX_BLOCK_SIZE = 2048
-# A cache that is full is emptied when so many heads have found no room: what it holds is out of use by then.
+# A full cache is cleared when this many heads have found no room: its entries are out of use by then.
 _MAX_PASSED_OVER = 512
 _MAX_SIBLINGS = 8
 _MAX_SIBLING_SIZE = 2048
@@ -28,18 +27,16 @@ _ANY_PATH = (b":path", b"")
 
 
 class HeadCache:
-    """The heads of one connection's requests; bounded in number and in octets.
-
-    `total` counts the heads of all connections. A cache is to be closed when its connection is over.
-    """
+    """The heads of one connection's requests, bounded in number and in octets; to be closed with the connection."""
 
     total: ClassVar[int] = 0
+    """The number of heads in the caches of all connections."""
 
     __slots__ = ("known", "_changes", "_codec", "_octets", "_passed_over", "_siblings", "_stable")
 
     def __init__(self, codec: HeaderCodec) -> None:
         self.known: dict[bytes, RequestHead] = {}
-        """The heads that may be used without another look, by their blocks."""
+        """The heads that need no decoding or validation, by field block."""
         self._siblings: dict[tuple[Field, ...], RequestHead] = {}
         self._codec = codec
         self._changes = codec.changes
@@ -48,7 +45,7 @@ class HeadCache:
         self._stable = True
 
     def decode(self, block: bytes) -> Fields:
-        """Decode any block of the connection's. Raises the codec's ConnectionFailure."""
+        """Decode any field block of the connection. Raises ConnectionFailure as `HeaderCodec.decode` does."""
         fields = self._codec.decode(block)
         self._stable = self._codec.changes == self._changes
         if not self._stable:
@@ -56,7 +53,7 @@ class HeadCache:
         return fields
 
     def decode_head(self, block: bytes) -> RequestHead:
-        """Decode a request's block that is not known. Raises MalformedRequest, and as `decode`."""
+        """Decode a request's block that is not in `known`. Raises MalformedRequest, and as `decode` does."""
         section = self.decode(block)
         for index in range(len(section)):
             if section[index][0] == b":path":
@@ -97,7 +94,7 @@ class HeadCache:
         self._octets += len(block)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Forget all heads."""
         self._clear()
         self._clear_siblings()
 

@@ -1,9 +1,8 @@
 """Decoding of Huffman-coded strings (RFC 7541 section 5.2), one octet at a time.
 
-A state machine reads whole octets. Its state is the bits left over from the octets before, the
-beginning of a code; each state is a list that has, for each octet, the text which that octet
-completes and the next state. All 257 states would take 5 MB and most text needs a third of them, so
-a state's list is built when the first octet meets it.
+A state machine reads whole octets. A state stands for the bits left over from earlier octets, which begin a
+code. It is a list with an entry for each octet: the text that the octet completes, and the next state. All 257
+states would take 5 MB and most text needs a third of them, so a state's list is built on first use.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ def _codes() -> list[str]:
 _CODES = _codes()
 _SYMBOLS = {code: symbol for symbol, code in enumerate(_CODES)}
 _EOS = _CODES[256]
-# By the bits left over: each beginning of a code, and EOS, which no bit leads out of.
+# States by the bits left over: each proper prefix of a code, and EOS, which has no way out.
 _STATES: dict[str, _State] = {code[:length]: [] for code in _CODES for length in range(len(code))}
 _STATES[_EOS] = []
 _ROOT = _STATES[""]
 
 
 def decode(data: bytes) -> bytes:
-    """Decode a string. Raises ValueError for EOS in the data and for wrong padding."""
+    """Decode a string. Raises ValueError for EOS in the data and for invalid padding."""
     state = _ROOT
     pieces: list[bytes] = []
     append = pieces.append
@@ -67,9 +66,9 @@ def decode(data: bytes) -> bytes:
 
 
 def _build(state: _State) -> None:
-    """Fill a state's list: a cell for each octet, and one that leads to the root where a string may end.
+    """Fill a state's list: a cell for each octet, and a last one that leads to the root if a string may end here.
 
-    The list grows in one step, so another thread finds it empty or whole.
+    The list is filled in one step, so other threads find it empty or complete.
     """
     pending = next(bits for bits, known in _STATES.items() if known is state)
     end = _ROOT if pending in _LONGEST_PADDING else _STATES[_EOS]

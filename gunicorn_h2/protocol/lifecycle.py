@@ -1,11 +1,10 @@
-"""The life of a connection: its phases, what leads from one to the next, and the deadline of each.
+"""The phases of a connection, the triggers that lead from one to the next, and the deadline of each.
 
-Setup ends with the client's first SETTINGS (RFC 9113 section 3.4). A graceful end (section 6.8) sends
-two GOAWAY frames: the first names stream 2^31-1, the final one the last stream that will be served, and
-between them lies a PING's round trip. Clients built on the h2 library take any frame that follows a
-GOAWAY for an error, and so lose the responses they wait for. So the first GOAWAY goes out with the end
-of a response, when no other stream is open, or to a connection that has been idle; where there is no
-such moment within `drain_timeout`, then.
+Setup ends with the client's first SETTINGS (RFC 9113 section 3.4). A graceful shutdown (section 6.8) sends two
+GOAWAY frames, a PING's round trip apart: the first names stream 2^31-1, the final one the last stream that will
+be served. Clients built on the h2 library treat any frame after a GOAWAY as an error, and lose the responses
+they wait for. So the first GOAWAY is sent with the end of a response, when no other stream is open, or on a
+connection that has been idle; if there is no such moment, `drain_timeout` seconds after the shutdown began.
 """
 
 from __future__ import annotations
@@ -25,37 +24,37 @@ _SHUTDOWN_PING = b"shutdown"
 
 
 class Phase(Enum):
-    """Where a connection stands in its life."""
+    """The phase of a connection."""
 
     SETUP = auto()
-    """The client's preface or its first SETTINGS are still to come."""
+    """The client's preface or its first SETTINGS frame is still to come."""
     OPEN = auto()
     AWAITING_IDLE = auto()
-    """Shutting down: waiting for a moment without streams before the first GOAWAY."""
+    """Shutting down: waiting for a moment without open streams to send the first GOAWAY."""
     GOING_AWAY = auto()
-    """The first GOAWAY is out; streams that crossed it on the way are still accepted."""
+    """The first GOAWAY has been sent; streams that crossed it in flight are still accepted."""
     DRAINING = auto()
-    """The final GOAWAY is out; its last stream and those before it may finish."""
+    """The final GOAWAY has been sent; streams up to the last one it names may finish."""
     CLOSED = auto()
 
 
 class Trigger(Enum):
-    """What leads from one phase to another."""
+    """An event that may lead from one phase to another."""
 
     SETTINGS = auto()
-    """The client's first SETTINGS have come."""
+    """The client's first SETTINGS frame has arrived."""
     SHUTDOWN = auto()
-    """The driver wants the connection to end."""
+    """The driver has begun a graceful shutdown."""
     IDLE = auto()
     """The last stream has ended."""
     DEADLINE = auto()
     """The phase's deadline has passed."""
     PING_ACK = auto()
-    """The PING of the shutdown has come back."""
+    """The ACK of the shutdown's PING has arrived."""
 
 
-# What ends a connection, `ServerConnection` decides: failures, which may come in every phase, among them
-# deadlines in SETUP and OPEN, and a DRAINING connection without streams.
+# `ServerConnection` ends connections: those that fail, in any phase (a deadline in SETUP or OPEN is a failure),
+# and those that are DRAINING without streams.
 _TRANSITIONS: dict[tuple[Phase, Trigger], Phase] = {
     (Phase.SETUP, Trigger.SETTINGS): Phase.OPEN,
     (Phase.OPEN, Trigger.SHUTDOWN): Phase.AWAITING_IDLE,
@@ -67,7 +66,7 @@ _TRANSITIONS: dict[tuple[Phase, Trigger], Phase] = {
 
 
 _GOING_AWAY = (Phase.GOING_AWAY, Phase.DRAINING, Phase.CLOSED)
-# What each request asks for: CPython 3.11 takes ten times as long for a member of the class.
+# Read by every request: CPython 3.11 takes ten times as long to look a member up in its class.
 _OPEN, _DRAINING = Phase.OPEN, Phase.DRAINING
 
 
@@ -90,12 +89,13 @@ class Lifecycle:
     def __init__(self, config: ConnectionConfig, outbox: Outbox, streams: StreamTable, now: float) -> None:
         self.phase = Phase.SETUP
         self.deadline = now + (config.setup_timeout or math.inf)
-        """When `Trigger.DEADLINE` is due; infinite for never."""
+        """When `Trigger.DEADLINE` is due; infinite: never."""
         self.idle_since: float | None = now
-        """Since when there has been no open stream."""
+        """Since when no stream has been open; None while one is."""
         self.had_streams = False
+        """Whether a stream has ever been opened."""
         self.peer_going_away = False
-        """Whether the client will open no more streams."""
+        """Whether the client has sent GOAWAY, and will open no more streams."""
         self._config = config
         self._outbox = outbox
         self._streams = streams
@@ -104,11 +104,11 @@ class Lifecycle:
 
     @property
     def going_away(self) -> bool:
-        """Whether a GOAWAY is out."""
+        """Whether a GOAWAY has been sent."""
         return self.phase in _GOING_AWAY
 
     def move(self, trigger: Trigger, now: float) -> None:
-        """Follow a trigger to the next phase, if it leads to one, and send what belongs to its beginning."""
+        """Enter the phase that a trigger leads to, if any, and send the frames that begin it."""
         phase = _TRANSITIONS.get((self.phase, trigger))
         if phase is None:
             return
@@ -118,7 +118,7 @@ class Lifecycle:
             self.move(Trigger.DEADLINE, now)
         elif phase is Phase.GOING_AWAY:
             self._ping_pending = True
-            # The PING goes first: behind a GOAWAY the h2 library would take it for an error.
+            # The PING goes first: clients built on the h2 library would treat it as an error after the GOAWAY.
             self._outbox.put(frames.ping(_SHUTDOWN_PING))
             self._outbox.put(frames.goaway(frames.LARGEST_STREAM_ID, ErrorCode.NO_ERROR))
         elif phase is Phase.DRAINING:
@@ -126,37 +126,37 @@ class Lifecycle:
             self._outbox.put(frames.goaway(self._streams.last_stream_id, ErrorCode.NO_ERROR))
 
     def complete_setup(self, now: float) -> None:
-        """The client's first SETTINGS have come."""
-        # Stream 1 may be open already, by an upgrade.
+        """Leave SETUP, at the client's first SETTINGS frame."""
+        # An upgrade may have opened stream 1 already.
         self.idle_since = None if self._streams.open else now
         self.move(Trigger.SETTINGS, now)
         if self._shutdown_requested:
             self.move(Trigger.SHUTDOWN, now)
 
     def shutdown(self, now: float) -> None:
-        """The driver wants the connection to end."""
+        """Begin a graceful shutdown."""
         if self.phase is Phase.SETUP:
-            # A client that is silent for so long has nothing to lose.
+            # A client that stays silent until the deadline has no request to lose.
             self._shutdown_requested = True
             self.deadline = min(self.deadline, now + self._config.drain_timeout)
         else:
             self.move(Trigger.SHUTDOWN, now)
 
     def receive_ping_ack(self, payload: bytes, now: float) -> None:
-        """A PING of ours came back."""
+        """Handle the ACK of a PING."""
         if self._ping_pending and payload == _SHUTDOWN_PING:
             self._ping_pending = False
             self.move(Trigger.PING_ACK, now)
 
-    def busy(self) -> None:
-        """A stream was opened."""
+    def note_busy(self) -> None:
+        """Note that a stream was opened."""
         self.idle_since = None
         self.had_streams = True
         if self.phase is _OPEN:
             self.deadline = math.inf
 
     def note_idle(self, now: float) -> Phase | None:
-        """There is no open stream; return the phase that ends with that, the connection with it, or None."""
+        """Note that no stream is open; return the phase if that ends the connection, else None."""
         if self.idle_since is None:
             self.idle_since = now
             if self.phase is _OPEN:
@@ -169,7 +169,7 @@ class Lifecycle:
         return _DRAINING if self.phase is _DRAINING else None
 
     def close(self) -> None:
-        """The connection is over."""
+        """Enter CLOSED."""
         self.phase = Phase.CLOSED
         self.deadline = math.inf
 

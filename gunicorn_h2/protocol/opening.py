@@ -1,7 +1,7 @@
-"""The first octets of a connection in the clear: what the client wants to speak.
+"""Which protocol a cleartext connection speaks, from its first octets.
 
-Prior knowledge shows in the client's preface (RFC 9113 section 3.3), an upgrade in an HTTP/1.1
-request (RFC 7540 section 3.2); everything else is HTTP/1, and none of its octets is lost.
+The client's preface means HTTP/2 by prior knowledge (RFC 9113 section 3.3); an HTTP/1.1 request may ask for an
+upgrade (RFC 7540 section 3.2). Everything else is HTTP/1, and none of its octets is lost.
 """
 
 from __future__ import annotations
@@ -10,38 +10,39 @@ from typing import NamedTuple
 
 from .frames import PREFACE
 from .upgrade import Upgrade
-from .upgrade_reader import LeftToHttp1, RequestLimits, UpgradeReader
+from .upgrade_reader import NotAnUpgrade, RequestLimits, UpgradeReader
 
 __all__ = ["Cleartext", "Opening"]
 
 
 class Cleartext(NamedTuple):
-    """How HTTP/2 may begin in the clear."""
+    """How HTTP/2 may begin on a cleartext connection."""
 
     prior_knowledge: bool
-    """With the client's preface."""
+    """Whether the client may begin with its preface."""
     upgrade: RequestLimits | None = None
-    """With an HTTP/1.1 request within these limits; None: not that way."""
+    """Limits on an HTTP/1.1 request that asks for an upgrade; None: no upgrade."""
 
 
 class Opening:
-    """Collects octets until it is clear what they are."""
+    """Collects the first octets of a connection until they tell its protocol."""
 
     def __init__(self, cleartext: Cleartext) -> None:
         self.http2 = False
+        """Whether the client speaks HTTP/2; final once `feed` has returned True."""
         self.upgrade: Upgrade | None = None
-        """The request that asked for HTTP/2, if one did."""
+        """The request that asked for an upgrade; None without one."""
         self._octets = bytearray()
         self._prior_knowledge = cleartext.prior_knowledge
         self._reader = None if cleartext.upgrade is None else UpgradeReader(cleartext.upgrade)
 
     @property
     def data(self) -> bytes:
-        """What was read, without a request that became an upgrade."""
+        """The octets read, except those of an upgrade request."""
         return bytes(self._octets)
 
     def feed(self, data: bytes) -> bool:
-        """Take more octets, b"" at the end of the connection; True once it is decided."""
+        """Take more octets, b"" at the end of the connection; return whether the protocol is decided."""
         octets = self._octets
         octets += data
         if self._prior_knowledge and octets.startswith(PREFACE):
@@ -56,7 +57,7 @@ class Opening:
     def _is_decided(self, reader: UpgradeReader) -> bool:
         try:
             self.upgrade = reader.read(self._octets)
-        except LeftToHttp1:
+        except NotAnUpgrade:
             return True
         if self.upgrade is None:
             return False

@@ -1,7 +1,7 @@
-"""What goes to the peer: control frames and heads at once, data by turns, within windows and a bounded output.
+"""Output to the peer: control frames and heads at once, data in turns, within the send windows and a limit.
 
-The outbox owns the peer's windows, the streams' turns and the octets that wait to be written. What the
-end of a response means, and how trailers are encoded, it asks its owner.
+The outbox owns the send windows, the streams' turns and the octets to be written. Its owner does what the end
+of a response requires, and encodes trailers.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ OUTPUT_LIMIT = 131_072
 
 
 class OutboxOwner(Protocol):
-    """What the outbox asks of its connection."""
+    """What the outbox needs from its connection."""
 
     def end_response(self, stream: Stream) -> None:
-        """The next frame ends the stream; what must go out before it may be put now."""
+        """Prepare for the frame that ends the stream, which is put next; frames that must precede it may be put now."""
 
     def encode_trailers(self, stream: Stream) -> bytes:
-        """The header block of the stream's trailers."""
+        """Return the field block of the stream's trailers."""
 
 
 class Outbox:
-    """The sending end of one connection's octets."""
+    """Gathers the output of one connection."""
 
     __slots__ = (
         "blocked",
@@ -55,9 +55,9 @@ class Outbox:
     def __init__(self, high_mark: int, stall_timeout: float, guard: Guard, events: list[Event]) -> None:
         """`high_mark` is how many octets a stream may queue before its application waits."""
         self.window = frames.DEFAULT_WINDOW_SIZE
-        """What the connection may send (RFC 9113 section 6.9)."""
+        """The connection's send window, in octets (RFC 9113 section 6.9)."""
         self.initial_window_size = frames.DEFAULT_WINDOW_SIZE
-        """What a new stream may send."""
+        """The send window of a new stream: the peer's SETTINGS_INITIAL_WINDOW_SIZE."""
         self.max_frame_size = frames.DEFAULT_MAX_FRAME_SIZE
         """The largest frame payload that the peer accepts."""
         self.blocked: dict[int, float] = {}
@@ -68,10 +68,10 @@ class Outbox:
         self._events = events
         self._scheduler = Scheduler()
         self.turns = self._scheduler.turns
-        """The streams that have something to send."""
+        """The streams that wait for a turn to send; see `Scheduler.turns`."""
         self._octets: list[bytes | memoryview] = []
         self.pending = 0
-        """How many octets are to be written."""
+        """The number of octets to write."""
         self._shown = 0
 
     # Octets
@@ -87,7 +87,7 @@ class Outbox:
         self.pending += len(octets)
 
     def put_headers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
-        """Add a header block: a HEADERS frame, and CONTINUATIONs where the peer's frames are smaller (section 6.2)."""
+        """Add a field block: HEADERS, and CONTINUATION frames if the peer's frame size requires them (section 6.2)."""
         size, limit = len(block), self.max_frame_size
         flags = frames.END_STREAM if end_stream else 0
         if size <= limit:
@@ -99,7 +99,7 @@ class Outbox:
             self.put(frames.frame(frames.CONTINUATION, flags, stream_id, block[start : start + limit]))
 
     def put_data(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
-        """Add a DATA frame; the caller has seen to the windows and the frame size."""
+        """Add a DATA frame; the caller has checked the windows and the frame size."""
         size = len(data)
         flags = frames.END_STREAM if end_stream else 0
         self._octets += (frames.pack_header(size >> 8, size & 0xFF, frames.DATA, flags, stream.stream_id), data)
@@ -113,13 +113,23 @@ class Outbox:
         return not self.turns and self.pending + size <= OUTPUT_LIMIT
 
     def put_body(self, stream: Stream, data: bytes) -> None:
-        """Add a whole body and the stream's end; the caller has seen to the windows."""
-        view, limit = memoryview(data), self.max_frame_size
-        for start in range(0, len(data), limit):
-            self.put_data(stream, view[start : start + limit], start + limit >= len(data))
+        """Add a whole body and the end of the stream; the caller has checked the windows."""
+        view, limit, octets = memoryview(data), self.max_frame_size, self._octets
+        full = (len(data) - 1) // limit
+        if full:
+            # All but the last frame have the same header.
+            header = frames.pack_header(limit >> 8, limit & 0xFF, frames.DATA, 0, stream.stream_id)
+            for start in range(0, full * limit, limit):
+                octets += (header, view[start : start + limit])
+            sent = full * limit
+            self.pending += sent + full * frames.FRAME_HEADER_SIZE
+            stream.send_window -= sent
+            self.window -= sent
+            self._guard.sent_octets += sent
+        self.put_data(stream, view[full * limit :], True)
 
     def put_response(self, stream: Stream, block: bytes, data: bytes) -> None:
-        """Add a response of one HEADERS and one DATA frame; the caller has seen to the windows and the frame sizes."""
+        """Add a response of one HEADERS and one DATA frame; the caller has checked the windows and the frame sizes."""
         head, size, stream_id = len(block), len(data), stream.stream_id
         self._octets += (
             frames.pack_header(head >> 8, head & 0xFF, frames.HEADERS, frames.END_HEADERS, stream_id),
@@ -142,7 +152,7 @@ class Outbox:
         return data
 
     def show(self) -> bytes:
-        """The octets that came in since they were last shown or taken; they stay."""
+        """Return the octets added since the last `show` or `take`, without taking them."""
         if self._shown == len(self._octets):
             return b""
         octets = b"".join(self._octets[self._shown :])
@@ -151,14 +161,14 @@ class Outbox:
         return octets
 
     def retract(self) -> None:
-        """Take back what was shown last: it must not be written."""
+        """Remove the octets that `show` returned last: they must not be written."""
         self._shown -= 1
         self.pending -= len(self._octets.pop())
 
     # Windows
 
     def open_window(self, increment: int) -> None:
-        """The peer gave the connection credit. Raises ConnectionFailure."""
+        """Add the peer's credit for the connection. Raises ConnectionFailure."""
         if not increment:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 on the connection")
         self.window += increment
@@ -166,7 +176,7 @@ class Outbox:
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflows")
 
     def open_stream_window(self, stream: Stream, increment: int) -> None:
-        """The peer gave a stream credit. Raises StreamFailure."""
+        """Add the peer's credit for a stream. Raises StreamFailure."""
         if not increment:
             raise StreamFailure(stream.stream_id, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
         if stream.send_window + increment > frames.LARGEST_WINDOW:
@@ -176,7 +186,7 @@ class Outbox:
             self._scheduler.add(stream)
 
     def resize_windows(self, size: int, streams: Iterable[Stream]) -> None:
-        """SETTINGS_INITIAL_WINDOW_SIZE moves open streams' windows too, below zero if need be (section 6.9.2)."""
+        """Apply SETTINGS_INITIAL_WINDOW_SIZE to open streams as well, below zero if need be (section 6.9.2)."""
         change = size - self.initial_window_size
         self.initial_window_size = size
         for stream in streams:
@@ -189,7 +199,7 @@ class Outbox:
     # Data
 
     def queue(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
-        """Queue response data for a stream, and its end."""
+        """Queue response data for a stream, and the end of the stream."""
         if data:
             stream.queue.append(data)
             stream.queued += len(data)
@@ -197,12 +207,12 @@ class Outbox:
                 stream.above_high_mark = True
         if end_stream:
             stream.end_queued = True
-        # With its window shut it gets a turn all the same: there its wait begins to count.
+        # A stream without a window gets a turn as well: `fill` then notes that it is blocked.
         if data or end_stream:
             self._scheduler.add(stream)
 
     def stall_deadline(self) -> float:
-        """When the stream that has waited longest for a window is to be reset."""
+        """When the stream that has waited longest for a window must be reset; infinite: never."""
         for since in self.blocked.values():
             return since + self._stall_timeout
         return math.inf
@@ -222,7 +232,7 @@ class Outbox:
                 self._send_frame(stream, now, owner)
 
     def _wait_for_window(self, stream: Stream, now: float, owner: OutboxOwner) -> None:
-        """Data is stuck, but the ends of streams need no window (section 6.9.1)."""
+        """Block the streams with data; a frame that only ends a stream needs no window (section 6.9.1)."""
         turns = [stream, *self._scheduler.waiting()]
         while self._scheduler.next() is not None:
             pass

@@ -1,7 +1,7 @@
-"""The `priority` field (RFC 9218): what a client says about the order of its responses.
+"""The `priority` field (RFC 9218): the order in which a client wants its responses.
 
-The field is a dictionary of RFC 8941. One that is malformed is ignored as a whole, a member with a
-value of the wrong type or range for itself alone; either leaves the defaults.
+The field is a Dictionary of RFC 8941. A malformed one is ignored as a whole, and so is a single member of the
+wrong type or out of range; the defaults apply instead.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _MAX_REMEMBERED_SIZE = 64
 
 
 class Priority(NamedTuple):
-    """How urgent a response is, and whether parts of it are of use (RFC 9218 section 4)."""
+    """The urgency of a response, and whether it is of use in parts (RFC 9218 section 4)."""
 
     urgency: int = 3
     """0, the most urgent, to 7."""
     incremental: bool = False
-    """Whether the client can make use of the response piece by piece."""
+    """Whether the client can process the response piece by piece."""
 
 
 _DEFAULT = Priority()
 
 
 def request_priority(fields: Sequence[tuple[bytes, bytes]]) -> Priority:
-    """The priority that a request's fields ask for; repeated `priority` fields are one list."""
+    """The priority in a request's fields; the values of repeated `priority` fields are joined."""
     values = [value for name, value in fields if name == b"priority"]
     if not values:
         return _DEFAULT
@@ -51,12 +51,12 @@ def request_priority(fields: Sequence[tuple[bytes, bytes]]) -> Priority:
 
 
 def parse_priority(value: bytes) -> Priority:
-    """The priority that a field value asks for. Never raises."""
+    """The priority in a field value. Never raises."""
     return (_remembered if len(value) <= _MAX_REMEMBERED_SIZE else _parse)(value)
 
 
 def _parse(value: bytes) -> Priority:
-    # Any octet beyond ASCII is malformed in every place, and latin-1 keeps it so.
+    # Octets beyond ASCII are malformed anywhere; latin-1 decodes them to characters that are, too.
     members = _dictionary(value.decode("latin-1").strip(" "))
     urgency = members.get("u") or ""
     return Priority(

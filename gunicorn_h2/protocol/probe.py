@@ -1,7 +1,7 @@
-"""PINGs of ours (RFC 9113 section 6.7), sent while bodies come in.
+"""The server's PINGs during uploads (RFC 9113 section 6.7).
 
-One measures the round trip; others wake clients up that do not notice their credit (see `stalls`). None
-follows a GOAWAY: clients built on the h2 library take any frame there for an error.
+One measures the round trip; others wake clients that have not noticed their credit (see `stalls`). None is sent
+after a GOAWAY, where clients built on the h2 library treat any frame as an error.
 """
 
 from __future__ import annotations
@@ -11,52 +11,52 @@ from .guard import Guard
 from .lifecycle import Lifecycle
 from .outbox import Outbox
 
-__all__ = ["MAX_WAKING", "Probe"]
+__all__ = ["MAX_UNANSWERED", "Probe"]
 
 _MEASURE = b"distance"
 _WAKE = b"go ahead"
-# On a long path, as many as may be on their way at a time; more would only be read together.
-MAX_WAKING = 8
+# The most wake-up PINGs in flight on a long path; a client would read more of them together.
+MAX_UNANSWERED = 8
 
 
 class Probe:
-    """The PINGs that are out, and the round trip."""
+    """The PINGs in flight, and the round trip."""
 
-    __slots__ = ("round_trip", "waking", "_guard", "_lifecycle", "_measured_since", "_outbox")
+    __slots__ = ("round_trip", "unanswered", "_guard", "_lifecycle", "_measured_since", "_outbox")
 
     def __init__(self, outbox: Outbox, guard: Guard, lifecycle: Lifecycle) -> None:
         self.round_trip: float | None = None
-        """The shortest one seen, in seconds; None before the first."""
-        self.waking = 0
-        """How many PINGs of `wake` have not come back."""
+        """The shortest one measured, in seconds; None before the first."""
+        self.unanswered = 0
+        """The number of PINGs from `wake` without an ACK."""
         self._measured_since: float | None = None
         self._outbox = outbox
         self._guard = guard
         self._lifecycle = lifecycle
 
     def measure(self, now: float) -> None:
-        """Measure the round trip, unless that is under way."""
+        """Send a PING to measure the round trip, unless one is in flight."""
         if self._measured_since is None and self._send(_MEASURE):
             self._measured_since = now
 
     def wake(self) -> bool:
-        """Give the client something to read; return whether more of it may follow before an answer comes."""
-        if self.waking < MAX_WAKING and self._send(_WAKE):
-            self.waking += 1
-            return self.waking < MAX_WAKING
+        """Send a PING for the client to read; return whether another may follow before an ACK."""
+        if self.unanswered < MAX_UNANSWERED and self._send(_WAKE):
+            self.unanswered += 1
+            return self.unanswered < MAX_UNANSWERED
         return False
 
     def receive_ack(self, payload: bytes, now: float) -> bool:
-        """A PING came back; return whether it was one of these."""
+        """Handle the ACK of a PING; return whether the PING was one of these."""
         if payload == _MEASURE and self._measured_since is not None:
             round_trip = now - self._measured_since
             self._measured_since = None
-            # Clients are late with their answers rather than early, and paths seldom get longer.
+            # An ACK may be late but never early, and paths seldom get longer.
             if self.round_trip is None or round_trip < self.round_trip:
                 self.round_trip = round_trip
             return True
-        if payload == _WAKE and self.waking:
-            self.waking -= 1
+        if payload == _WAKE and self.unanswered:
+            self.unanswered -= 1
             return True
         return False
 
@@ -64,6 +64,6 @@ class Probe:
         if self._lifecycle.going_away:
             return False
         self._outbox.put(frames.ping(payload))
-        # The answer is none of the peer's own doing.
+        # We provoke the ACK, so it must not count against the peer.
         self._guard.expected_frames += 1
         return True

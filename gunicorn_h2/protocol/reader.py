@@ -1,8 +1,8 @@
-"""From octets to frames: the client's preface, the loop over frames, header blocks put together.
+"""Octets to frames: the client's preface, the loop over frames, and the assembly of field blocks.
 
-The loop works on indexes into what was read. A frame that is complete costs one slice, of its payload
-or header block, and no object. The reader holds at most one unfinished frame and one unfinished header
-block; what may be in them is limited before it is buffered.
+The loop works on indexes into the octets read. A complete frame costs one slice, of its payload, and no object.
+The reader buffers at most one unfinished frame and one unfinished field block, and limits their size before it
+does.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ Dependency = tuple[int, int]
 
 
 class FrameSink(Protocol):
-    """What the reader gives frames to. A method raises where the peer broke the stream or the connection."""
+    """The receiver of frames. Methods raise StreamFailure or ConnectionFailure for errors of the peer."""
 
     def receive_headers(self, stream_id: int, end_stream: bool, block: bytes, dependency: Dependency | None) -> None:
-        """A whole header block (RFC 9113 section 4.3)."""
+        """Take a whole field block (RFC 9113 section 4.3)."""
 
     def receive_data(self, stream_id: int, end_stream: bool, data: bytes, length: int) -> None:
-        """A DATA frame; `length` counts its padding, too."""
+        """Take a DATA frame; `length` is its payload in octets, padding included."""
 
     def receive_control_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """A frame of any other type, known or not."""
+        """Take a frame of any other type, known or not."""
 
     def fail_stream(self, failure: StreamFailure) -> None:
-        """One of the other methods raised this."""
+        """End a stream for which another method raised `failure`."""
 
 
 class Referee(Protocol):
-    """A second opinion on every frame that the core lets pass. Raises ConnectionFailure."""
+    """A second implementation that checks every frame the core accepts or sends. Raises ConnectionFailure."""
 
     def receive(self, octets: bytes) -> None:
-        """One whole frame of the peer's, a HEADERS frame with the CONTINUATIONs that follow it."""
+        """Check one whole frame of the peer; HEADERS come with the CONTINUATION frames that follow."""
 
     def receive_failed(self, octets: bytes) -> None:
-        """A frame of the peer's, or the last of a header block, for which the core ended a stream."""
+        """Note a frame of the peer, or the last of a field block, for which the core ended a stream."""
 
     def receive_upgrade(self, settings: bytes) -> None:
-        """Stream 1 was opened by a request over HTTP/1.1, with this SETTINGS payload."""
+        """Note that an upgrade with this SETTINGS payload opened stream 1."""
 
-    def judge_output(self) -> None:
-        """There may be frames of ours in the outbox; those that are wrong are taken out of it."""
+    def validate_output(self) -> None:
+        """Check our new frames in the outbox; wrong ones are removed from it."""
 
 
-class _HeaderBlock:
-    """A header block that is being collected."""
+class _FieldBlock:
+    """A field block under assembly."""
 
     __slots__ = ("dependency", "end_stream", "fragments", "frames", "size", "stream_id")
 
@@ -67,7 +67,7 @@ class _HeaderBlock:
 
 
 class FrameReader:
-    """The receiving end of one connection's octets."""
+    """Splits the octets of one connection into frames."""
 
     __slots__ = (
         "block_deadline",
@@ -83,25 +83,24 @@ class FrameReader:
 
     def __init__(self, max_frame_size: int, header_timeout: float, guard: Guard) -> None:
         self.block_deadline = math.inf
-        """When the header block under way must be complete."""
+        """When the field block under assembly must be complete; infinite: never."""
         self._max_frame_size = max_frame_size
         self._header_timeout = header_timeout or math.inf
         self._guard = guard
         self._preface: bytes = frames.PREFACE
-        """What is still to come of it."""
+        """The rest of the client's preface, still to come."""
         self._rest = bytearray()
         """An unfinished frame."""
         self._wanted = frames.FRAME_HEADER_SIZE
-        """How long `_rest` must be before there is anything to do."""
+        """The length that `_rest` must reach before it can be read."""
         self._special = True
-        """Whether not every frame is allowed next: before the first SETTINGS, and inside a header block."""
-        self._block: _HeaderBlock | None = None
+        """Whether only one type of frame is allowed next: at the start, and inside a field block."""
+        self._block: _FieldBlock | None = None
 
     def read(self, data: bytes, sink: FrameSink, referee: Referee | None, now: float) -> None:
-        """Give the sink every frame that `data` completes. Raises ConnectionFailure.
+        """Pass every frame that `data` completes to the sink. Raises ConnectionFailure.
 
-        That is FRAME_SIZE_ERROR as soon as a frame's header announces more than SETTINGS_MAX_FRAME_SIZE
-        (section 4.2), before its payload is buffered.
+        A frame beyond SETTINGS_MAX_FRAME_SIZE is a FRAME_SIZE_ERROR before its payload is buffered (section 4.2).
         """
         if self._preface:
             data = self._read_preface(data)
@@ -124,7 +123,7 @@ class FrameReader:
         return data[size:]
 
     def _read_frames(self, data: bytes, sink: FrameSink, referee: Referee | None, now: float) -> int:
-        """Read whole frames; return where the unfinished one begins."""
+        """Read complete frames; return the position of the unfinished one."""
         unpack_header, max_frame_size = frames.unpack_header, self._max_frame_size
         position, end = 0, len(data)
         while end - position >= 9:
@@ -178,7 +177,7 @@ class FrameReader:
         else:
             self._special = False
 
-    # Header blocks of more than one frame, and those that are padded or carry a priority
+    # Field blocks in several frames, with padding, or with a priority
 
     def _begin_block(self, flags: int, stream_id: int, frame: bytes, now: float) -> None:
         fragment = frames.unpadded(frame[frames.FRAME_HEADER_SIZE :], flags)
@@ -186,9 +185,9 @@ class FrameReader:
         if flags & frames.HAS_PRIORITY:
             if len(fragment) < 5:
                 raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            dependency, fragment = frames.parse_priority(fragment), fragment[5:]
+            dependency, fragment = frames.parse_dependency(fragment), fragment[5:]
         end_stream = bool(flags & frames.END_STREAM)
-        self._block = _HeaderBlock(stream_id, end_stream, dependency)
+        self._block = _FieldBlock(stream_id, end_stream, dependency)
         self.block_deadline = now + self._header_timeout
         self._special = True
         self._collect(self._block, fragment, frame)
@@ -198,9 +197,9 @@ class FrameReader:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._collect(self._block, frame[frames.FRAME_HEADER_SIZE :], frame)
 
-    def _collect(self, block: _HeaderBlock, fragment: bytes, frame: bytes) -> None:
+    def _collect(self, block: _FieldBlock, fragment: bytes, frame: bytes) -> None:
         block.size += len(fragment)
-        self._guard.charge_header_block(block.size, len(block.fragments))
+        self._guard.charge_field_block(block.size, len(block.fragments))
         block.fragments.append(fragment)
         block.frames.append(frame)
 

@@ -1,7 +1,7 @@
-"""What each frame of the peer's means: the sink of the reader.
+"""The handling of the peer's frames: one method for each type, called by the reader.
 
-One method a frame type. A method raises ConnectionFailure or StreamFailure and leaves the consequences
-to the one place that catches them. What a frame costs is charged before anything is done for it.
+A method raises ConnectionFailure or StreamFailure, and one place turns them into GOAWAY and RST_STREAM. A frame
+is charged to the guard before any work is done for it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Receiver:
     """The receiving half of one connection."""
 
     __slots__ = (
-        "announced",
+        "pending_requests",
         "now",
         "_events",
         "_guard",
@@ -61,11 +61,11 @@ class Receiver:
         lifecycle: Lifecycle,
         events: list[Event],
     ) -> None:
-        """Takes the parts of the connection that frames act on."""
+        """The arguments are the parts of the connection that frames act on."""
         self.now = 0.0
-        """The time at which the octets came."""
-        self.announced: dict[int, RequestReceived] = {}
-        """Requests with a body to come, by stream, of which the driver has not taken the event yet."""
+        """The time of the current `ServerConnection.receive_data`."""
+        self.pending_requests: dict[int, RequestReceived] = {}
+        """Requests with a body whose event is not yet taken, by stream; a body of one frame joins its event."""
         self._max_concurrent_streams = config.max_concurrent_streams
         self._max_header_list_size = config.max_header_list_size or float("inf")
         self._streams = streams
@@ -109,14 +109,14 @@ class Receiver:
         self._streams.open[stream_id] = stream
         self._guard.accepted_requests += 1
         if self._lifecycle.idle_since is not None:
-            self._lifecycle.busy()
+            self._lifecycle.note_busy()
         if dependency is not None:
             stream.depends_on, stream.weight = dependency
         if head.is_acceptable:
             request = RequestReceived(stream, end_stream)
             self._events.append(request)
             if not end_stream:
-                self.announced[stream_id] = request
+                self.pending_requests[stream_id] = request
         else:
             self._answer(stream)
 
@@ -133,7 +133,7 @@ class Receiver:
         return head
 
     def _answer(self, stream: Stream) -> None:
-        """Answer a request that no application will see."""
+        """Answer a request that must not reach the application: 501 for CONNECT, 431 for too large a section."""
         stream.call = NO_CALL
         self._guard.charge_reset(self.now)
         if stream.head.method == b"CONNECT":
@@ -160,7 +160,7 @@ class Receiver:
         if not end_stream or (declared is not None and stream.received != declared):
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "trailers before the end of the body")
         fields = _checked_trailers(stream_id, section)
-        if stream.is_read:
+        if stream.has_reader:
             self._events.append(TrailersReceived(stream, fields))
         self._end_request(stream)
 
@@ -182,7 +182,7 @@ class Receiver:
             return
         if end_stream and stream.state is OPEN and stream.receive_whole_body(len(data), length):
             stream.state = HALF_CLOSED_REMOTE
-            request = self.announced.pop(stream_id, None)
+            request = self.pending_requests.pop(stream_id, None)
             if request is not None:
                 request.end_stream, request.body = True, data
             elif stream.call is RUNNING:
@@ -191,15 +191,15 @@ class Receiver:
             self._receive_part(stream, end_stream, data, length)
 
     def _receive_part(self, stream: Stream, end_stream: bool, data: bytes, length: int) -> None:
-        """Take a part of a body, or one that needs a closer look."""
+        """Take a DATA frame that is not the whole body of its request, or is wrong."""
         if stream.state >= HALF_CLOSED_REMOTE:
             raise StreamFailure(stream.stream_id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
         self._inflow.consume_stream(stream, length, self.now)
         stream.receive(len(data), end_stream)
-        if stream.is_read:
+        if stream.has_reader:
             if data or end_stream:
                 self._events.append(DataReceived(stream, data, end_stream))
-            # Nobody reads padding.
+            # No application reads padding, so its credit is returned here.
             if length > len(data) and not end_stream:
                 self._inflow.acknowledge(stream, length - len(data), self.now)
         if end_stream:
@@ -213,7 +213,7 @@ class Receiver:
     # All other frames
 
     def receive_control_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """See `FrameSink.receive_control_frame`. Unknown types are ignored (section 4.1): charged, and no more."""
+        """See `FrameSink.receive_control_frame`. Unknown types are charged and ignored (section 4.1)."""
         if kind == frames.RST_STREAM:
             self._guard.charge_reset(self.now)
         else:
@@ -227,7 +227,7 @@ class Receiver:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
             raise StreamFailure(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a broken length")
-        depends_on, weight = frames.parse_priority(payload)
+        depends_on, weight = frames.parse_dependency(payload)
         if depends_on == stream_id:
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself")
         stream = self._streams.open.get(stream_id)
@@ -238,7 +238,7 @@ class Receiver:
         code = frames.parse_word(payload, "RST_STREAM")
         stream = self._streams.open.get(stream_id)
         if stream is not None:
-            self._streams.forget_and_tell(stream, code, "the client reset the stream")
+            self._streams.forget_and_notify(stream, code, "the client reset the stream")
         else:
             self._streams.check_used(stream_id, "RST_STREAM")
 
@@ -257,10 +257,10 @@ class Receiver:
             self._lifecycle.complete_setup(self.now)
 
     def apply_settings(self, payload: bytes) -> None:
-        """Take over the client's settings (section 6.5.2), or those of an upgrade."""
+        """Apply the client's settings, from SETTINGS or an upgrade (section 6.5.2). Raises ConnectionFailure."""
         settings = frames.parse_settings(payload)
         for identifier, value in settings:
-            # Of table sizes all matter, of others the last (RFC 7541 section 4.2).
+            # Every table size counts (RFC 7541 section 4.2); of other settings, the last value does.
             if identifier == frames.HEADER_TABLE_SIZE:
                 self._sender.codec.set_peer_table_size(value)
         last = dict(settings)
@@ -282,7 +282,7 @@ class Receiver:
             self._lifecycle.receive_ping_ack(payload, self.now)
 
     def _receive_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """A client's GOAWAY forbids our pushes, of which there are none: it will open no more streams."""
+        """Note that the client will open no more streams. The stream it names is irrelevant: we push none."""
         if stream_id:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
         frames.parse_goaway(payload)
@@ -303,15 +303,15 @@ class Receiver:
         """See `FrameSink.fail_stream`: end the stream with RST_STREAM."""
         stream_id, code = failure.stream_id, failure.code
         if code is ErrorCode.REFUSED_STREAM and not self._inflow.settings_acknowledged:
-            # Before the client knows our limits it can hardly be blamed for exceeding them.
+            # The client cannot keep a limit that it does not know yet.
             self._guard.charge_control(self.now)
         else:
             self._guard.charge_reset(self.now)
         stream = self._streams.open.get(stream_id)
         if stream is not None:
-            self._streams.reset_and_tell(stream, code, failure.reason)
+            self._streams.reset_and_notify(stream, code, failure.reason)
         elif self._streams.is_idle(stream_id):
-            # A RST_STREAM on an idle stream would be an error of ours.
+            # RST_STREAM must not be sent on an idle stream (section 6.4).
             raise ConnectionFailure(code, failure.reason)
         elif isinstance(failure, RequestRefusal):
             self._streams.reset_unopened(stream_id, code)
@@ -322,15 +322,15 @@ class Receiver:
     # An upgrade
 
     def receive_upgrade(self, upgrade: Upgrade) -> None:
-        """Take over the request of stream 1 and the client's settings (RFC 7540 section 3.2)."""
-        # These settings are not acknowledged: the 101 does that.
+        """Open stream 1 with the upgraded request, and apply the client's settings (RFC 7540 section 3.2)."""
+        # The 101 response acknowledges these settings.
         self.apply_settings(upgrade.settings)
         self._streams.last_stream_id = 1
         stream = Stream(
             1, upgrade.head, HALF_CLOSED_REMOTE, self._outbox.initial_window_size, self._inflow.stream_window_size
         )
         self._streams.open[1] = stream
-        self._lifecycle.busy()
+        self._lifecycle.note_busy()
         self._events.append(RequestReceived(stream, True, upgrade.body))
 
 

@@ -1,13 +1,13 @@
-"""The referee: an h2 connection that is shown every frame of both directions, and may object.
+"""The referee: an h2 connection that checks every frame of both directions, and may object.
 
-The core frames, parses and counts by itself; h2 does the same again, from the same octets, in the same
-order. A frame of the peer's that the core let pass and h2 does not ends the connection with h2's own
-error code; so does, with INTERNAL_ERROR, a frame of ours that h2 would not have written, to the octet.
+The core frames, parses and counts by itself; h2 does the same again, from the same octets in the same order. If
+h2 refuses a frame of the peer that the core accepted, the connection ends with h2's error code. If h2 would have
+written other octets than the core, it ends with INTERNAL_ERROR.
 
-HPACK is done once: h2 is given the sections that the codec decoded, and the blocks that it encoded.
+HPACK runs once: h2 is given the sections that the codec decoded, and the blocks that it encoded.
 
-Where h2 departs from the RFCs, or counts in a way of its own, it is shown something else, or nothing.
-Each such place has a comment that says what h2 4.4 does and which section it misses.
+Where h2 departs from the RFCs, or counts differently, it is shown an adapted frame, or none. Each such place has
+a comment with what h2 4.4 does and the section that it departs from.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from .upgrade import SWITCHING_PROTOCOLS
 __all__ = ["H2Referee", "RecordingCodec"]
 
 _KNOWN_SETTINGS = frozenset(int(code) for code in SettingCodes)
-_HEADER_BLOCK = (frames.HEADERS, frames.CONTINUATION)
+_FIELD_BLOCK_TYPES = (frames.HEADERS, frames.CONTINUATION)
 _END_OF_HEADERS = frames.END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
-# The core ignores frames that cross a reset for the last 512 of them.
+# The core remembers 512.
 _REMEMBERED_RESETS = 1024
-# What is remembered of the peer's header blocks: as much as the core's own cache of heads does.
+# Limits on the peer's field blocks that are remembered: those of the core's cache of heads.
 _MAX_SECTIONS = 128
 _MAX_BLOCK_SIZE = 2048
 _MAX_FIELDS = 128
 
 
 class _Difference(Exception):
-    """h2 would have done something else."""
+    """h2 would have acted differently from the core."""
 
 
-# What h2 raises by contract, and, where what it is told makes no sense to it, without one.
+# What h2 raises by contract, and what it happens to raise for input that it does not expect.
 _OBJECTIONS = (_Difference, H2Error, AssertionError, IndexError, KeyError, ValueError)
 
 
 class RecordingCodec(HpackCodec):
-    """An `HpackCodec` that remembers which sections its blocks stand for."""
+    """An `HpackCodec` that remembers the sections of its blocks."""
 
     def __init__(self, max_list_size: int) -> None:
         """See `HpackCodec`."""
@@ -79,10 +79,10 @@ class RecordingCodec(HpackCodec):
         return block
 
     def decoded(self, block: bytes) -> Sequence[Field]:
-        """The section of the peer's last block."""
+        """The section of the peer's last block. Raises ConnectionFailure if the codec did not decode it."""
         section = self._decoded.get(block)
         if section is None:
-            # The core may have known it; then decoding it once more changes nothing.
+            # The core may have had it cached; then decoding it again does not change the table.
             changes = self.changes
             section = self.decode(block)
             if self.changes != changes:
@@ -90,7 +90,7 @@ class RecordingCodec(HpackCodec):
         return section
 
     def encoded(self, block: bytes) -> Sequence[Field]:
-        """The section of our next block on the wire."""
+        """The section of our next block on the wire, which must be `block`."""
         expected, section = self._encoded.popleft() if self._encoded else (None, ())
         if block != expected:
             raise _Difference("a header block that was not encoded")
@@ -98,7 +98,7 @@ class RecordingCodec(HpackCodec):
 
 
 class _Hpack:
-    """h2's decoder and encoder: both give what was put in."""
+    """Stands in for h2's decoder and encoder: returns the section and the block that were set."""
 
     header_table_size = max_allowed_table_size = max_header_list_size = 0
 
@@ -107,27 +107,29 @@ class _Hpack:
         self.section: Sequence[Field] = ()
 
     def decode(self, data: bytes, raw: bool = False) -> Sequence[Field]:
+        """Return the section for h2, whose block must be the one set."""
         if data != self.block:
             raise _Difference("another header block in the same frames")
         return self.section
 
     def encode(self, headers: Sequence[Field]) -> bytes:
-        # h2 checks them as they are taken.
+        """Return the block that the codec encoded."""
+        # h2 validates them while they are iterated.
         deque(headers, 0)
         return self.block
 
 
 class _Connection(H2Connection):
-    # The core judges the frames of closed streams, so h2 need not remember 65 536 of them.
+    # The core checks frames on closed streams, so h2 need not remember 65 536 of them.
     MAX_CLOSED_STREAMS = 128
 
     def consume_window(self, octets: int) -> None:
-        """Count DATA of a stream that h2 is not shown: on the connection it counts all the same (section 5.1)."""
+        """Count DATA that h2 is not shown against the connection's window (section 5.1)."""
         self._inbound_flow_control_window_manager.window_consumed(octets)
 
 
 class H2Referee:
-    """A `Referee` on an h2 connection. What h2 raises, and a RST_STREAM that it would send, is an objection."""
+    """A `Referee` on an h2 connection. An exception of h2, or a RST_STREAM that it would send, is an objection."""
 
     def __init__(self, config: ConnectionConfig, codec: RecordingCodec, outbox: Outbox) -> None:
         """`codec` is the connection's, and `outbox` holds its output."""
@@ -135,15 +137,15 @@ class H2Referee:
         self._outbox = outbox
         self._hpack = _Hpack()
         self._answers: list[bytes] = []
-        """What h2 answered to the frame under way, and the core has to."""
+        """ACKs that h2 sent for the current frame; the core must send the same."""
         self._last_failed_id = 0
-        """The highest stream that failed; h2 may never have seen it."""
+        """The highest stream for which `receive_failed` was called; h2 may never have seen it."""
         self._final_stream_id = frames.LARGEST_STREAM_ID
-        """What our last GOAWAY named."""
+        """The last stream that our latest GOAWAY names."""
         self._resets: dict[int, None] = {}
-        """The streams that we reset last."""
+        """The streams that we reset, up to _REMEMBERED_RESETS; the oldest first."""
         self._failing_stream_id = 0
-        """The stream that the frame under way has failed."""
+        """The stream that the core ended for the current frame; 0 for none."""
         self._connection = connection = _Connection(
             H2Configuration(
                 client_side=False,
@@ -152,9 +154,9 @@ class H2Referee:
                 normalize_outbound_headers=False,
             )
         )
-        # h2's own defaults would limit streams to 100 before the client knows of any limit.
+        # h2's defaults limit streams to 100 before the client knows of a limit.
         connection.local_settings = Settings(client=False)
-        # h2 takes larger frames only behind the SETTINGS ACK; section 6.5.3 does not forbid it earlier.
+        # h2 accepts larger frames only after the SETTINGS ACK; section 6.5.3 does not forbid them before.
         connection.max_inbound_frame_size = config.max_frame_size
         connection.decoder = connection.encoder = cast("Any", self._hpack)
         connection.initiate_connection()
@@ -162,13 +164,14 @@ class H2Referee:
         connection.clear_outbound_data_buffer()
 
     # -- the peer's frames ---------------------------------------------------------------------------------
+    # A `_view_*` method returns the octets that h2 is shown of a frame; b"" for none.
 
     def receive(self, octets: bytes) -> None:
         """See `Referee.receive`."""
         _, _, kind, flags, stream_id = frames.unpack_header(octets)
         stream_id &= frames.STREAM_ID_MASK
-        # h2 ends everything with a GOAWAY of the client's; section 6.8 has its streams go on. And it parses
-        # ALTSVC, which a server has to ignore (RFC 7838 section 4): types unknown to the core are not shown.
+        # h2 ends all streams at a client's GOAWAY, though they go on (section 6.8); and it parses ALTSVC, which a
+        # server must ignore (RFC 7838 section 4). So GOAWAY and types unknown to the core are not shown.
         view = _VIEWS.get(kind)
         if view is not None:
             try:
@@ -177,7 +180,7 @@ class H2Referee:
                     self._show(shown)
             except _OBJECTIONS as error:
                 raise _failure(error) from error
-        self.judge_output()
+        self.validate_output()
         if self._answers:
             raise ConnectionFailure(ErrorCode.INTERNAL_ERROR, "h2: an ACK of ours is missing")
 
@@ -192,7 +195,7 @@ class H2Referee:
                 raise _failure(error) from error
         self._last_failed_id = max(self._last_failed_id, stream_id)
         self._failing_stream_id = stream_id
-        self.judge_output()
+        self.validate_output()
         self._failing_stream_id = 0
 
     def receive_upgrade(self, settings: bytes) -> None:
@@ -213,14 +216,14 @@ class H2Referee:
         return stream_id in self._resets or stream_id > self._final_stream_id
 
     def _view_headers(self, octets: bytes, flags: int, stream_id: int) -> bytes:
-        # Of streams that were refused h2 knows nothing, and it forgets which were reset (section 5.1).
+        # h2 does not know refused streams, and forgets which ones were reset (section 5.1).
         if self._is_ignored(stream_id):
             return b""
         hpack = self._hpack
         if flags & _END_OF_HEADERS == frames.END_HEADERS:
             block, readable = octets[frames.FRAME_HEADER_SIZE :], True
         else:
-            block, readable = _header_block(octets, stream_id in self._connection.streams)
+            block, readable = _field_block(octets, stream_id in self._connection.streams)
         section = self._codec.decoded(block)
         hpack.section = _trailers(section) if stream_id in self._connection.streams else _request(section)
         if readable:
@@ -236,8 +239,8 @@ class H2Referee:
             return b""
         stream = self._connection.streams.get(stream_id)
         if not size and stream is not None and stream.inbound_flow_control_window < 0:
-            # h2 refuses an empty frame where our SETTINGS took the window below zero; it needs no window
-            # (section 6.9.1). The one that ends the body is the last, so the window does not matter any more.
+            # h2 refuses an empty frame while our SETTINGS keep the window below zero; it needs no window
+            # (section 6.9.1). After the one that ends the body, the window does not matter.
             if not flags & frames.END_STREAM:
                 return b""
             self._connection.increment_flow_control_window(-stream.inbound_flow_control_window, stream_id)
@@ -245,11 +248,11 @@ class H2Referee:
         return octets
 
     def _view_rst_stream(self, octets: bytes, flags: int, stream_id: int) -> bytes:
-        # Where no request has been let pass yet, to h2 the connection is idle (section 5.1).
+        # To h2, a connection whose requests were all refused is idle (section 5.1).
         return b"" if self._is_gone(stream_id) else octets
 
     def _view_settings(self, octets: bytes, flags: int, stream_id: int) -> bytes:
-        # h2 moves the windows of closed streams, too, until it has counted the open ones (section 6.9.2).
+        # h2 also changes the windows of closed streams (section 6.9.2), unless this property has dropped them.
         _ = self._connection.open_inbound_streams
         payload = octets[frames.FRAME_HEADER_SIZE :]
         known = _known_settings(payload)
@@ -258,15 +261,15 @@ class H2Referee:
     def _view_window_update(self, octets: bytes, flags: int, stream_id: int) -> bytes:
         stream = self._connection.streams.get(stream_id)
         if self._is_gone(stream_id) or (stream and stream.state_machine.state is StreamState.HALF_CLOSED_LOCAL):
-            # h2 has such a window overflow; nothing is sent in it any more (section 5.1).
+            # h2 reports an overflow of such a window, though nothing more is sent on it (section 5.1).
             return b""
-        # h2 takes the reserved bit for a part of the increment (section 6.9).
+        # h2 reads the reserved bit as a part of the increment (section 6.9).
         if _word(octets) > frames.LARGEST_WINDOW:
             return frames.window_update(stream_id, _word(octets) & frames.LARGEST_WINDOW)
         return octets
 
     def _is_gone(self, stream_id: int) -> bool:
-        """Whether the stream is closed. h2 takes those that were refused for idle ones (section 5.1)."""
+        """Whether the stream is closed; h2 takes refused streams for idle ones (section 5.1)."""
         stream = self._connection.streams.get(stream_id)
         if stream is not None:
             return stream.closed
@@ -277,83 +280,84 @@ class H2Referee:
         return octets
 
     # -- our frames ----------------------------------------------------------------------------------------
+    # A `_replay_*` method has h2 send a frame; it returns whether the octets h2 then writes must be the same.
 
-    def judge_output(self) -> None:
-        """See `Referee.judge_output`."""
+    def validate_output(self) -> None:
+        """See `Referee.validate_output`."""
         octets = self._outbox.show()
         if not octets:
             return
         try:
-            self._tell_all(octets)
+            self._replay_all(octets)
         except (ConnectionFailure, *_OBJECTIONS) as error:
             self._outbox.retract()
             raise ConnectionFailure(ErrorCode.INTERNAL_ERROR, f"h2: our own frame: {_reason(error)}") from error
 
-    def _tell_all(self, octets: bytes) -> None:
+    def _replay_all(self, octets: bytes) -> None:
         start = len(SWITCHING_PROTOCOLS) if octets.startswith(SWITCHING_PROTOCOLS) else 0
         begun = b""
         for kind, flags, stream_id, frame in _split(octets, start):
             frame = begun + frame
-            if kind in _HEADER_BLOCK and not flags & frames.END_HEADERS:
+            if kind in _FIELD_BLOCK_TYPES and not flags & frames.END_HEADERS:
                 begun = frame
                 continue
             begun = b""
-            teller = _TELLERS.get(kind)
-            if teller is None:
+            replay = _REPLAYS.get(kind)
+            if replay is None:
                 raise _Difference(f"of type {kind}")
-            if teller(self, frame[4], stream_id, frame) and self._connection.data_to_send() != frame:
+            if replay(self, frame[4], stream_id, frame) and self._connection.data_to_send() != frame:
                 raise _Difference("h2 would have written other octets")
 
-    def _tell_headers(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_headers(self, flags: int, stream_id: int, frame: bytes) -> bool:
         block = b"".join([piece[frames.FRAME_HEADER_SIZE :] for _, _, _, piece in _split(frame)])
         section = self._codec.encoded(block)
-        # h2 cannot write an empty block, which trailers without a field have (RFC 7541 section 2.1).
+        # h2 cannot write an empty block, that of trailers without fields (RFC 7541 section 2.1).
         self._hpack.block = block or b"\0"
         self._connection.send_headers(stream_id, section, flags & frames.END_STREAM != 0)
         if not block:
             self._connection.clear_outbound_data_buffer()
         return block != b""
 
-    def _tell_data(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_data(self, flags: int, stream_id: int, frame: bytes) -> bool:
         self._connection.send_data(stream_id, frame[frames.FRAME_HEADER_SIZE :], flags & frames.END_STREAM != 0)
         return True
 
-    def _tell_rst_stream(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_rst_stream(self, flags: int, stream_id: int, frame: bytes) -> bool:
         self._resets[stream_id] = None
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
         stream = self._connection.streams.get(stream_id)
         if stream_id == self._failing_stream_id and (stream is None or stream.closed):
-            # h2 knows the stream of a refused request not at all, and a closed one only to object.
+            # h2 does not know the stream of a refused request, and objects to the reset of a closed one.
             return False
         self._connection.reset_stream(stream_id, _word(frame))
         return True
 
-    def _tell_settings(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_settings(self, flags: int, stream_id: int, frame: bytes) -> bool:
         if flags & frames.ACK:
             return self._expect_answer(frame)
         self._connection.update_settings(dict(frames.parse_settings(frame[frames.FRAME_HEADER_SIZE :])))
         return True
 
-    def _tell_ping(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_ping(self, flags: int, stream_id: int, frame: bytes) -> bool:
         if flags & frames.ACK:
             return self._expect_answer(frame)
         self._connection.ping(frame[frames.FRAME_HEADER_SIZE :])
         return True
 
     def _expect_answer(self, frame: bytes) -> bool:
-        """h2 has answered by itself; our answer has to be the same."""
+        """Check an ACK of ours: h2 must have sent the same by itself."""
         if frame not in self._answers:
             raise _Difference("an ACK that nobody waits for")
         self._answers.remove(frame)
         return False
 
-    def _tell_goaway(self, flags: int, stream_id: int, frame: bytes) -> bool:
-        # h2 ends everything with a GOAWAY of ours; section 6.8 has the streams up to the one it names go on.
+    def _replay_goaway(self, flags: int, stream_id: int, frame: bytes) -> bool:
+        # h2 ends all streams at our GOAWAY; by section 6.8, those up to the one it names go on.
         self._final_stream_id = _word(frame) & frames.STREAM_ID_MASK
         return False
 
-    def _tell_window_update(self, flags: int, stream_id: int, frame: bytes) -> bool:
+    def _replay_window_update(self, flags: int, stream_id: int, frame: bytes) -> bool:
         self._connection.increment_flow_control_window(_word(frame), stream_id or None)
         return True
 
@@ -369,15 +373,15 @@ _VIEWS: dict[int, Callable[[H2Referee, bytes, int, int], bytes]] = {
     frames.WINDOW_UPDATE: H2Referee._view_window_update,
     frames.CONTINUATION: H2Referee._view_as_it_is,
 }
-_TELLERS: dict[int, Callable[[H2Referee, int, int, bytes], bool]] = {
-    frames.DATA: H2Referee._tell_data,
-    frames.HEADERS: H2Referee._tell_headers,
-    frames.CONTINUATION: H2Referee._tell_headers,
-    frames.RST_STREAM: H2Referee._tell_rst_stream,
-    frames.SETTINGS: H2Referee._tell_settings,
-    frames.PING: H2Referee._tell_ping,
-    frames.GOAWAY: H2Referee._tell_goaway,
-    frames.WINDOW_UPDATE: H2Referee._tell_window_update,
+_REPLAYS: dict[int, Callable[[H2Referee, int, int, bytes], bool]] = {
+    frames.DATA: H2Referee._replay_data,
+    frames.HEADERS: H2Referee._replay_headers,
+    frames.CONTINUATION: H2Referee._replay_headers,
+    frames.RST_STREAM: H2Referee._replay_rst_stream,
+    frames.SETTINGS: H2Referee._replay_settings,
+    frames.PING: H2Referee._replay_ping,
+    frames.GOAWAY: H2Referee._replay_goaway,
+    frames.WINDOW_UPDATE: H2Referee._replay_window_update,
 }
 
 
@@ -395,12 +399,12 @@ def _word(frame: bytes) -> int:
     return int.from_bytes(frame[9:13], "big")
 
 
-def _header_block(octets: bytes, is_open: bool) -> tuple[bytes, bool]:
-    """The header block in a HEADERS frame and its CONTINUATIONs, and whether h2 reads it, too.
+def _field_block(octets: bytes, is_open: bool) -> tuple[bytes, bool]:
+    """The field block of a HEADERS frame and its CONTINUATION frames, and whether h2 can read it.
 
-    h2 does not take more than 63 CONTINUATIONs (section 6.10 has no limit), a frame of nothing but padding
-    (section 6.2), or trailers of a stream that depends on itself (an error of the stream, which the core
-    ignores: RFC 9113 section 5.3.2).
+    h2 refuses more than 63 CONTINUATION frames (section 6.10 has no limit), a frame of nothing but padding
+    (section 6.2), and trailers that have their stream depend on itself (which the core ignores: RFC 9113
+    section 5.3.2).
     """
     fragments = [frame[frames.FRAME_HEADER_SIZE :] for _, _, _, frame in _split(octets)]
     first, flags = fragments[0], octets[4]
@@ -415,10 +419,10 @@ def _header_block(octets: bytes, is_open: bool) -> tuple[bytes, bool]:
 
 
 def _request(section: Sequence[Field]) -> Sequence[Field]:
-    """A request as h2 takes it.
+    """A request's section, adapted to h2.
 
-    h2 wants an authority, which section 8.3.1 leaves to the client, and compares Host with it octet by
-    octet, where the same section has them normalized.
+    h2 requires an authority, which is optional by section 8.3.1, and compares Host with it octet by octet,
+    though the same section compares them normalized.
     """
     names = {name for name, _ in section}
     if b"host" in names and b":authority" in names:
@@ -429,12 +433,12 @@ def _request(section: Sequence[Field]) -> Sequence[Field]:
 
 
 def _trailers(section: Sequence[Field]) -> Sequence[Field]:
-    """Trailers as h2 takes them: it has a content-length among them count (RFC 9110 section 6.5.1)."""
+    """A trailer section, adapted to h2, which would apply a content-length in it (RFC 9110 section 6.5.1)."""
     return [field for field in section if field[0] != b"content-length"]
 
 
 def _known_settings(payload: bytes) -> bytes:
-    """The settings that h2 knows: it remembers all others for ever, which section 6.5.2 has it ignore."""
+    """The settings that h2 knows; it keeps all others forever, which section 6.5.2 says to ignore."""
     size = 6
     if len(payload) % size:
         return payload
@@ -443,7 +447,7 @@ def _known_settings(payload: bytes) -> bytes:
 
 
 def _failure(error: Exception) -> ConnectionFailure:
-    """What an objection to a frame of the peer's becomes."""
+    """The connection error for an objection to a frame of the peer."""
     code = ErrorCode(int(error.error_code)) if isinstance(error, ProtocolError) else ErrorCode.PROTOCOL_ERROR
     return ConnectionFailure(code, f"h2: {_reason(error)}")
 

@@ -1,4 +1,4 @@
-"""The sending half: responses to frames, in one step where the windows allow it."""
+"""The sending half: turns responses into frames, in one step where the windows allow it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sender:
     def __init__(self, codec: HeaderCodec, streams: StreamTable, inflow: Inflow, outbox: Outbox, now: float) -> None:
         self.codec = codec
         self.now = now
-        """The time of the current call."""
+        """The time of the current call of a `ServerConnection` method."""
         self._streams = streams
         self._inflow = inflow
         self._outbox = outbox
@@ -85,15 +85,15 @@ class Sender:
     def end_response(self, stream: Stream) -> None:
         """See `OutboxOwner.end_response`.
 
-        Where the request has not ended, nobody will read the rest of it. RFC 9113 section 8.1: the client
-        is then told to stop by RST_STREAM(NO_ERROR). But there are clients that drop the response with the
-        reset (httpx, curl) or read nothing more once they have the response and would wait for credit for
-        ever (curl 7.88). So credit for the rest comes before the response's end, and the reset a moment
-        after it; what arrives is dropped.
+        If the request has not ended, no one will read the rest of it, and RST_STREAM(NO_ERROR) tells the client
+        to stop (RFC 9113 section 8.1). But some clients drop the response if the reset arrives with it (httpx,
+        curl), and some read nothing more once they have the response, and would wait for credit forever (curl
+        7.88). So credit for the rest is sent before the end of the response, and the reset a moment after it;
+        data that arrives in between is dropped.
         """
         state = stream.state = AFTER_RESPONSE[stream.state]
         if state is CLOSED:
             self._streams.forget(stream)
         else:
             self._inflow.grant_rest(stream)
-            self._streams.unread[stream.stream_id] = self.now + _RESET_DELAY
+            self._streams.reset_deadlines[stream.stream_id] = self.now + _RESET_DELAY

@@ -1,4 +1,4 @@
-"""One stream: its state, its windows, its queue of response data, and the buffer for its request's body."""
+"""One stream: its state, its windows, its queue of response data, and the buffer of its request's body."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SMALL_PIECE = 1024
 class State(IntEnum):
     """A stream's state (RFC 9113 section 5.1); idle and reserved streams have no `Stream`.
 
-    The states in which the request has ended are the two highest.
+    The order matters: the request has ended in HALF_CLOSED_REMOTE and above.
     """
 
     OPEN = 0
     HALF_CLOSED_LOCAL = 1
-    """The response has ended; octets of the request may still come."""
+    """The response has ended; the request has not."""
     HALF_CLOSED_REMOTE = 2
-    """The request has ended; the response is still to come."""
+    """The request has ended; the response has not."""
     CLOSED = 3
 
 
@@ -39,10 +39,10 @@ AFTER_RESPONSE = (HALF_CLOSED_LOCAL, HALF_CLOSED_LOCAL, CLOSED, CLOSED)
 
 
 class Call(IntEnum):
-    """How far the application's call for a stream is."""
+    """The state of the application call for a stream."""
 
     NO_CALL = 0
-    """No application sees this request."""
+    """No application sees the request: the core answers it."""
     RUNNING = 1
     RETURNED = 2
 
@@ -53,28 +53,29 @@ NO_CALL, RUNNING, RETURNED = Call
 class Stream:
     """One request and its response.
 
-    Drivers read `stream_id`, `head`, `weight`, `depends_on` and `queued`, and keep what is theirs in
-    `context`; the rest belongs to the core. Most streams are a request without a body and a response
-    of one frame, so what those do not need is a default of the class, or made when it is first asked for.
+    Drivers read `stream_id`, `head`, `weight`, `depends_on` and `queued`, and keep an object of their own in
+    `context`; the rest belongs to the core. Most streams are a request without a body and a response of one
+    frame: fields that those do not need are class attributes, or created on first use.
     """
 
     weight: int = DEFAULT_WEIGHT
     """1 to 256 (RFC 7540 section 5.3.2)."""
     depends_on = 0
+    """The identifier of the parent stream; 0 for none (RFC 7540 section 5.3.1)."""
     context: Any = None
     received = 0
-    """Octets of the body that have come."""
+    """Octets of the body received, without padding."""
     call: Call = RUNNING
     head_sent = False
-    """Whether the final response's head is out."""
+    """Whether the head of the final response has been sent."""
     end_queued = False
-    """Whether nothing more will be queued."""
+    """Whether the end of the response is queued."""
     queued = 0
-    """Octets of response data that are not yet in frames."""
+    """Octets of response data not yet in frames."""
     above_high_mark = False
-    """Whether the application has to wait before it queues more."""
+    """Whether the application must wait before it queues more."""
     scheduled = False
-    """Whether the stream has a turn to come."""
+    """Whether the stream waits for a turn; see `Scheduler`."""
     trailers: Fields | None = None
 
     _queue: deque[memoryview | bytes] | None = None
@@ -90,22 +91,22 @@ class Stream:
 
     @property
     def queue(self) -> deque[memoryview | bytes]:
-        """Response data in its order."""
+        """Response data to send, in order."""
         if self._queue is None:
             self._queue = deque()
         return self._queue
 
     @property
     def receive_window(self) -> ReceiveWindow:
-        """What of the body may still come."""
+        """The window for the request's body."""
         if self._receive_window is None:
             self._receive_window = ReceiveWindow(self._receive_size)
         return self._receive_window
 
     def receive_whole_body(self, octets: int, length: int) -> bool:
-        """A body came in one frame of `length`; False, and nothing done, where it is not that simple.
+        """Take a body of one frame, `length` octets with its padding; return False, with no effect, in any other case.
 
-        Its window is of no more use, and is not made.
+        No more DATA may follow, so no receive window is created.
         """
         declared = self.head.content_length
         if self.received or self._receive_window is not None or length > self._receive_size:
@@ -116,7 +117,7 @@ class Stream:
         return True
 
     def receive(self, octets: int, end_stream: bool) -> None:
-        """So much of the body came. Raises StreamFailure where it is not as long as content-length (section 8.1.1)."""
+        """Count octets of the body. Raises StreamFailure if its length differs from content-length (section 8.1.1)."""
         self.received = received = self.received + octets
         declared = self.head.content_length
         if declared is not None and (received > declared or (end_stream and received != declared)):
@@ -134,23 +135,23 @@ class Stream:
 
     @property
     def sendable(self) -> bool:
-        """Whether a frame could go out now, the connection's window left aside."""
+        """Whether a frame could be sent now, apart from the connection's window."""
         if self.queued:
             return self.send_window > 0
         return self.end_queued and not self.response_ended
 
     @property
-    def is_read(self) -> bool:
-        """Whether there is an application that may read the body."""
+    def has_reader(self) -> bool:
+        """Whether an application may still read the body."""
         return self.call is RUNNING and not self.response_ended
 
     def drop_queue(self) -> None:
-        """Drop what is queued."""
+        """Drop the queued response data."""
         self._queue = None
         self.queued = 0
 
     def take(self, size: int) -> bytes | memoryview:
-        """Take `size` octets off the queue, joining small pieces and slicing large ones."""
+        """Take `size` octets from the queue, joining small pieces and slicing large ones."""
         queue = self.queue
         self.queued -= size
         first = queue.popleft()
@@ -174,29 +175,29 @@ class Stream:
 
 
 class BodyBuffer:
-    """A request's body between the connection, which fills it, and the application, which empties it.
+    """A request's body, which the connection appends to and the application takes from.
 
-    Each may be in a thread of its own: one appends, the other takes, and deques allow that.
+    The two may be in different threads, which a deque allows.
     """
 
     __slots__ = ("ended", "trailers", "_pieces")
 
     def __init__(self, ended: bool) -> None:
         self.ended = ended
-        """Whether no more will come."""
+        """Whether no more data will come."""
         self.trailers: Fields | None = None
-        """The request's trailers, where it had any; set before `ended`."""
+        """The request's trailers, None without any; set before `ended`."""
         self._pieces: deque[bytes] = deque()
 
     def __len__(self) -> int:
-        """How many pieces there are now."""
+        """The number of buffered pieces."""
         return len(self._pieces)
 
     def append(self, data: bytes) -> None:
-        """Add a piece, joined to a small one before it: an octet alone would take fifty times its room."""
+        """Append a piece; small ones are joined, because each bytes object has an overhead of some forty octets."""
         pieces = self._pieces
         if len(data) < _SMALL_PIECE:
-            # The application takes from the other end; where it was faster, there is nothing to join.
+            # The application takes from the other end, and may have emptied the buffer meanwhile.
             try:
                 last = pieces.pop()
             except IndexError:
@@ -208,14 +209,14 @@ class BodyBuffer:
         pieces.append(data)
 
     def take(self) -> bytes:
-        """Take the next piece; b"" where there is none now."""
+        """Take the next piece; b"" if there is none now."""
         try:
             return self._pieces.popleft()
         except IndexError:
             return b""
 
     def take_up_to(self, size: int) -> bytes:
-        """Take pieces that hold `size` octets together, or one that is larger; b"" where there is none now."""
+        """Take pieces of at most `size` octets in total, or one larger piece; b"" if there is none now."""
         pieces = [self.take()]
         total = len(pieces[0])
         while self._pieces and total + len(self._pieces[0]) <= size:

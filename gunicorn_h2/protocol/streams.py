@@ -1,7 +1,7 @@
-"""The streams of a connection: those that are open, and what is known of those that are gone.
+"""The streams of a connection: those that are open, and what is remembered of closed ones.
 
-A frame for a stream that is no longer there is an error or none, and of the stream or the connection,
-depending on how the stream ended (RFC 9113 section 5.1). Memory of resets is bounded.
+Whether a frame on a closed stream is ignored or a connection error depends on how the stream was closed
+(RFC 9113 section 5.1). The number of resets remembered is bounded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .stream import CLOSED, RUNNING, Stream
 
 __all__ = ["StreamTable"]
 
-# Frames that were on their way when we reset a stream are ignored for this many streams.
+# The number of streams reset by us whose frames in flight are ignored.
 _REMEMBERED_RESETS = 512
 
 
@@ -29,7 +29,7 @@ class StreamTable:
         "last_stream_id",
         "open",
         "orphaned_calls",
-        "unread",
+        "reset_deadlines",
         "_events",
         "_outbox",
         "_resets",
@@ -39,17 +39,17 @@ class StreamTable:
     def __init__(self, outbox: Outbox, events: list[Event]) -> None:
         self.open: dict[int, Stream] = {}
         """The streams that are not closed, by identifier."""
-        self.unread: dict[int, float] = {}
-        """Those whose response is out and whose request has not ended, by when they are reset; the oldest first."""
+        self.reset_deadlines: dict[int, float] = {}
+        """When to reset half-closed (local) streams, by identifier (section 8.1); the soonest first."""
         self.orphaned_calls: set[int] = set()
-        """Streams that were reset while their application's call was running, until it returns.
+        """Streams that were reset while their application call was running, until it returns.
 
-        They count beside the open ones, for else a peer could start any number of calls.
+        They count as concurrent streams; otherwise a peer could start any number of calls.
         """
         self.last_stream_id = 0
         """The highest stream the client has opened."""
         self.final_stream_id = frames.LARGEST_STREAM_ID
-        """What the final GOAWAY named: streams beyond it are not ours to judge (section 6.8)."""
+        """The last stream of the final GOAWAY; frames on streams beyond it are ignored (section 6.8)."""
         self._outbox = outbox
         self._events = events
         self._resets: dict[int, None] = {}
@@ -59,70 +59,70 @@ class StreamTable:
         return iter(list(self.open.values()))
 
     def skip_to(self, stream_id: int) -> None:
-        """The client uses an identifier and passes over others, which are closed then (section 5.1.1)."""
+        """Note that the client skipped the identifiers below this one, which closes those streams (section 5.1.1)."""
         if self._skipped is None:
             self._skipped = deque(maxlen=_REMEMBERED_RESETS)
         self._skipped.append((self.last_stream_id + 1, stream_id - 1))
 
-    # Frames for streams that are not there
+    # Frames on streams that are not open
 
-    def is_refused(self, stream_id: int) -> bool:
-        """Whether the stream came after the final GOAWAY."""
+    def is_after_goaway(self, stream_id: int) -> bool:
+        """Whether the stream is beyond the last one of the final GOAWAY."""
         return stream_id > self.final_stream_id
 
     def is_idle(self, stream_id: int) -> bool:
-        """Whether the peer has not used the identifier yet, or it is one of ours."""
+        """Whether the stream is idle (section 5.1): its identifier is unused, or even and so not the client's."""
         return stream_id > self.last_stream_id or not stream_id & 1
 
     def check_used(self, stream_id: int, what: str) -> None:
-        """Refuse a frame on an idle stream (section 5.1)."""
-        if self.is_idle(stream_id) and not self.is_refused(stream_id):
+        """Raise ConnectionFailure for a frame on an idle stream (section 5.1); `what` names the frame."""
+        if self.is_idle(stream_id) and not self.is_after_goaway(stream_id):
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"{what} on idle stream {stream_id}")
 
     def check_not_skipped(self, stream_id: int) -> None:
-        """Refuse to open a stream that the client passed over (section 5.1.1)."""
+        """Raise ConnectionFailure for HEADERS on a stream that the client has skipped (section 5.1.1)."""
         if self._skipped is not None and any(first <= stream_id <= last for first, last in self._skipped):
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"stream {stream_id} was passed over")
 
     def check_late_frame(self, stream_id: int, what: str) -> None:
-        """Refuse a frame on a closed stream, unless it may have been on its way when we closed it."""
-        if stream_id not in self._resets and not self.is_refused(stream_id):
+        """Raise ConnectionFailure for a frame on a closed stream, unless it crossed our RST_STREAM or final GOAWAY."""
+        if stream_id not in self._resets and not self.is_after_goaway(stream_id):
             raise ConnectionFailure(ErrorCode.STREAM_CLOSED, f"{what} on closed stream {stream_id}")
 
-    # Ends
+    # Closing streams
 
     def reset_unopened(self, stream_id: int, code: ErrorCode) -> None:
-        """Send RST_STREAM for a stream that is not open."""
+        """Send RST_STREAM on a stream that is not open."""
         self._outbox.put(frames.rst_stream(stream_id, code))
         self._resets[stream_id] = None
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Send RST_STREAM and forget the stream."""
+        """Send RST_STREAM and close the stream."""
         self.reset_unopened(stream.stream_id, code)
         if stream.call is RUNNING:
             self.orphaned_calls.add(stream.stream_id)
         self.forget(stream)
 
-    def reset_and_tell(self, stream: Stream, code: ErrorCode, reason: str) -> None:
-        """Reset a stream whose application does not know yet that it is gone."""
+    def reset_and_notify(self, stream: Stream, code: ErrorCode, reason: str) -> None:
+        """Reset a stream, with a StreamReset event for its application."""
         self.reset(stream, code)
         self._events.append(StreamReset(stream, code, reason))
 
-    def forget_and_tell(self, stream: Stream, code: int, reason: str) -> None:
-        """The stream ended without its application's doing."""
+    def forget_and_notify(self, stream: Stream, code: int, reason: str) -> None:
+        """Close a stream that the peer or the connection ended, with a StreamReset event for its application."""
         if stream.call is RUNNING:
             self.orphaned_calls.add(stream.stream_id)
         self.forget(stream)
         self._events.append(StreamReset(stream, code, reason))
 
     def forget(self, stream: Stream) -> None:
-        """The stream is closed, in whichever way."""
+        """Close a stream: drop its queue and remove it from the tables."""
         stream_id = stream.stream_id
         if stream.queued:
             stream.drop_queue()
         stream.state = CLOSED
         del self.open[stream_id]
         self._outbox.blocked.pop(stream_id, None)
-        self.unread.pop(stream_id, None)
+        self.reset_deadlines.pop(stream_id, None)

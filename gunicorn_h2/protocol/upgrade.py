@@ -1,6 +1,6 @@
-"""HTTP/2 by an upgrade from HTTP/1.1 (RFC 7540 section 3.2): the request that asks for it, validated.
+"""Upgrade from HTTP/1.1 to HTTP/2 (RFC 7540 section 3.2): validation of the request that asks for it.
 
-RFC 9113 dropped the mechanism, so only old clients use it, and only in the clear.
+RFC 9113 dropped the mechanism, so only old clients use it, and only without TLS.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .headers import CONNECTION_SPECIFIC, Fields, MalformedRequest, RequestHead,
 __all__ = ["SWITCHING_PROTOCOLS", "Upgrade", "validate_upgrade"]
 
 SWITCHING_PROTOCOLS = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+"""The response that accepts an upgrade."""
 _SETTINGS = b"http2-settings"
 _DROPPED = CONNECTION_SPECIFIC | {_SETTINGS, b"host"}
 
@@ -27,15 +28,15 @@ class Upgrade(NamedTuple):
     settings: bytes
     """The payload of the client's SETTINGS frame."""
     section: Fields
+    """The request as an HTTP/2 field section."""
     head: RequestHead
     body: bytes
 
 
 def validate_upgrade(method: bytes, path: bytes, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> Upgrade | None:
-    """Return the upgrade that a complete HTTP/1.1 request asks for.
+    """Return the upgrade that a complete HTTP/1.1 request asks for; `fields` have names in lower case.
 
-    `fields` have their names in lower case. None where it asks for none, or not as the RFC says: the
-    request is then served as HTTP/1.1, which is always allowed.
+    None if it asks for none, or not as the RFC says: it is then served as HTTP/1.1, which is always allowed.
     """
     settings = _announced_settings(fields)
     if settings is None:
@@ -54,14 +55,14 @@ def validate_upgrade(method: bytes, path: bytes, fields: Sequence[tuple[bytes, b
 
 
 def _announced_settings(fields: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-    """The settings of a request that names h2c, exactly one HTTP2-Settings, and both in Connection."""
+    """The SETTINGS payload of a request; None unless Connection lists an Upgrade to h2c and one HTTP2-Settings."""
     payloads = [value for name, value in fields if name == _SETTINGS]
     if b"h2c" not in _tokens(fields, b"upgrade") or len(payloads) != 1:
         return None
     if not {b"upgrade", _SETTINGS} <= _tokens(fields, b"connection"):
         return None
     if b"+" in payloads[0] or b"/" in payloads[0]:
-        # Of base64's other alphabet, and not refused below.
+        # The standard alphabet, which b64decode accepts beside the URL-safe one.
         return None
     try:
         payload = base64.b64decode(payloads[0] + b"=" * (-len(payloads[0]) % 4), b"-_", validate=True)

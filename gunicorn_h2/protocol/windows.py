@@ -1,4 +1,4 @@
-"""Receive windows (RFC 9113 section 5.2), and the budget that they grow from."""
+"""Receive windows (RFC 9113 section 5.2), and the budget for their growth."""
 
 from __future__ import annotations
 
@@ -11,72 +11,74 @@ _ROUND_TRIPS = 4
 
 
 class WindowBudget:
-    """How much receive windows may grow by, together, in octets.
+    """The octets by which a group of receive windows may grow in total.
 
-    One is shared by all connections of a worker; they are not to use it from two threads at a time.
+    All connections of a worker share one. It is not thread-safe: callers take turns.
     """
 
     __slots__ = ("left", "taken")
 
     def __init__(self, octets: int) -> None:
         self.left = octets
+        """Octets still available."""
         self.taken = 0
+        """Octets taken and not given back."""
 
     def take(self, octets: int) -> None:
-        """Take some of what is left."""
+        """Take octets from the budget."""
         self.left -= octets
         self.taken += octets
 
     def give_back(self, octets: int) -> None:
-        """Give back what was taken."""
+        """Return octets to the budget."""
         self.take(-octets)
 
 
 class ReceiveWindow:
-    """What a peer may still send, in octets.
+    """A receive window, in octets.
 
-    Credit is handed back in halves of the window, which keeps a sender going without a WINDOW_UPDATE
-    for each frame. Most bodies end before that, so what they do not need is a default of the class.
+    Credit is returned once half of the window is owed: that keeps a sender going, without a WINDOW_UPDATE for
+    each frame. Most bodies end before that, so the fields they do not need are class attributes.
     """
 
     renewed_at: float | None = None
-    """When credit was handed back last."""
+    """When credit was last returned; None before the first time."""
     edges: tuple[int, ...] = ()
-    """Where the peer had to stop before each of the latest increments, as values of `position`; those ahead of it."""
-
+    """Earlier right edges of the window that the peer has not passed, as values of `position`; the oldest first."""
     owed = 0
-    """What was taken from the buffer since then."""
+    """Octets acknowledged since then, whose credit has not been returned."""
 
     _granted = 0
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.available = size
+        """Octets that the peer may still send; a change of our SETTINGS may take it below zero (section 6.9.2)."""
 
     @property
     def position(self) -> int:
-        """How far the peer has come: a number that grows with each octet."""
+        """The octets received, less the initial size: comparable to `edges`."""
         return self._granted - self.available
 
     @property
     def is_at_edge(self) -> bool:
-        """Whether the peer has used up what it was granted at some time, and nothing of what it got since then."""
+        """Whether the peer has stopped at an earlier right edge: it has used none of the credit granted since."""
         return self._granted - self.available in self.edges
 
     def consume(self, octets: int) -> None:
-        """The peer sent so much. Raises ConnectionFailure(FLOW_CONTROL_ERROR) where it was too much."""
+        """Count octets received. Raises ConnectionFailure(FLOW_CONTROL_ERROR) if they exceed the window."""
         self.available -= octets
-        # An empty frame needs no window, and our SETTINGS may have taken it below zero.
+        # An empty frame needs no credit, even if our SETTINGS took the window below zero.
         if self.available < 0 and octets:
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
 
     def acknowledge(self, octets: int) -> bool:
-        """So much was taken from the buffer; return whether it is time to `renew`."""
+        """Count octets that no longer need buffer space; return whether it is time to `renew`."""
         self.owed += octets
         return self.owed * 2 >= self.size
 
     def consume_and_acknowledge(self, octets: int) -> bool:
-        """Both in one step: nothing is kept."""
+        """Do both in one step, for octets that are not buffered. Raises as `consume` does."""
         self.available -= octets
         if self.available < 0 and octets:
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
@@ -84,19 +86,19 @@ class ReceiveWindow:
         return self.owed * 2 >= self.size
 
     def wanted_growth(self, now: float, round_trip: float | None) -> int:
-        """What the window should grow by: by its own size where it is used up within four round trips, else 0.
+        """Return the growth wanted, in octets: the window's size if it is used up within four round trips, else 0.
 
-        To keep a sender going it has to last for two, half of it being on its way back. The rest is for
-        the time that either side takes.
+        A window must last for two round trips to keep a sender going, because half of its credit may be on
+        its way back. The other two allow for delays at either end.
         """
         if self.renewed_at is None or round_trip is None:
             return 0
         return self.size if (now - self.renewed_at) * self.size <= _ROUND_TRIPS * round_trip * self.owed else 0
 
     def renew(self, growth: int, now: float) -> int:
-        """Hand back what was taken from the buffer, and let the window grow: the increment to announce now, or 0."""
+        """Return the credit owed and let the window grow; the result is the increment to announce, or 0."""
         self.size += growth
-        # Where more than a window was granted once, that is used up first.
+        # Credit beyond the window's size, from `grant`, is used up first.
         increment = max(0, min(self.owed + growth, self.size - self.available))
         self.owed = 0
         self.renewed_at = now
@@ -107,13 +109,13 @@ class ReceiveWindow:
         return increment
 
     def grant(self, octets: int) -> int:
-        """Open the window beyond its size: the increment to announce."""
+        """Open the window beyond its size; return the increment to announce, or 0."""
         increment = max(0, min(octets, LARGEST_WINDOW - self.available))
         self._extend(increment)
         return increment
 
     def resize(self, change: int) -> None:
-        """Our SETTINGS_INITIAL_WINDOW_SIZE was acknowledged (section 6.9.2)."""
+        """Apply a change of our SETTINGS_INITIAL_WINDOW_SIZE, once it is acknowledged (section 6.9.2)."""
         self.size += change
         self._extend(change)
 

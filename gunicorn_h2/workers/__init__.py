@@ -1,1 +1,1 @@
-"""Gunicorn's surface: the worker classes and their settings."""
+"""The interface to Gunicorn: the worker classes and their settings."""

@@ -1,7 +1,7 @@
 """The worker for ASGI applications: Gunicorn's asgi worker, with HTTP/2 beside its HTTP/1.
 
-Gunicorn's code keeps the event loop, the lifespan protocol, HTTP/1 and its WebSocket. Ours accepts
-the connections, finds out what they speak, and serves those that speak HTTP/2.
+Gunicorn's code runs the event loop, the lifespan protocol, HTTP/1 and WebSocket. Ours accepts the connections,
+negotiates their protocol, and serves those that speak HTTP/2.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .base import Http2Worker
 __all__ = ["ASGIWorker"]
 
 _HEARTBEAT_SECONDS = 1.0
-# Cancelled tasks have a moment to clean up before the arbiter's patience ends.
+# Tasks are cancelled after this fraction of `graceful_timeout`, which leaves them time to clean up.
 _CANCEL_BEFORE = 0.9
 
 
 class _Http1Protocol(ASGIProtocol):  # type: ignore[misc]
-    """Gunicorn's own; it begins with what was read already, and tells the worker that it is over."""
+    """Gunicorn's HTTP/1 protocol, which begins with `data` that was read already and reports its end to the worker."""
 
     def __init__(self, worker: ASGIWorker, data: bytes) -> None:
         super().__init__(worker)
@@ -38,7 +38,7 @@ class _Http1Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol.connection_made`."""
-        # The worker has counted the connection, and Gunicorn counts it once more.
+        # Gunicorn is about to count the connection, which the worker has counted already.
         self.worker.nr_conns -= 1
         super().connection_made(transport)
         if self._data:
@@ -48,13 +48,13 @@ class _Http1Protocol(ASGIProtocol):  # type: ignore[misc]
         """See `asyncio.Protocol.connection_lost`."""
         connections = self.worker.nr_conns
         super().connection_lost(exc)
-        # Gunicorn 25 forgets to count out connections that it closed itself.
+        # Gunicorn 25 does not subtract connections that it closed itself.
         self.worker.nr_conns = connections
         self.worker.connection_closed()
 
 
 class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
-    """HTTP/2 for ASGI applications, a task for each request; HTTP/1 by Gunicorn's own code."""
+    """HTTP/2 for ASGI applications, with a task for each request; HTTP/1 by Gunicorn's own code."""
 
     loop: asyncio.AbstractEventLoop
     nr_conns: int
@@ -65,16 +65,16 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
     _stopping = False
 
     def init_process(self) -> None:
-        """Called in the worker's process; does not return before the worker ends."""
+        """Run the worker in its process; return when it ends."""
         self.make_terms()
         self._listeners = list(self.sockets)
         self._starting_http1: set[asyncio.Task[None]] = set()
         super().init_process()
 
     def _get_ssl_context(self) -> None:
-        """Called by Gunicorn when the application has started and connections may come.
+        """Accept connections; Gunicorn calls this when the application has started.
 
-        They are accepted here, and Gunicorn finds no socket left to listen on.
+        Gunicorn itself then finds no socket to listen on.
         """
         self._main = asyncio.current_task()
         handler = ASGIHandler(self)
@@ -93,14 +93,14 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         self.sockets = []
 
     def _cleanup(self) -> None:
-        """Called by Gunicorn last."""
+        """Restore the sockets for Gunicorn's clean-up, which it calls last."""
         self.sockets = self._listeners
         super()._cleanup()
 
     # Connections
 
     def _take(self, sock: socket.socket, peer: Any) -> None:
-        """Find out what a new connection speaks."""
+        """Count a new connection and negotiate its protocol."""
         assert self._driver is not None
         self.nr_conns += 1
         if self.nr_conns >= self.worker_connections:
@@ -113,14 +113,14 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             self._serve_http1(Transport(sock), peer, b"")
 
     def connection_closed(self) -> None:
-        """A connection is gone, whoever had it last."""
+        """Count a closed connection, of either protocol."""
         self.nr_conns -= 1
         if self.nr_conns < self.worker_connections:
             for server in self.servers:
                 server.resume()
 
     def _serve_http1(self, transport: Transport, peer: Any, data: bytes) -> None:
-        """Give a connection to Gunicorn's own code; `data` was read in search of the preface."""
+        """Give a connection to Gunicorn's own code, with the `data` read during negotiation."""
         if self.must_refuse_http1(peer):
             self.refuse_http1(transport.sock, peer)
             self.connection_closed()
@@ -147,17 +147,17 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         self._wake_main()
 
     def handle_exit_signal(self) -> None:
-        """SIGTERM: clients hear of it at once."""
+        """Handle SIGTERM: begin the shutdown at once."""
         super().handle_exit_signal()
         self._wake_main()
 
     async def _shutdown(self) -> None:
-        """Called by Gunicorn when the worker is to stop, for whichever reason."""
+        """Stop the worker; Gunicorn calls this for whatever reason it stops."""
         self._stop_soon()
         await super()._shutdown()
 
     def _wake_main(self) -> None:
-        """Gunicorn's main loop would notice within a second; a cancellation ends it sooner, and it alone."""
+        """Begin the shutdown, and cancel Gunicorn's main loop, which would otherwise notice within a second."""
         if self._driver is not None and not self._stopping:
             assert self._main is not None
             self._main.cancel()
@@ -173,6 +173,6 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             self._heartbeat()
 
     def _heartbeat(self) -> None:
-        """Gunicorn's own ends before the last connections do, which may take longer than `timeout`."""
+        """Notify the arbiter until the end: Gunicorn's own heartbeat stops before the last connections have ended."""
         self.notify()
         self.loop.call_later(_HEARTBEAT_SECONDS, self._heartbeat)

@@ -1,4 +1,4 @@
-"""What every worker of this package has in common: settings, start-up, trust in the clear, counting."""
+"""What all workers of this package share: settings, start-up, trusted cleartext peers, the request count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .tls import make_wrapper
 __all__ = ["PREFACE_EXPECTED", "Http2Worker"]
 
 PREFACE_EXPECTED = "HTTP/2 connection preface expected"
-"""What a client is told that speaks HTTP/1 where it must not."""
+"""The body of the 400 for a client that speaks HTTP/1 where only HTTP/2 is served."""
 _MAX_REQUEST_LINE = _MAX_FIELD_SIZE = 8190
 _MAX_FIELDS = 32_768
 
@@ -41,19 +41,19 @@ class Http2Worker:
         try:
             self.settings = load_settings(self.cfg)
         except SettingsError as error:
-            # At a reload: Gunicorn's master creates workers without having called `check_config` again.
+            # At a reload, Gunicorn's master does not call `check_config` again.
             self.log.error("%s", error)
             raise HaltServer(str(error), 1) from error
         self._trusted = TrustedPeers(self.cfg)
 
     @property
     def cfg_protocol(self) -> str:
-        """Gunicorn's `protocol` setting, where it has one."""
+        """Gunicorn's `protocol` setting; "http" in versions without it."""
         return str(getattr(self.cfg, "protocol", "http"))
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Stop the start where a setting is wrong; called once, by the master."""
+        """Refuse a wrong setting, and log what was chosen; Gunicorn's master calls this once. Raises SettingsError."""
         gunicorns = getattr(super(), "check_config", None)
         if gunicorns is not None:
             gunicorns(cfg, log)
@@ -65,11 +65,11 @@ class Http2Worker:
 
     @classmethod
     def capacity(cls, cfg: Any) -> str:
-        """Say, for the start-up line, how much a worker serves at a time."""
+        """Say how much a worker serves at a time, for the start-up line."""
         return f"{cfg.worker_connections} connections"
 
     def make_terms(self) -> None:
-        """Read certificates and keys; called in the worker's process, while it may still read them."""
+        """Prepare negotiation; called in the worker's process, while it may still read certificates and keys."""
         settings = self.settings
         if self.cfg.is_ssl:
             self._terms = Terms(make_wrapper(self.cfg, settings.protocols), None, settings.handshake_timeout)
@@ -78,20 +78,20 @@ class Http2Worker:
             self._terms = Terms(None, Cleartext(settings.cleartext != "upgrade", upgrade), settings.handshake_timeout)
 
     def terms(self, peer: Any) -> Terms | None:
-        """How to find out what a new connection speaks; None where it can only be HTTP/1.
+        """How to negotiate the protocol of a new connection; None if it can only be HTTP/1.
 
-        In the clear, peers that are not trusted speak nothing else (the rule of Gunicorn 26.2 and newer).
+        Without TLS, a peer that is not trusted can only speak HTTP/1 (the rule of Gunicorn 26.2 and newer).
         """
         terms = self._terms
         return terms if terms is None or terms.wrap is not None or peer in self._trusted else None
 
     def must_refuse_http1(self, peer: Any) -> bool:
-        """Whether it is an error that a connection does not speak HTTP/2."""
+        """Whether a connection that does not speak HTTP/2 must be refused."""
         terms = self.terms(peer)
         return terms is not None and terms.cleartext is not None and terms.cleartext.upgrade is None
 
     def refuse_http1(self, sock: socket.socket, peer: Any) -> None:
-        """With prior knowledge alone, another protocol is a mistake of the deployment's: say so."""
+        """Answer 400 and close: with prior knowledge only, HTTP/1 is a mistake of the deployment."""
         self.warn_of_http1(peer)
         try:
             util.write_error(sock, 400, "Bad Request", PREFACE_EXPECTED)
@@ -100,23 +100,23 @@ class Http2Worker:
         util.close(sock)
 
     def warn_of_http1(self, peer: Any) -> None:
-        """Log that a connection does not speak HTTP/2 where it must."""
+        """Log that a connection that must speak HTTP/2 does not."""
         self.log.warning("Invalid request from ip=%s: no HTTP/2 connection preface", peer_ip(peer))
 
     def count_request(self) -> None:
-        """Count a request, and end the worker after `max_requests`."""
+        """Count a request, and retire the worker after `max_requests`."""
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
             self.retire()
 
     def retire(self) -> None:
-        """Have the worker end and another one take its place."""
+        """Have the worker stop gracefully; the arbiter starts another one."""
         self.log.info("Autorestarting worker after current request.")
         self.alive = False
 
 
 def _request_limits(cfg: Any) -> RequestLimits:
-    """Gunicorn's limits for a request's head; in the place of none, what it has then."""
+    """Gunicorn's limits on a request head; for a limit of 0, the maximum that Gunicorn then applies."""
     return RequestLimits(
         cfg.limit_request_line or _MAX_REQUEST_LINE,
         cfg.limit_request_fields or _MAX_FIELDS,

@@ -1,4 +1,4 @@
-"""The eventlet worker, where Gunicorn has one: its own, with HTTP/2 by the green driver."""
+"""The eventlet worker: Gunicorn's own, if it has one, with HTTP/2 by the green driver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import gunicorn
 __all__ = ["EventletWorker"]
 
 if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
-    # Comes first, for it patches the standard library.
+    # Imported first, because it patches the standard library.
     from gunicorn.workers import geventlet  # isort: split
 
     import eventlet
@@ -22,20 +22,23 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
     from .green import GreenListener, GreenWorker
 
     class _Listener:
-        """See `GreenListener`: Gunicorn's own loop, in a greenlet."""
+        """A `GreenListener` that runs Gunicorn's own loop in a greenlet."""
 
         def __init__(self, listener: Any, handle: Any, connections: int) -> None:
             self._greenlet = eventlet.spawn(geventlet._eventlet_serve, listener, handle, connections)
 
         def close(self) -> None:
-            # It closes the listener, and then waits until the last connection has ended.
+            """See `GreenListener.close`."""
+            # The loop closes the listener, and then waits until the last connection has ended.
             self._greenlet.kill(eventlet.StopServe())
 
         @property
         def busy(self) -> bool:
+            """See `GreenListener.busy`."""
             return not self._greenlet.dead
 
         def kill(self) -> None:
+            """See `GreenListener.kill`."""
             self._greenlet.kill()
 
     class EventletWorker(GreenWorker, geventlet.EventletWorker):  # type: ignore[misc]
@@ -44,7 +47,7 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
         library = EVENTLET
 
         def start_accepting(self, listener: Any) -> GreenListener:
-            """See `GreenWorker`."""
+            """See `GreenWorker.start_accepting`."""
             listener = GreenSocket(listener)
             listener.setblocking(1)
             return _Listener(listener, partial(self.handle, listener), self.worker_connections)
@@ -52,11 +55,11 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
 else:
 
     class EventletWorker:  # type: ignore[no-redef]
-        """Says what to use instead, for Gunicorn has no eventlet worker since version 26."""
+        """Names the worker to use instead: since version 26, Gunicorn has no eventlet worker."""
 
         @classmethod
         def setup(cls) -> None:
-            """Called as soon as this worker class was chosen."""
+            """Refuse to start; Gunicorn calls this when it has loaded the worker class. Raises RuntimeError."""
             raise RuntimeError(
                 f"gunicorn_h2.EventletWorker needs Gunicorn 25: {gunicorn.__version__} has no eventlet worker. "
                 "Use gunicorn_h2.GeventWorker instead (pip install 'gunicorn-h2[gevent]')"

@@ -17,13 +17,15 @@ __all__ = ["GeventWorker"]
 
 
 class _Server(StreamServer):  # type: ignore[misc]
-    """See `GreenListener`, which also wants `close`."""
+    """A `GreenListener`; `close` is gevent's."""
 
     @property
     def busy(self) -> bool:
+        """See `GreenListener.busy`."""
         return bool(self.pool.free_count() != self.pool.size)
 
     def kill(self) -> None:
+        """See `GreenListener.kill`."""
         self.stop(timeout=1)
 
 
@@ -33,12 +35,12 @@ class GeventWorker(GreenWorker, ggevent.GeventWorker):  # type: ignore[misc]
     library = GEVENT
 
     def start_accepting(self, listener: Any) -> GreenListener:
-        """See `GreenWorker`."""
+        """See `GreenWorker.start_accepting`."""
         listener.setblocking(1)
-        # Without TLS: gevent would wait in a handshake without end.
+        # Without TLS, whose handshake has no time limit in gevent.
         server = _Server(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
         if self.cfg.workers > 1:
-            # As Gunicorn does: leave something to the other workers.
+            # As in Gunicorn's worker: leave connections to the other workers.
             server.max_accept = 1
         server.start()
         accepting: GreenListener = server

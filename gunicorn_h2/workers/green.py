@@ -1,7 +1,7 @@
-"""What the workers on greenlets have in common: HTTP/2 by the green driver, HTTP/1 by Gunicorn's own code.
+"""The base of the workers on greenlets: HTTP/2 by the green driver, HTTP/1 by Gunicorn's own code.
 
-Gunicorn's code accepts connections, as many as `worker_connections`, and calls `handle` for each in a
-greenlet of its own. That greenlet finds out what the client speaks.
+Gunicorn's code accepts connections, `worker_connections` at most, and calls `handle` for each in a greenlet of
+its own. That greenlet negotiates the protocol.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _DRAIN_SECONDS = 0.1
 
 
 class ReplayingSocket:
-    """A socket from which something was read already; it comes again."""
+    """A socket whose `recv` returns data that was read from it before, and then goes on."""
 
     def __init__(self, sock: socket.socket, data: bytes) -> None:
         self._sock = sock
         self._data = data
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """As of a socket."""
+        """See `socket.socket.recv`."""
         if not self._data:
             return self._sock.recv(size, flags)
         data, self._data = self._data[:size], self._data[size:]
@@ -46,33 +46,34 @@ class ReplayingSocket:
 
 
 class GreenListener(Protocol):
-    """Accepts connections from one listening socket, each handled in a greenlet."""
+    """Accepts the connections of one listening socket, each handled in a greenlet."""
 
     def close(self) -> None:
         """Accept no more."""
 
     @property
     def busy(self) -> bool:
-        """Whether a connection is still there."""
+        """Whether a connection is still open."""
 
     def kill(self) -> None:
-        """End what is still there."""
+        """End the connections that are still open."""
 
 
 class GreenWorker(Http2Worker):
-    """List it before Gunicorn's gevent or eventlet worker class."""
+    """The mixin of the workers on greenlets; list it before Gunicorn's worker class."""
 
     PIPE: Sequence[int]
     sockets: Sequence[Any]
 
     library: ClassVar[Library]
+    """What the driver needs of gevent or eventlet."""
     _driver: GreenDriver
     _waiter: Waiter
 
     def patch(self) -> None:
-        """Called in the worker's process, before it gives up its privileges."""
+        """Patch the standard library; called in the worker's process, before it drops its privileges."""
         super().patch()  # type: ignore[misc]
-        # TLS must be the patched one.
+        # Made after patching, so that TLS is the patched one.
         self.make_terms()
 
     def start_accepting(self, listener: Any) -> GreenListener:
@@ -82,8 +83,7 @@ class GreenWorker(Http2Worker):
     def run(self) -> None:
         """Serve until told to stop.
 
-        Gunicorn's own loops look at `alive` once a second; until then, new connections would come to
-        a worker that is to end.
+        Gunicorn's own loops check `alive` once a second, and would accept connections until then.
         """
         handler = WSGIHandler(self)
         self._driver = GreenDriver(
@@ -94,7 +94,7 @@ class GreenWorker(Http2Worker):
             on_request=self.count_request,
             on_refused=handler.note_refusal,
         )
-        # Every signal writes to the pipe.
+        # Every signal writes to the pipe, which ends the wait.
         self._waiter = self.library.make_waiter(self.PIPE[0])
         listeners = [self.start_accepting(listener) for listener in self.sockets]
         while self.alive:
@@ -119,17 +119,17 @@ class GreenWorker(Http2Worker):
         self.notify()  # type: ignore[attr-defined]
         self._waiter.wait(False, time.monotonic() + seconds)
         if self._waiter.readable:
-            # eventlet's `read` waits for the pipe itself, which one alone may do.
+            # eventlet's `read` watches the pipe itself, and a descriptor may have one watcher only.
             self._waiter.unwatch()
             os.read(self.PIPE[0], 4096)
 
     def retire(self) -> None:
-        """See `Http2Worker`; its loop is to see at once that it ends."""
+        """See `Http2Worker.retire`; the main loop notices at once."""
         super().retire()
         self._waiter.wake()
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        """Serve a connection to its end."""
+        """Negotiate a connection's protocol and serve it to its end."""
         terms = self.terms(addr)
         if terms is not None:
             hand_over = partial(self._serve_http1, listener)
@@ -138,13 +138,13 @@ class GreenWorker(Http2Worker):
             self._serve_http1(listener, client, addr, None, b"")
 
     def _serve_http1(self, listener: Any, sock: socket.socket, peer: Any, _: object, data: bytes) -> None:
-        """Give a connection to Gunicorn's own code; `data` was read in search of the preface."""
+        """Give a connection to Gunicorn's own code, with the `data` read during negotiation."""
         sock.setblocking(True)
         if self.must_refuse_http1(peer):
             self.refuse_http1(sock, peer)
         else:
-            # Not by way of `super`: Gunicorn's eventlet worker would put TLS around it once more.
+            # Not by `super`: Gunicorn's eventlet worker would wrap the socket in TLS once more.
             AsyncWorker.handle(self, listener, ReplayingSocket(sock, data) if data else sock, peer)
             if not self.alive:
-                # Its request may have been the last one of `max_requests`.
+                # Gunicorn may have retired the worker after its last request of `max_requests`.
                 self._waiter.wake()

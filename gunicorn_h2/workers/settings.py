@@ -1,17 +1,16 @@
 """Configuration: from Gunicorn's `cfg` and the conf file to one frozen `Settings`.
 
-`TABLE` is the only description of the settings: `load_settings` reads by it, the `gunicorn-h2`
-command makes its flags from it, and the reference in the README is rendered from it.
+`TABLE` is the only description of the settings: `load_settings` reads by it, the `gunicorn-h2` command makes its
+flags from it, and a test compares the README's reference with it.
 
 Where a value comes from:
 
 - Gunicorn knows the setting (its own `http2_*`, or ours once the `gunicorn-h2` command has
   registered them): `cfg` has already merged the command line, `GUNICORN_CMD_ARGS` and the conf file.
 - Gunicorn does not know it: the namespace of the conf file. A `Setting` subclass imported with the
-  worker would be no help: it is missing from `cfg` at the first boot and present after SIGHUP.
+  worker would not help: it is missing from `cfg` at the first boot and present after SIGHUP.
 
-Every `http2_*` name in a conf file that neither knows is an error, for a limit that is misspelt is
-a limit that is not there.
+An unknown `http2_*` name in a conf file is an error, because a misspelt limit would not apply.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ MAX_TOTAL = 2**40
 
 
 class SettingsError(ValueError, RuntimeError):
-    """A setting with a wrong value, or an unknown name; the message names it and what is allowed.
+    """A setting has a wrong value or an unknown name; the message names it and says what is allowed.
 
-    It is a `RuntimeError` as well because that is what makes Gunicorn's master, when raised from a
-    worker's `check_config`, print the message without a traceback and exit with status 1.
+    It is a `RuntimeError` as well: for one from a worker's `check_config`, Gunicorn's master prints the message
+    without a traceback and exits with status 1.
     """
 
 
@@ -58,10 +57,10 @@ class Kind(Protocol):
 
     @property
     def metavar(self) -> str:
-        """What stands for the value in the command's help."""
+        """The placeholder for the value in the command's help."""
 
     def parse(self, value: object) -> Any:
-        """Return the value in its own type. Raises `ValueError` or `TypeError` when it is not one."""
+        """Return the value in its own type. Raises `ValueError` or `TypeError` if it is not allowed."""
 
     def allowed(self) -> str:
         """Say which values are allowed, to follow "must be"."""
@@ -76,7 +75,7 @@ class Integer:
     metavar = "INT"
 
     def parse(self, value: object) -> int:
-        """Return the integer: booleans and fractions are refused."""
+        """Return the integer; booleans and fractions are refused."""
         number = int(value.strip(), 0) if isinstance(value, str) else value
         if isinstance(number, bool) or not isinstance(number, int) or not self.low <= number <= self.high:
             raise ValueError(value)
@@ -89,7 +88,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Seconds:
-    """A time: a finite number in a range, or text with one."""
+    """A time in seconds: a finite number in a range, or text with one."""
 
     low: float
     high: float
@@ -129,7 +128,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Cleartext(Choice):
+class CleartextMode(Choice):
     """Gunicorn's rule for `http2_cleartext`: None is off, True is prior knowledge."""
 
     words: tuple[str, ...] = CLEARTEXT_MODES
@@ -168,7 +167,7 @@ class SettingSpec:
     """One row of the settings table."""
 
     name: str
-    """Its name in a conf file; the flag is the same with dashes."""
+    """The name in a conf file; the flag is the same with dashes."""
 
     field: str
     """The field of `ConnectionConfig` or of `Settings` that holds it."""
@@ -176,13 +175,13 @@ class SettingSpec:
     kind: Kind
     default: object
     unit: str
-    """What its number counts, or "" for words."""
+    """The unit of a number; "" for words."""
 
     doc: str
     """One line on what it does."""
 
     others: str
-    """What other servers have there."""
+    """The defaults of other servers."""
 
     @property
     def flag(self) -> str:
@@ -214,7 +213,7 @@ TABLE: tuple[SettingSpec, ...] = (
     SettingSpec(
         "http2_cleartext",
         "cleartext",
-        Cleartext(),
+        CleartextMode(),
         "off",
         "",
         "HTTP/2 without TLS, from peers in forwarded_allow_ips and unix sockets only.",
@@ -241,11 +240,11 @@ TABLE: tuple[SettingSpec, ...] = (
     SettingSpec(
         "http2_initial_window_size",
         "initial_window_size",
-        # A window of 0 would be one that never opens: credit is given for what was received.
+        # A window of 0 would never open: credit is only returned for data received.
         Integer(1, MAX_31),
         65_535,
         "octets",
-        "Initial receive window of a stream: how much of a request body may be under way, unread.",
+        "Initial receive window of a stream: how much of a request body may be in flight or unread.",
         "Gunicorn, hypercorn: 65535; nginx: 65536; granian, Go: 1 MiB",
     ),
     SettingSpec(
@@ -254,7 +253,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Integer(65_535, MAX_31),
         1_048_576,
         "octets",
-        "Initial receive window of a connection: how much of all bodies may be under way.",
+        "Initial receive window of a connection: how much of all bodies may be in flight.",
         "hypercorn: 65535; granian, Go: 1 MiB; nginx: 2 GiB",
     ),
     SettingSpec(
@@ -263,7 +262,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Integer(0, MAX_31),
         16_777_216,
         "octets",
-        "What receive windows may grow to as applications read: a connection's, and those of its streams together.",
+        "Size up to which windows grow as applications read: a connection's, and those of its streams together.",
         "grpc-go, hyper, .NET: 16 MiB each",
     ),
     SettingSpec(
@@ -272,7 +271,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Integer(0, MAX_TOTAL),
         268_435_456,
         "octets",
-        "What the windows of all streams of a worker may grow by, together; 0: they do not grow.",
+        "Octets by which the stream windows of a worker may grow in total; 0: they do not grow.",
         "Linux: tcp_mem, for the windows of all TCP sockets",
     ),
     SettingSpec(
@@ -290,7 +289,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Integer(0, MAX_32),
         65_536,
         "octets",
-        "Largest header section accepted, decoded, 32 octets a field added; 0: no limit.",
+        "Largest field section accepted, decoded, plus 32 octets a field; 0: no limit.",
         "Gunicorn, hypercorn: 65536; nginx: 32 KiB; Go: 1 MiB; granian: 16 MiB",
     ),
     SettingSpec(
@@ -299,7 +298,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Integer(1_024, MAX_31),
         65_536,
         "octets",
-        "Response data queued for one stream before the application waits; it goes on at half of it.",
+        "Response data queued for one stream before the application waits; it goes on at half of that.",
         "nginx: 64 KiB (output_buffers); granian: 400 KiB",
     ),
     SettingSpec(
@@ -308,7 +307,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Seconds(0, 3_600),
         10.0,
         "seconds",
-        "For the TLS handshake, and again for the client's preface and first SETTINGS; 0: no limit.",
+        "Time for the TLS handshake, and again for the client's preface and first SETTINGS; 0: no limit.",
         "nginx, hypercorn: 60; Go: 10 for the preface",
     ),
     SettingSpec(
@@ -317,7 +316,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Seconds(0, 3_600),
         10.0,
         "seconds",
-        "From a HEADERS frame to the end of its header block; 0: no limit.",
+        "Time from a HEADERS frame to the end of its field block; 0: no limit.",
         "nginx: 60 (client_header_timeout); Apache: 20 to 40",
     ),
     SettingSpec(
@@ -326,7 +325,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Seconds(0.01, 60),
         1.0,
         "seconds",
-        "How long a graceful shutdown waits for a moment without requests, and then for its PING to come back.",
+        "How long a graceful shutdown waits for a moment without requests, and then for the ACK of its PING.",
         "Go: 1; Envoy: 5",
     ),
     SettingSpec(
@@ -354,7 +353,7 @@ _BY_NAME = {spec.name: spec for spec in TABLE}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs to know of its configuration, checked."""
+    """A worker's validated configuration."""
 
     protocols: tuple[str, ...] = ("h2", "http/1.1")
     """ALPN names in order of preference."""
@@ -366,13 +365,13 @@ class Settings:
     """Seconds for the TLS handshake; 0: no limit."""
 
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
-    """Limits of each connection."""
+    """The limits of each connection."""
 
 
 def load_settings(cfg: Any) -> Settings:
-    """Read the settings of `cfg`, a Gunicorn `Config`, and of the conf file it came from.
+    """Read the settings from `cfg`, a Gunicorn `Config`, and from its conf file.
 
-    Raises `SettingsError` for a wrong value and for an `http2_*` name that is no setting.
+    Raises `SettingsError` for a wrong value and for an unknown `http2_*` name.
     """
     names = _conf_names(cfg)
     _refuse_unknown(names, cfg)
@@ -393,7 +392,7 @@ def load_settings(cfg: Any) -> Settings:
 
 
 def startup_line(settings: Settings, cfg: Any, capacity: str) -> str:
-    """Say in one line what was chosen; `capacity` is the worker's own part of it."""
+    """Say in one line what was chosen; `capacity` is the worker's part of the line."""
     if never_http2_reason(settings, cfg):
         choice = "HTTP/1.1 only"
     elif cfg.is_ssl:
@@ -405,7 +404,7 @@ def startup_line(settings: Settings, cfg: Any, capacity: str) -> str:
 
 
 def never_http2_reason(settings: Settings, cfg: Any) -> str | None:
-    """Say why no client can ever get HTTP/2 from this configuration; None when one can."""
+    """Say why no client can ever get HTTP/2 with this configuration; None if one can."""
     if cfg.settings["protocol"].get() != "http":
         return f"HTTP/2 can never be negotiated: protocol is {cfg.protocol!r}, not 'http'"
     if "h2" not in settings.protocols:
@@ -430,7 +429,7 @@ def _conf_names(cfg: Any) -> Mapping[str, object]:
 
 
 def _refuse_unknown(names: Mapping[str, object], cfg: Any) -> None:
-    """Refuse an `http2_*` value that is no setting; what a conf file imports or defines is not meant."""
+    """Refuse an unknown `http2_*` value; modules, functions and classes in a conf file are ignored."""
     known = [name for name in {**cfg.settings, **_BY_NAME} if name.startswith("http2_")]
     for name, value in names.items():
         if not name.startswith("http2_") or name in known:
@@ -441,7 +440,7 @@ def _refuse_unknown(names: Mapping[str, object], cfg: Any) -> None:
 
 
 def _hint(name: str, known: list[str]) -> str:
-    """Guess what was meant; the prefix that all names share says nothing."""
+    """Suggest the known name that is closest, without the common prefix; else list all names."""
     bare = {other.removeprefix("http2_"): other for other in known}
     close = difflib.get_close_matches(name.removeprefix("http2_"), bare, n=1)
     return f"did you mean {bare[close[0]]}?" if close else "the settings are " + ", ".join(sorted(known))
@@ -457,16 +456,16 @@ def _raw_value(spec: SettingSpec, cfg: Any, names: Mapping[str, object]) -> obje
 
 
 def _protocols_named(cfg: Any, names: Mapping[str, object]) -> bool:
-    """Tell an `h1` that the user asked for from Gunicorn's default, which is the same value in `cfg`."""
+    """Whether the user has set `http_protocols`: Gunicorn's default is `h1`, too, and looks the same in `cfg`."""
     if cfg.http_protocols != ["h1"] or names.get("http_protocols"):
         return True
-    # argparse accepts the beginning of a flag that fits no other one.
+    # argparse accepts an unambiguous prefix of a flag.
     flags = [argument.partition("=")[0] for argument in (*sys.argv[1:], *cfg.get_cmd_args_from_env())]
     return any(len(flag) > len("--http-") and "--http-protocols".startswith(flag) for flag in flags)
 
 
 def _trusted_peers(cfg: Any) -> str:
-    """Name the peers that may speak HTTP/2 without TLS; "" when there is none."""
+    """Name the peers that may speak HTTP/2 without TLS; "" if there are none."""
     has_unix_socket = any(isinstance(address, str) for address in cfg.address)
     peers = ["unix sockets"] if has_unix_socket else []
     return ", ".join([*cfg.forwarded_allow_ips, *peers])

@@ -1,8 +1,9 @@
 """The threaded worker: Gunicorn's gthread worker, with HTTP/2 beside its HTTP/1.
 
-Gunicorn's main loop, which runs in the main thread, becomes the I/O thread of the HTTP/2 driver:
-both share one selector and one pool of threads. A connection that turns out to speak HTTP/1 goes to
-Gunicorn's own code as if it had just been accepted.
+Gunicorn's code and the HTTP/2 driver share one selector and one pool of threads. The driver decides which
+thread waits in the selector: the main thread, or one of the pool while Gunicorn's main loop watches. Its
+lock makes them one: Gunicorn's own data is touched by the thread that holds it. A connection that turns out
+to speak HTTP/1 goes to Gunicorn's own code as if it had just been accepted.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
                 raise
             return
         self.nr_conns += 1
+        if self.nr_conns == self.worker_connections:
+            self._driver.interrupt()
         local_address = self._local_addresses[listener]
         terms = self.terms(peer)
         if terms is not None:
@@ -129,8 +132,39 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     def _connection_closed(self) -> None:
         self.nr_conns -= 1
+        if self.nr_conns == self.worker_connections - 1:
+            self._driver.interrupt()
 
     # The loop
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: have the main loop see that it is to stop."""
+        super().handle_exit(sig, frame)
+        self.method_queue.defer(self._interrupt)
+
+    def _interrupt(self) -> None:
+        self._driver.interrupt()
+
+    def retire(self) -> None:
+        """See `Http2Worker.retire`; the main loop ends the worker."""
+        super().retire()
+        self._driver.interrupt()
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close HTTP/1 connections that have been idle for too long; called by Gunicorn's main loop."""
+        with self._driver.lock:
+            # Gunicorn 25.0 has no `force`.
+            super().murder_keepalived(*([True] if force else []))
+
+    def murder_pending(self) -> None:
+        """Close HTTP/1 connections that have not said anything for too long; called by Gunicorn's main loop."""
+        with self._driver.lock:
+            super().murder_pending()
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Begin or stop to accept connections; called by Gunicorn's main loop."""
+        with self._driver.lock:
+            super().set_accept_enabled(enabled)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """SIGQUIT and SIGINT: end at once.
@@ -152,7 +186,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         had_room = self.nr_conns < self.worker_connections
         until = time.monotonic() + _ROUND_SECONDS
         while True:
-            self._driver.poll(timeout)
+            self._driver.serve(timeout, alone=not had_room)
             if self._quitting or not self.alive or time.monotonic() >= until:
                 return
             if (self.nr_conns < self.worker_connections) != had_room:

@@ -1,4 +1,4 @@
-"""TLS for a worker: one context, made once from Gunicorn's settings."""
+"""TLS for a worker: one context, made from Gunicorn's settings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ __all__ = ["TLSWrapper", "make_context", "make_wrapper"]
 _OPENSSL_TICKETS = 2
 
 TLSWrapper = Callable[[socket.socket], ssl.SSLSocket]
+"""Wraps an accepted socket in TLS."""
 
 
 def make_context(cfg: Any, protocols: tuple[str, ...]) -> ssl.SSLContext:
-    """Gunicorn's context, its `ssl_context` hook included, made fit for HTTP/2 (RFC 9113 section 9.2).
+    """Make Gunicorn's context, with its `ssl_context` hook, and adapt it to HTTP/2 (RFC 9113 section 9.2).
 
     TLS 1.2 or newer, without compression and renegotiation; ALPN offers `protocols` in their order. A
-    client gets one session ticket, unless the hook sets another number: OpenSSL's two are meant for
-    clients that open several connections, and each costs as much as a tenth of the handshake.
+    client gets one session ticket, unless the hook sets another number: OpenSSL's default of two is for clients
+    that open several connections, and each ticket costs a tenth of a handshake.
     """
     context: ssl.SSLContext = gunicorn_sock.ssl_context(cfg)
     if context.minimum_version not in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
@@ -35,7 +36,7 @@ def make_context(cfg: Any, protocols: tuple[str, ...]) -> ssl.SSLContext:
 
 
 def make_wrapper(cfg: Any, protocols: tuple[str, ...]) -> TLSWrapper:
-    """Return what puts TLS around an accepted socket; the handshake is still to come."""
+    """Return a function that wraps an accepted socket in TLS, before its handshake."""
     return partial(
         make_context(cfg, protocols).wrap_socket,
         server_side=True,

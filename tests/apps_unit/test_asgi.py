@@ -559,8 +559,10 @@ def test_without_a_log_gunicorns_request_is_not_made(serve, monkeypatch):
     """Unless its policy has something to decide; and then once for a header block that comes again."""
     peer = serve(sending(START, body()), log=Logger(Config()))
     made = []
-    of = StreamRequest.of
-    monkeypatch.setattr(StreamRequest, "of", lambda *arguments: made.append(arguments) or of(*arguments))
+    for_stream = StreamRequest.for_stream
+    monkeypatch.setattr(
+        StreamRequest, "for_stream", lambda *arguments: made.append(arguments) or for_stream(*arguments)
+    )
     assert peer.request(scheme=b"http").status == 200
     assert made == []
     decided = [[(b"x-forwarded-proto", b"https")], [(b"a_b", b"1")], [(b"x", b"y" * 9000)]]

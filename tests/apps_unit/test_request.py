@@ -30,7 +30,7 @@ def head_of(*fields, method=b"GET", path=b"/", authority=b"example.org", scheme=
 
 def stream_request(cfg, head, peer=PEER):
     """Our request."""
-    return StreamRequest(cfg).of(head, peer, 7)
+    return StreamRequest(cfg).for_stream(head, peer, 7)
 
 
 def text_request(cfg, head, peer=PEER):
@@ -117,8 +117,8 @@ def test_what_a_request_knows_of_http2():
 
 def test_one_blank_request_serves_many():
     blank = StreamRequest(config())
-    first = blank.of(REQUESTS["plain"], PEER, 1)
-    second = blank.of(REQUESTS["a query"], ("10.0.0.1", 1), 3)
+    first = blank.for_stream(REQUESTS["plain"], PEER, 1)
+    second = blank.for_stream(REQUESTS["a query"], ("10.0.0.1", 1), 3)
     assert (first.req_number, first.path, first.peer_addr) == (1, "/", PEER)
     assert (second.req_number, second.path, second.peer_addr) == (3, "/a%20b", ("10.0.0.1", 1))
 

@@ -1,4 +1,4 @@
-"""A threaded driver with its I/O thread, as a worker would run it, over socket pairs."""
+"""A threaded driver with its main thread, as a worker would run it, over socket pairs."""
 
 import contextlib
 import queue
@@ -53,7 +53,7 @@ class Log:
 
 
 class Rig:
-    """A driver, its I/O thread, its pool, and what they have told."""
+    """A driver, its main thread, its pool, and what they have told."""
 
     def __init__(self, certs, application, threads=4, handshake_timeout=TIMEOUT, on_request=None, **config):
         self.certs, self.handshake_timeout = certs, handshake_timeout
@@ -67,7 +67,8 @@ class Rig:
         self.driver = ThreadDriver(
             self.selector, self.pool, ConnectionConfig(**config), application, self.log,
             on_request or self._count_request, self._note_refusal, self.closes.add)
-        self._calls, self._stopping = queue.SimpleQueue(), False
+        self._calls, self._main_calls, self._stopping = queue.SimpleQueue(), queue.SimpleQueue(), False
+        self.alone = False
         self._bell, self._ear = socket.socketpair()
         self.selector.register(self._ear, selectors.EVENT_READ, self._hear)
         self._sockets = [self._bell, self._ear]
@@ -76,7 +77,7 @@ class Rig:
 
     def stop(self):
         """End the loop, then close the driver."""
-        self.call(self._stop)
+        self.call_main(self._stop)
         self.thread.join(TIMEOUT)
         assert not self.thread.is_alive()
         self.driver.close()
@@ -91,10 +92,17 @@ class Rig:
             sock.close()
 
     def call(self, what, *arguments):
-        """Have the I/O thread call something; return what it returns."""
+        """Have the leader call something; return what it returns."""
         answer = queue.SimpleQueue()
         self._calls.put((what, arguments, answer))
         self._bell.send(b"!")
+        return answer.get(timeout=TIMEOUT)
+
+    def call_main(self, what, *arguments):
+        """Have the thread that calls `serve`, a worker's main thread, call something; return what it returns."""
+        answer = queue.SimpleQueue()
+        self._main_calls.put((what, arguments, answer))
+        self.driver.interrupt()
         return answer.get(timeout=TIMEOUT)
 
     def socketpair(self):
@@ -141,14 +149,19 @@ class Rig:
 
     def _loop(self):
         while not self._stopping:
-            self.driver.poll(TIMEOUT)
+            self.driver.serve(TIMEOUT, self.alone)
+            while not self._main_calls.empty():
+                self._answer(*self._main_calls.get())
 
     def _stop(self):
         self._stopping = True
 
     def _hear(self, ear):
         ear.recv(1)
-        what, arguments, answer = self._calls.get()
+        self._answer(*self._calls.get())
+
+    @staticmethod
+    def _answer(what, arguments, answer):
         try:
             answer.put(what(*arguments))
         except Exception as error:  # The test shall see it, not the thread.

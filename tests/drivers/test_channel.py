@@ -33,8 +33,16 @@ class Owner:
         """Note a head."""
         self.done.append(("headers", head.status, head.fields))
 
-    def do_send_response(self, channel, stream, head, data):
-        """Note a whole response."""
+    def prepare_wait(self, ready):
+        """There is nothing more to do: waiting is in order."""
+        return False
+
+    def do_send_response(self, channel, stream, head, data, end_stream):
+        """Note a whole response, or a head and data."""
+        if not end_stream:
+            self.do_send_headers(stream, head)
+            self.do_send_data(channel, stream, data, False)
+            return
         self.done.append(("response", head.status, head.fields, data))
         self.take(channel, data)
 

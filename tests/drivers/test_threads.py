@@ -558,8 +558,8 @@ def test_shutdown_serves_what_has_begun(run, tls):
         stream = busy.request(path="/served")
         busy.ping()
         idle.ping()
-        rig.call(rig.driver.shutdown)
-        rig.call(rig.driver.shutdown)
+        rig.call_main(rig.driver.shutdown)
+        rig.call_main(rig.driver.shutdown)
         idle.wait_closed()
         idle.close()
         assert busy.wait_goaway() == (2**31 - 1, ErrorCode.NO_ERROR)
@@ -573,7 +573,7 @@ def test_shutdown_serves_what_has_begun(run, tls):
 
 def test_connections_that_come_after_the_shutdown_are_served_and_closed(run):
     rig = run(Probe(hello), drain_timeout=0.2)
-    rig.call(rig.driver.shutdown)
+    rig.call_main(rig.driver.shutdown)
     client = rig.client()
     stream = client.request(path="/late")
     assert client.response(stream).text == "/late"

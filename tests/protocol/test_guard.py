@@ -5,7 +5,7 @@ import pytest
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ConnectionFailure, ErrorCode
 from gunicorn_h2.protocol.events import RequestReceived
-from gunicorn_h2.protocol.guard import Budget, Guard
+from gunicorn_h2.protocol.guard import Guard, TokenBucket
 
 from .peer import (
     CONTINUATION,
@@ -237,7 +237,7 @@ def test_uploads_are_no_control_frames(guarded):
 
 
 def test_a_budget_is_a_token_bucket():
-    budget = Budget(4, 8.0, 100.0)
+    budget = TokenBucket(4, 8.0, 100.0)
     assert [budget.spend(100.0) for _ in range(5)] == [True] * 4 + [False]
     assert [budget.spend(101.0), budget.spend(102.0), budget.spend(102.0)] == [False, True, False]
     assert [budget.spend(1_000.0) for _ in range(5)] == [True] * 4 + [False]
@@ -246,7 +246,7 @@ def test_a_budget_is_a_token_bucket():
 
 
 def test_a_budget_survives_a_clock_that_stands_still():
-    budget = Budget(1, 1.0, 5.0)
+    budget = TokenBucket(1, 1.0, 5.0)
     assert [budget.spend(5.0), budget.spend(5.0)] == [True, False]
 
 

@@ -98,7 +98,7 @@ class Game:
         """The core puts frames into the outbox, and they are written."""
         for frame in frames:
             self.outbox.put(frame)
-        self.referee.judge_output()
+        self.referee.validate_output()
         self.outbox.take()
 
     def response(self, stream_id, section=HEAD, end=False):
@@ -307,10 +307,10 @@ def test_wrong_output_is_held_back(game, name):
     game.receive(game.request(1))
     wrong = WRONG_OUTPUT[name](game)
     game.outbox.put(ping())
-    game.referee.judge_output()
+    game.referee.validate_output()
     game.outbox.put(wrong)
     with pytest.raises(ConnectionFailure) as caught:
-        game.referee.judge_output()
+        game.referee.validate_output()
     assert caught.value.code is ErrorCode.INTERNAL_ERROR
     assert caught.value.reason.startswith("h2: our own frame: ")
     assert game.outbox.take() == ping()
@@ -422,7 +422,7 @@ def test_an_upgraded_connection_begins_with_stream_1():
     game.put(game.response(1), data(1, b"one"))
     game.outbox.put(data(1, b"!"))
     with pytest.raises(ConnectionFailure, match="FlowControlError"):
-        game.referee.judge_output()
+        game.referee.validate_output()
 
 
 def test_large_frames_may_come_before_the_acknowledgement(connect):

@@ -35,7 +35,7 @@ def fields(*extra, connection=b"Upgrade, HTTP2-Settings", upgrade=b"h2c", announ
     return [(name, value) for name, value in asked if value is not None] + list(extra)
 
 
-def judge(*extra, method=b"GET", path=b"/", body=b"", **changed):
+def validated(*extra, method=b"GET", path=b"/", body=b"", **changed):
     """Judge a request."""
     return validate_upgrade(method, path, fields(*extra, **changed), body)
 
@@ -59,7 +59,7 @@ def upgrade(connect):
 
 
 def test_what_becomes_of_a_request():
-    asked = judge((b"x-one", b"1"), (b"cookie", b"a=1"), (b"keep-alive", b"5"), (b"transfer-encoding", b"chunked"),
+    asked = validated((b"x-one", b"1"), (b"cookie", b"a=1"), (b"keep-alive", b"5"), (b"transfer-encoding", b"chunked"),
                   (b"te", b"gzip"), method=b"POST", path=b"/a?b", body=b"abc", announced=encode((4, 5)))
     assert asked.body == b"abc"
     assert asked.settings == settings((4, 5))[9:]
@@ -69,7 +69,7 @@ def test_what_becomes_of_a_request():
 
 
 def test_the_section_begins_with_pseudo_header_fields():
-    asked = judge((b"x-one", b"1"))
+    asked = validated((b"x-one", b"1"))
     assert asked.section == [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"),
                              (b":authority", b"example.org"), (b"x-one", b"1")]
 
@@ -81,11 +81,11 @@ def test_the_section_begins_with_pseudo_header_fields():
     {"method": b"OPTIONS", "path": b"*"}, {"host": None},
 ])
 def test_requests_that_are_upgraded(changed):
-    assert judge(**changed) is not None
+    assert validated(**changed) is not None
 
 
 def test_the_connection_field_may_be_in_pieces():
-    assert judge((b"connection", b"HTTP2-Settings"), connection=b"Upgrade") is not None
+    assert validated((b"connection", b"HTTP2-Settings"), connection=b"Upgrade") is not None
 
 
 NOT_UPGRADED = {
@@ -118,7 +118,7 @@ NOT_UPGRADED = {
 
 @pytest.mark.parametrize("changed", NOT_UPGRADED.values(), ids=NOT_UPGRADED.keys())
 def test_requests_that_stay_http1(changed):
-    assert judge(**changed) is None
+    assert validated(**changed) is None
 
 
 @pytest.mark.parametrize("extra", [
@@ -126,14 +126,14 @@ def test_requests_that_stay_http1(changed):
     (b"x-bad", b"a\0b"), (b"content-length", b"x"),
 ])
 def test_fields_that_keep_a_request_http1(extra):
-    assert judge(extra) is None
+    assert validated(extra) is None
 
 
 # -- the connection ----------------------------------------------------------------------------------------------------
 
 
 def test_the_request_is_stream_1(upgrade):
-    peer = upgrade(judge(path=b"/a")).collect()
+    peer = upgrade(validated(path=b"/a")).collect()
     (event,) = peer.of(RequestReceived)
     assert (event.stream.stream_id, event.end_stream, event.stream.head.path) == (1, True, b"/a")
     peer.respond(event.stream, b"hello")
@@ -141,7 +141,7 @@ def test_the_request_is_stream_1(upgrade):
 
 
 def test_the_servers_settings_come_first_and_the_clients_are_not_acknowledged(upgrade):
-    peer = upgrade(judge(announced=encode((INITIAL_WINDOW_SIZE, 5))), max_concurrent_streams=7)
+    peer = upgrade(validated(announced=encode((INITIAL_WINDOW_SIZE, 5))), max_concurrent_streams=7)
     peer.send(PREFACE)
     assert (type(peer.frames[0]), peer.frames[0].flags) == (SettingsFrame, set())
     assert len(peer.take(SettingsFrame)) == 1
@@ -150,7 +150,7 @@ def test_the_servers_settings_come_first_and_the_clients_are_not_acknowledged(up
 
 
 def test_the_connection_goes_on_after_the_preface(upgrade):
-    peer = upgrade(judge())
+    peer = upgrade(validated())
     peer.send(PREFACE, settings(), settings_ack())
     peer.respond(peer.of(RequestReceived)[0].stream, b"one")
     stream = peer.open(path=b"/two")
@@ -161,40 +161,40 @@ def test_the_connection_goes_on_after_the_preface(upgrade):
 
 
 def test_the_preface_is_still_to_come(upgrade):
-    peer = upgrade(judge())
+    peer = upgrade(validated())
     peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     peer.assert_goaway(ErrorCode.PROTOCOL_ERROR, 1)
     assert peer.aborted == [(1, ErrorCode.PROTOCOL_ERROR)]
 
 
 def test_the_preface_is_not_waited_for_for_ever(upgrade):
-    peer = upgrade(judge(), setup_timeout=3)
+    peer = upgrade(validated(), setup_timeout=3)
     peer.wait(3)
     peer.assert_goaway(ErrorCode.SETTINGS_TIMEOUT, 1)
 
 
 def test_stream_1_cannot_be_opened_again(upgrade):
-    peer = upgrade(judge())
+    peer = upgrade(validated())
     peer.send(PREFACE, settings(), peer.headers(1))
     assert [event.stream.stream_id for event in peer.of(RequestReceived)] == [1]
 
 
 def test_data_on_stream_1_is_an_error(upgrade):
     """The request is complete: the client's half is closed (section 5.1)."""
-    peer = upgrade(judge())
+    peer = upgrade(validated())
     peer.send(PREFACE, settings(), data(1, b"more"))
     assert (1, ErrorCode.STREAM_CLOSED) in peer.resets or peer.goaways == [(1, ErrorCode.STREAM_CLOSED)]
 
 
 def test_stream_1_can_be_reset(upgrade):
-    peer = upgrade(judge())
+    peer = upgrade(validated())
     peer.send(PREFACE, settings(), rst_stream(1))
     assert peer.aborted == [(1, ErrorCode.CANCEL)]
     peer.assert_alive()
 
 
 def test_the_clients_window_counts(upgrade):
-    peer = upgrade(judge(announced=encode((INITIAL_WINDOW_SIZE, 5))))
+    peer = upgrade(validated(announced=encode((INITIAL_WINDOW_SIZE, 5))))
     peer.send(PREFACE, settings((INITIAL_WINDOW_SIZE, 5)), settings_ack())
     peer.respond(peer.of(RequestReceived)[0].stream, b"hello world")
     assert (peer.answers[1].body, peer.answers[1].ended) == (b"hello", False)
@@ -203,7 +203,7 @@ def test_the_clients_window_counts(upgrade):
 
 
 def test_the_clients_frame_size_counts(upgrade):
-    peer = upgrade(judge(announced=encode((MAX_FRAME_SIZE, 20_000))))
+    peer = upgrade(validated(announced=encode((MAX_FRAME_SIZE, 20_000))))
     peer.send(PREFACE, settings((MAX_FRAME_SIZE, 20_000)), settings_ack())
     peer.respond(peer.of(RequestReceived)[0].stream, b"x" * 20_000)
     assert [len(frame.data) for frame in peer.take(DataFrame)] == [20_000]
@@ -211,7 +211,7 @@ def test_the_clients_frame_size_counts(upgrade):
 
 def test_the_clients_table_size_counts(upgrade):
     """The response's head fits a decoder without a table even before the client's preface."""
-    peer = upgrade(judge(announced=encode((HEADER_TABLE_SIZE, 0))))
+    peer = upgrade(validated(announced=encode((HEADER_TABLE_SIZE, 0))))
     peer.decoder.header_table_size = peer.decoder.max_allowed_table_size = 0
     (event,) = peer.collect().of(RequestReceived)
     peer.respond(event.stream, b"x", [(b"x-answer", b"1")])
@@ -219,7 +219,7 @@ def test_the_clients_table_size_counts(upgrade):
 
 
 def test_a_body_comes_whole(upgrade):
-    peer = upgrade(judge((b"content-length", b"3"), method=b"POST", body=b"abc"))
+    peer = upgrade(validated((b"content-length", b"3"), method=b"POST", body=b"abc"))
     (request,) = peer.collect().events
     assert (request.end_stream, request.body) == (True, b"abc")
     assert request.stream.head.content_length == 3
@@ -227,7 +227,7 @@ def test_a_body_comes_whole(upgrade):
 
 def test_a_body_takes_nothing_from_the_windows(upgrade):
     """It came by HTTP/1.1: the credit for it is not given, at no moment and by no rule."""
-    peer = upgrade(judge(method=b"POST", body=b"x" * 60_000), connection_window_size=65_535)
+    peer = upgrade(validated(method=b"POST", body=b"x" * 60_000), connection_window_size=65_535)
     peer.send(PREFACE, settings(), settings_ack())
     (request,) = peer.of(RequestReceived)
     peer.take()
@@ -240,7 +240,7 @@ def test_a_body_takes_nothing_from_the_windows(upgrade):
 
 
 def test_it_counts_as_one_of_the_concurrent_streams(upgrade):
-    peer = upgrade(judge(), max_concurrent_streams=1)
+    peer = upgrade(validated(), max_concurrent_streams=1)
     peer.send(PREFACE, settings(), settings_ack())
     assert peer.open() is None
     assert peer.refused == [3]
@@ -249,7 +249,7 @@ def test_it_counts_as_one_of_the_concurrent_streams(upgrade):
 
 
 def test_a_connection_is_not_idle_while_stream_1_is_open(upgrade):
-    peer = upgrade(judge(), idle_timeout=2)
+    peer = upgrade(validated(), idle_timeout=2)
     peer.send(PREFACE, settings(), settings_ack())
     peer.wait(10)
     assert not peer.core.closed
@@ -260,7 +260,7 @@ def test_a_connection_is_not_idle_while_stream_1_is_open(upgrade):
 
 
 def test_the_shutdown_names_it(upgrade):
-    peer = upgrade(judge(), drain_timeout=1)
+    peer = upgrade(validated(), drain_timeout=1)
     peer.core.shutdown(peer.now)
     peer.send(PREFACE, settings(), settings_ack())
     peer.respond(peer.of(RequestReceived)[0].stream, b"x")
@@ -270,7 +270,7 @@ def test_the_shutdown_names_it(upgrade):
 
 
 def test_a_client_that_goes_away_at_once(upgrade):
-    peer = upgrade(judge())
+    peer = upgrade(validated())
     peer.core.receive_eof()
     peer.collect()
     assert peer.aborted == [(1, ErrorCode.CANCEL)]

@@ -5,7 +5,7 @@ import pytest
 from gunicorn_h2.protocol.upgrade_reader import (
     MAX_BODY_SIZE,
     MAX_HEAD_SIZE,
-    LeftToHttp1,
+    NotAnUpgrade,
     RequestLimits,
     UpgradeReader,
 )
@@ -45,7 +45,7 @@ def parse(*pieces, **limits):
         for piece in pieces:
             octets += piece
             upgrade = reader.read(octets)
-    except LeftToHttp1:
+    except NotAnUpgrade:
         return HTTP1
     return upgrade and (upgrade, bytes(octets[reader.end:]))
 

@@ -1,0 +1,240 @@
+"""Leader and followers: which thread does the I/O of the threaded driver.
+
+A thread change costs more than a quick request. So, while requests are quick, a thread of the pool leads:
+it does the I/O and runs what it has read itself, and no other thread wakes up. The main thread watches it.
+When a request blocks or takes long, the main thread does the I/O and requests go to the pool, one a thread;
+after a pause another thread of the pool gets its chance.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from .pool import RequestPool, report_exception
+
+__all__ = ["Leadership", "Loop"]
+
+_PATIENCE = 0.005
+"""Seconds a request may keep the leader: CPython's switch interval, for which any thread may keep the interpreter."""
+_QUICK = 0.0002
+"""Seconds a request may take on average: several times what a change of threads costs."""
+_SLICE = 0.001
+"""Seconds the leader runs requests before it looks at the sockets again."""
+_LONG_WAIT = 3600.0
+_AVERAGE_WEIGHT = 0.125
+_AVERAGE_CLAMP = 0.001
+"""Seconds that one round counts at most: a thread that the system has interrupted is not a slow application."""
+_MIN_PAUSE, _MAX_PAUSE = 1.0, 60.0
+"""Seconds from the end of a term to the next; doubled after each short term."""
+_SHORT_TERM = 10.0
+
+_MAIN = 0
+_OFFERED = -1
+
+
+class Loop(Protocol):
+    """What the leader does."""
+
+    def poll(self, timeout: float) -> None:
+        """Wait `timeout` seconds at most for something to happen, and act on it."""
+
+    def run_commands(self) -> None:
+        """Do what applications have submitted; called with the lock held."""
+
+    def wake(self) -> None:
+        """Make `poll` return; callable from any thread."""
+
+
+class Leadership:
+    """Hands the I/O back and forth between the main thread and the pool, under `lock`.
+
+    `requests` are the arguments of `run` for requests that the leader is to run itself; there are some only while
+    a thread of the pool leads.
+    """
+
+    def __init__(self, pool: RequestPool, loop: Loop, run: Callable[..., object]) -> None:
+        self.lock = threading.RLock()
+        """Held by whoever acts on a connection."""
+        self.thread = _MAIN
+        """The identifier of the thread of the pool that leads; no thread's where none does."""
+        self.requests: deque[tuple[Any, ...]] = deque()
+        self._pool = pool
+        self._loop = loop
+        self._run = run
+        self._busy_since: float | None = None
+        """When the leader began the request that it runs."""
+        self._active = False
+        """Whether the leader has run requests since the main thread last looked."""
+        self._asleep = False
+        """Whether the main thread waits without looking at the leader now and then."""
+        self._bell: SimpleQueue[bool] = SimpleQueue()
+        """Wakes the main thread; True: `serve` is to return. Its `put` may be called by a signal handler."""
+        self._recalled = False
+        self._failure: BaseException | None = None
+        self._term_began = 0.0
+        self._next_term = 0.0
+        self._pause = _MIN_PAUSE / 2
+        self._average = 0.0
+
+    @property
+    def delegated(self) -> bool:
+        """Whether a thread of the pool leads, or is about to."""
+        return self.thread != _MAIN
+
+    # The main thread
+
+    def serve(self, timeout: float, alone: bool) -> None:
+        """Do the I/O, or watch the thread that does, for `timeout` seconds at most; `alone`: in this thread only.
+
+        Raises what a leader's `poll` has raised.
+        """
+        if alone:
+            self.take_back()
+        if self.thread == _MAIN:
+            if alone or time.monotonic() < self._next_term or self._pool.tasks or not self._pool.has_idle_threads:
+                self._loop.poll(timeout)
+                return
+            self._offer()
+        self._watch(timeout)
+
+    def interrupt(self) -> None:
+        """Make `serve` return soon; callable from any thread and by signal handlers."""
+        self._bell.put(True)
+        self._loop.wake()
+
+    def take_back(self) -> None:
+        """Lead from now on."""
+        self._recalled = True
+        if self.delegated:
+            self._loop.wake()
+        while self.delegated:
+            if not self._take_over(0.0):
+                self._wait(_PATIENCE)
+        self._recalled = False
+
+    def end(self) -> None:
+        """Lead to the end."""
+        self.take_back()
+        self._next_term = float("inf")
+
+    def _offer(self) -> None:
+        # The main thread takes over where no thread accepts within its patience.
+        self._busy_since = time.monotonic()
+        self._active = True
+        self.thread = _OFFERED
+        self._pool.run(self._lead)
+
+    def _watch(self, timeout: float) -> None:
+        until = time.monotonic() + timeout
+        while self.delegated:
+            if self._take_over(_PATIENCE):
+                break
+            left = until - time.monotonic()
+            if left <= 0 or self._wait(min(left, _PATIENCE) if self._is_active() else left):
+                return
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _is_active(self) -> bool:
+        """Whether the leader runs requests, so that it must be watched; if not, it will ring the bell."""
+        # The leader looks at both flags in the opposite order.
+        self._asleep = not self._active
+        was_active, self._active = self._active, False
+        return was_active
+
+    def _wait(self, timeout: float) -> bool:
+        try:
+            return self._bell.get(timeout=timeout)
+        except Empty:
+            return False
+
+    def _take_over(self, patience: float) -> bool:
+        """Lead in place of a thread that has been busy for longer than `patience`."""
+        busy_since = self._busy_since
+        if busy_since is None or time.monotonic() - busy_since < patience:
+            return False
+        with self.lock:
+            if self._busy_since is None:
+                return False
+            self._end_term(failed=patience > 0)
+        return True
+
+    # The leader
+
+    def _lead(self) -> None:
+        """The task of a thread of the pool to which the I/O is offered."""
+        me = threading.get_ident()
+        with self.lock:
+            if self.thread != _OFFERED:
+                return
+            self.thread = me
+            self._busy_since = None
+            self._term_began = time.monotonic()
+            self._average = 0.0
+        try:
+            while self.thread == me:
+                self._loop.poll(0.0 if self.requests else _LONG_WAIT)
+                if self._recalled or (self._pool.tasks and not self._pool.has_idle_threads):
+                    self.resign(failed=False)
+                elif self.requests:
+                    self._run_requests(me)
+        except BaseException as error:  # As from `poll` in the main thread: it ends the worker.
+            self._failure = error
+            self.resign(failed=True)
+
+    def _run_requests(self, me: int) -> None:
+        """Run requests until none is left, or for a slice of time; then send the responses."""
+        self._active = True
+        if self._asleep:
+            self._asleep = False
+            self._bell.put(False)
+        requests, run = self.requests, self._run
+        count = len(requests)
+        began = now = self._busy_since = time.monotonic()
+        # Where the main thread takes over, it takes all that is left.
+        while requests and now - began < _SLICE:
+            try:
+                run(*requests.popleft())
+            except Exception:  # As in the pool.
+                report_exception()
+            now = self._busy_since = time.monotonic()
+        with self.lock:
+            if self.thread != me:
+                return
+            self._busy_since = None
+            self._loop.run_commands()
+            taken = min((now - began) / (count - len(requests)), _AVERAGE_CLAMP)
+            self._average += (taken - self._average) * _AVERAGE_WEIGHT
+            if self._average > _QUICK:
+                self.resign(failed=True)
+
+    def resign(self, failed: bool) -> None:
+        """For the leader: let the main thread lead; `failed`: because requests are not quick."""
+        with self.lock:
+            if self.thread == threading.get_ident():
+                self._end_term(failed)
+        self._bell.put(False)
+
+    def _end_term(self, failed: bool) -> None:
+        self.thread = _MAIN
+        self._busy_since = None
+        if failed:
+            now = time.monotonic()
+            lasted = now - self._term_began
+            self._pause = min(self._pause * 2, _MAX_PAUSE) if lasted < _SHORT_TERM else _MIN_PAUSE
+            self._next_term = now + self._pause
+        requests = []
+        with suppress(IndexError):
+            # One by one: the thread that led may take the next one at this moment.
+            while True:
+                requests.append(self.requests.popleft())
+        self._pool.run_each(self._run, requests)
+        # There may be commands that the leader would have come to.
+        self._loop.wake()
