@@ -63,8 +63,8 @@ class Transport:
         self.session: TlsSession | None = None
         """Set when the handshake is complete."""
         self._unwrapped: socket.socket | None = None
-        # Under TLS `recv` does no more than `read`, with more calls.
-        self._read: Callable[[int], bytes] = self.sock.read if isinstance(self.sock, ssl.SSLSocket) else self.sock.recv
+        self._read: Callable[[int], bytes] = self.sock.recv
+        self._send: Callable[[bytes | memoryview], int] = self.sock.send
         self._half_closed = False
 
     def fileno(self) -> int:
@@ -90,7 +90,12 @@ class Transport:
             self.wants_write = True
             return False
         self.session = TlsSession.of(self.sock)
+        self._bypass_socket(self.sock)
         return True
+
+    def _bypass_socket(self, sock: Any) -> None:
+        """Read and write TLS without the layers of Python above it, which differ between ssl, gevent and eventlet."""
+        self._read, self._send = sock._sslobj.read, sock._sslobj.write
 
     def selected_protocol(self) -> str | None:
         """What ALPN chose."""
@@ -102,6 +107,9 @@ class Transport:
             return self._read(self.full_read)
         except _BLOCKED:
             return WOULD_BLOCK
+        except ssl.SSLEOFError:
+            # Without close_notify, which HTTP/2 can do without: its frames have lengths.
+            return b""
 
     def take_error(self) -> OSError | None:
         """The error that the socket has met with and no call has reported yet."""
@@ -112,7 +120,7 @@ class Transport:
         """Send what the socket takes of `data`; return how many octets that was."""
         if not self.tls or len(data) <= _RECORD_SIZE:
             try:
-                return self.sock.send(data)
+                return self._send(data)
             except _BLOCKED:
                 return 0
         if self._can_cork is None:
@@ -131,13 +139,9 @@ class Transport:
         sent = 0
         while sent < len(view):
             try:
-                taken = self.sock.send(view[sent : sent + _TLS_PIECE_SIZE])
+                sent += self._send(view[sent : sent + _TLS_PIECE_SIZE])
             except _BLOCKED:
                 break
-            if not taken:
-                # gevent's way to say that TLS would block.
-                break
-            sent += taken
         return sent
 
     def untaken_octets(self) -> int:
@@ -154,7 +158,7 @@ class Transport:
             return
         self._half_closed = True
         # What still comes is not for anyone; `read` fails where TLS is over.
-        self._read = self.sock.recv
+        self._read, self._send = self.sock.recv, self.sock.send
         if isinstance(self.sock, ssl.SSLSocket):
             try:
                 # Kept, because what eventlet returns closes the socket when it is collected.
@@ -169,7 +173,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the socket."""
-        self._read = self.sock.recv
+        self._read, self._send = self.sock.recv, self.sock.send
         try:
             self.sock.close()
         except OSError:
