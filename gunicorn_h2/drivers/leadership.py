@@ -31,8 +31,9 @@ _AVERAGE_WEIGHT = 0.125
 _AVERAGE_CLAMP = 0.001
 """Seconds that one round counts at most: a thread that the system has interrupted is not a slow application."""
 _MIN_PAUSE, _MAX_PAUSE = 1.0, 60.0
-"""Seconds from the end of a term to the next; doubled after each short term."""
+"""Seconds from the end of a term to the next; doubled after each that fails soon."""
 _SHORT_TERM = 10.0
+"""Seconds within which a failure is soon."""
 
 _MAIN = 0
 _OFFERED = -1
@@ -225,11 +226,10 @@ class Leadership:
     def _end_term(self, failed: bool) -> None:
         self.thread = _MAIN
         self._busy_since = None
-        if failed:
-            now = time.monotonic()
-            lasted = now - self._term_began
-            self._pause = min(self._pause * 2, _MAX_PAUSE) if lasted < _SHORT_TERM else _MIN_PAUSE
-            self._next_term = now + self._pause
+        now = time.monotonic()
+        failed_soon = failed and now - self._term_began < _SHORT_TERM
+        self._pause = min(self._pause * 2, _MAX_PAUSE) if failed_soon else _MIN_PAUSE
+        self._next_term = now + self._pause
         requests = []
         with suppress(IndexError):
             # One by one: the thread that led may take the next one at this moment.
