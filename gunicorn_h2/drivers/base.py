@@ -74,6 +74,7 @@ class Driver(Generic[_ApplicationT]):
 
     def begin(self, connection: TransportConnection, negotiation: Negotiation) -> None:
         """Let a new connection act on what was read before it was known to be HTTP/2."""
+        connection.transport.limit_unsent()
         if not adequate_cipher(connection.transport.session):
             connection.fail(ErrorCode.INADEQUATE_SECURITY, "cipher suite")
             return

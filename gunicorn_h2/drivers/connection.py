@@ -31,6 +31,10 @@ __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnect
 # answer late frames with a TCP reset, which destroys what the peer has not read yet.
 LINGER_SECONDS = 1.0
 _FLUSH_ROUNDS = 4
+# What has left the core is written before every response to come. Where it waits longer than this for the
+# socket, less is taken at a time. Least is half of what the kernel takes whatever its limit, a segment of 64 KiB.
+_LONGEST_WAIT = 0.01
+_LEAST_OUTPUT = 32_768
 _MAX_READS = 8
 
 
@@ -83,6 +87,8 @@ class TransportConnection(EventDispatcher):
         self._unsent: bytes | memoryview = b""
         self._untaken = 0
         """What the peer had not taken of it when its progress was last looked at."""
+        self._waits_since = 0.0
+        """When the octets that are `_unsent` left the core."""
         self._write_deadline: float | None = None
         self._linger_deadline: float | None = None
         self._may_read_on = True
@@ -191,13 +197,15 @@ class TransportConnection(EventDispatcher):
             self._linger_deadline = now + LINGER_SECONDS
 
     def _write_output(self) -> None:
-        now = self.now()
+        core, now = self.core, self.now()
         for _ in range(_FLUSH_ROUNDS):
-            data = self.core.data_to_send(now)
-            if not data or not self._write(data) or len(data) < OUTPUT_LIMIT:
+            data = core.data_to_send(now)
+            if not data or not self._write(data) or len(data) < _LEAST_OUTPUT:
                 return
         # Others' turn; the socket will be found writable again.
-        self._unsent = self.core.data_to_send(now)
+        core.output_limit = min(core.output_limit * 2, OUTPUT_LIMIT)
+        self._unsent = core.data_to_send(now)
+        self._waits_since = now
         self.wants_write = len(self._unsent) > 0
 
     def _write(self, data: bytes | memoryview) -> bool:
@@ -209,15 +217,26 @@ class TransportConnection(EventDispatcher):
             self.abandon()
             return False
         if sent == len(data):
+            if self.wants_write:
+                self._note_taken()
             self._unsent = b""
             self.wants_write = False
             self._write_deadline = None
             return True
+        now = self.now()
+        if not self.wants_write:
+            self._waits_since = now
         self._unsent = memoryview(data)[sent:]
         self.wants_write = True
         if sent or self._write_deadline is None:
-            self._await_reader(self.now())
+            self._await_reader(now)
         return False
+
+    def _note_taken(self) -> None:
+        """The socket has taken what it did not take at once."""
+        core = self.core
+        if self.now() - self._waits_since > _LONGEST_WAIT:
+            core.output_limit = max(core.output_limit // 2, _LEAST_OUTPUT)
 
     def _await_reader(self, now: float) -> None:
         """Give the peer its time to read, from now on."""

@@ -20,7 +20,7 @@ from .stream import Stream
 __all__ = ["OUTPUT_LIMIT", "Outbox"]
 
 OUTPUT_LIMIT = 131_072
-"""How many octets of output are gathered at a time; a frame may go beyond it."""
+"""How many octets of output are gathered at a time, at most; a frame may go beyond it."""
 
 
 class OutboxOwner(Protocol):
@@ -39,6 +39,7 @@ class Outbox:
     __slots__ = (
         "blocked",
         "initial_window_size",
+        "limit",
         "max_frame_size",
         "pending",
         "turns",
@@ -60,6 +61,8 @@ class Outbox:
         """The send window of a new stream: the peer's SETTINGS_INITIAL_WINDOW_SIZE."""
         self.max_frame_size = frames.DEFAULT_MAX_FRAME_SIZE
         """The largest frame payload that the peer accepts."""
+        self.limit = OUTPUT_LIMIT
+        """How many octets of output are gathered at a time now."""
         self.blocked: dict[int, float] = {}
         """Streams with data to send and no window for it, by the time of their last progress; the oldest first."""
         self._high_mark = high_mark
@@ -110,7 +113,7 @@ class Outbox:
 
     def has_room(self, size: int) -> bool:
         """Whether so much data may be put at once: no stream waits for its turn, and the output keeps to its limit."""
-        return not self.turns and self.pending + size <= OUTPUT_LIMIT
+        return not self.turns and self.pending + size <= self.limit
 
     def put_body(self, stream: Stream, data: bytes) -> None:
         """Add a whole body and the end of the stream; the caller has checked the windows."""
@@ -218,8 +221,8 @@ class Outbox:
         return math.inf
 
     def fill(self, now: float, owner: OutboxOwner) -> None:
-        """Turn queued data into frames until the output holds OUTPUT_LIMIT octets or nothing may go."""
-        while self.turns and self.pending < OUTPUT_LIMIT:
+        """Turn queued data into frames until the output holds `limit` octets or nothing may go."""
+        while self.turns and self.pending < self.limit:
             stream = self._scheduler.next()
             if stream is None:
                 return
