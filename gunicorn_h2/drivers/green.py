@@ -41,7 +41,7 @@ _Call = tuple[Callable[..., object], tuple[Any, ...]]
 class _Runners:
     """Greenlets that run calls, one after another until one of them waits; then the next greenlet goes on.
 
-    So any number of calls may wait at a time, and those that do not wait cost no greenlet of their own.
+    So any number of calls may wait at the same time, and a call that does not wait needs no greenlet of its own.
     """
 
     def __init__(self, library: Library) -> None:
@@ -66,7 +66,7 @@ class _Runners:
 
     def kill(self, call: Callable[..., object]) -> None:
         """Raise GreenletExit in the greenlets that are inside of this call; they run nothing but that."""
-        # eventlet lets them run at once.
+        # eventlet runs a killed greenlet at once.
         for runner in [runner for runner, running in self._running.items() if running[0] == call]:
             self._retired.add(runner)
             self._library.kill(runner)
@@ -83,7 +83,7 @@ class _Runners:
                 self._idle.pop().switch()
             else:
                 self._library.spawn(self._work)
-                # A greenlet that was spawned starts in the hub's next round, and then finds the calls.
+                # A spawned greenlet starts in the hub's next round, and runs the calls then.
 
     def _work(self) -> None:
         calls, running, current = self._calls, self._running, getcurrent()
@@ -93,7 +93,7 @@ class _Runners:
                     self._wait(current)
                     continue
                 running[current] = call, arguments = calls.popleft()
-                # Should this call wait, another greenlet goes on with the rest.
+                # If this call waits, another greenlet runs the rest.
                 if calls and not self._scheduled:
                     self._schedule()
                 call(*arguments)
@@ -109,7 +109,7 @@ class _Runners:
         try:
             self._library.switch_to_hub()
         except GreenletExit:
-            # Meant for a call that has returned meanwhile.
+            # The exception was for a call that has returned meanwhile.
             if current in self._idle:
                 self._idle.remove(current)
 
@@ -158,10 +158,10 @@ class _Owner:
         finally:
             self._watch.unwatch()
             connection.transport.close()
-        # Until then, the connection counts among the worker's.
+        # Until then, the connection counts towards `worker_connections`.
         while self._unfinished:
             self._ended.wait()
-        # Calls that have outlived their connection give back what they held.
+        # Run the commands of calls that have outlived their connection.
         self._run_commands()
 
     def retire(self) -> None:
@@ -236,7 +236,7 @@ class _Owner:
         self._act_soon()
 
     def shutdown(self) -> None:
-        """Have the connection end gracefully, or the negotiation soon."""
+        """Begin a graceful shutdown of the connection, or limit the time of the negotiation."""
         connection = self._connection
         if isinstance(connection, Http2Connection):
             self._leave(connection.shutdown)
@@ -320,7 +320,7 @@ class GreenDriver(Driver[Application]):
         terms: Terms,
         hand_over: HandOver,
     ) -> None:
-        """Serve an accepted socket to its end, in the greenlet that calls; HTTP/1 goes to `hand_over`."""
+        """Serve an accepted socket to its end, in the calling greenlet; HTTP/1 goes to `hand_over`."""
         negotiation = self.begin_negotiation(sock, peer, terms)
         if negotiation is None:
             return
@@ -345,7 +345,7 @@ class GreenDriver(Driver[Application]):
             hand_over(transport.sock, peer, local_address, negotiation.data)
 
     def shutdown(self) -> None:
-        """Begin to end every connection gracefully, those to come included; any greenlet may call it."""
+        """Begin a graceful shutdown of every connection, including new ones; any greenlet may call it."""
         if not self._shutting_down:
             self._shutting_down = True
             for owner in self._owners:

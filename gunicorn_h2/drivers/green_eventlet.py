@@ -1,4 +1,4 @@
-"""The green driver's view of eventlet."""
+"""The green driver's interface to eventlet."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EventletWatch(Watch):
             self._writer = self._hub.remove(self._writer)
 
     def _listen(self, event: str, call: Callable[[], None]) -> Any:
-        # The second call is for a descriptor that was closed and is used again: a read will tell.
+        # The second callback is for a descriptor that was closed and reused; the next read notices.
         return self._hub.add(event, self._fd, lambda _: call(), lambda _: call(), None)
 
     def _unwatch(self) -> None:

@@ -1,4 +1,4 @@
-"""The green driver's view of gevent."""
+"""The green driver's interface to gevent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GeventWatch(Watch):
         self._fd = fd
         self._reader = self._loop.io(fd, _READ)
         self._writer: Any = None
-        """Made when it is first wanted, as few connections ever do."""
+        """Created on first use: few connections ever need it."""
         self._timer: Any = None
 
     def _watch(self, wants_write: bool) -> None:

@@ -186,7 +186,7 @@ class ServerConnection:
         self._outbox.limit = octets
 
     def data_to_send(self, now: float) -> bytes:
-        """Take the octets to write now: control frames all, data up to `output_limit`."""
+        """Take the octets to write now: all control frames, and data up to `output_limit`."""
         if not self.closed:
             self._sender.now = now
             self._outbox.fill(now, self._sender)
