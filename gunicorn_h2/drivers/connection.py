@@ -31,8 +31,8 @@ __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnect
 # with a TCP reset, which destroys data that the peer has not read yet.
 LINGER_SECONDS = 1.0
 _FLUSH_ROUNDS = 4
-# What has left the core is written before every response to come. Where it waits longer than this for the
-# socket, less is taken at a time. Least is half of what the kernel takes whatever its limit, a segment of 64 KiB.
+# Output that has left the core is written before every later response. If the socket takes longer than this for it,
+# the connection takes less at a time, but at least half of the 64 KiB segment that the kernel takes at any limit.
 _LONGEST_WAIT = 0.01
 _LEAST_OUTPUT = 32_768
 _MAX_READS = 8
@@ -88,7 +88,7 @@ class TransportConnection(EventDispatcher):
         self._untaken = 0
         """Octets that the peer had not acknowledged at the last check of its progress."""
         self._waits_since = 0.0
-        """When the octets that are `_unsent` left the core."""
+        """When the `_unsent` octets left the core."""
         self._write_deadline: float | None = None
         self._linger_deadline: float | None = None
         self._may_read_on = True
@@ -233,7 +233,7 @@ class TransportConnection(EventDispatcher):
         return False
 
     def _note_taken(self) -> None:
-        """The socket has taken what it did not take at once."""
+        """Note that the socket has taken output that it did not take at once."""
         core = self.core
         if self.now() - self._waits_since > _LONGEST_WAIT:
             core.output_limit = max(core.output_limit // 2, _LEAST_OUTPUT)

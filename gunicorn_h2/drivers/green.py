@@ -1,14 +1,13 @@
 """The green driver, for gevent and eventlet: no greenlet for I/O, one for each request that waits.
 
-The greenlet that `serve` is called in only waits for the end of its connection. What happens meanwhile is
-done by runners: greenlets that take calls from one queue, one after another until a call waits; another
-runner goes on with the rest then. The hub watches the socket all the while, so that a wait costs no system
-call, and puts `act` into the queue when something has happened. To act never waits, but for a log. So the
-runner that has read requests goes on to run them, and the last of those that came together writes what all
-of them have answered: a lone request costs one switch from the hub and one back.
+The greenlet that calls `serve` only waits for the end of its connection. Runners do the work: greenlets that take
+calls from one queue, one after another, until a call waits; then another runner goes on with the rest. The hub
+watches the socket all the while, so that a wait costs no system call, and queues `_act` when something has happened.
+`_act` never waits, except for a log. So the runner that has read requests goes on to run them, and the last of those
+that arrived together writes the responses of all: a lone request costs one switch from the hub and one back.
 
-Who acts owns the connection, and alone touches the socket and the core. Others leave what they want done in
-the meantime; but they may act themselves if nobody does.
+The greenlet that acts owns the connection; it alone touches the socket and the core. Others leave commands for it,
+or act themselves if no one does.
 
 Everything runs in one thread: nothing here is safe to call from another one.
 """
@@ -115,7 +114,7 @@ class _Runners:
 
 
 class _Owner:
-    """In the name of which one greenlet at a time acts for a connection, and what `Http2Connection` calls its hooks."""
+    """Acts for one connection, in one greenlet at a time; the hooks of its `Http2Connection`."""
 
     def __init__(self, driver: GreenDriver, fd: int) -> None:
         self.config = driver.config
@@ -127,11 +126,11 @@ class _Owner:
         self._ended = Signal(driver.library)
         """Sent when the connection is closed, and when a call returns after that."""
         self._commands: deque[_Call] = deque()
-        """What is to be done by whoever acts next."""
+        """What the next greenlet that acts is to do."""
         self._act_queued = False
         self._acting = False
         self._missed = False
-        """Whether something has happened while someone acted."""
+        """Whether something happened while a greenlet acted."""
         self._unfinished = 0
         self._not_begun = 0
         self._connection: Http2Connection | Negotiation | None = None
@@ -165,12 +164,12 @@ class _Owner:
         self._run_commands()
 
     def retire(self) -> None:
-        """Let go of what holds its owner: only the garbage collector would free them."""
+        """Drop the references that form a cycle with this object, which only the garbage collector would free."""
         self._connection = None
         self._watch.close()
         del self._watch
 
-    # Whoever acts
+    # The greenlet that acts
 
     def _act_soon(self) -> None:
         if not self._act_queued:
@@ -183,7 +182,7 @@ class _Owner:
         if connection is None:
             return
         if self._acting:
-            # Who acts waits for something else, a log's lock perhaps. The hub must not spin meanwhile.
+            # The greenlet that acts waits for something else, perhaps a log's lock. The hub must not spin meanwhile.
             self._missed = True
             self._watch.unwatch()
             return
@@ -213,7 +212,7 @@ class _Owner:
             connection.handle_timeout()
 
     def _settle(self, connection: Http2Connection | Negotiation) -> None:
-        """See to it that what the connection waits for is noticed."""
+        """Watch for what the connection waits for, or announce its end."""
         if self._missed:
             self._missed = False
             self._act_soon()
@@ -231,7 +230,7 @@ class _Owner:
     # Anyone
 
     def _leave(self, do: Callable[..., object], *arguments: Any) -> None:
-        """Leave something to be done."""
+        """Queue a command, and a call of `_act`."""
         self._commands.append((do, arguments))
         self._act_soon()
 
@@ -274,8 +273,8 @@ class _Owner:
     def submit_last(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit_last`.
 
-        Only the last of what came together is done and written at once, and only a response that is over:
-        one that goes on could keep the hub from everyone else for as long as its client reads.
+        Only the last response of those whose requests arrived together is written at once, and only at its end: one
+        that goes on could keep the hub from all others for as long as its client reads.
         """
         if self._not_begun or self._acting:
             self._commands.append((do, arguments))

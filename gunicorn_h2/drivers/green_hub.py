@@ -1,6 +1,6 @@
-"""What the green driver needs of gevent or eventlet, and how a greenlet waits by it.
+"""The green driver's interface to gevent or eventlet, and how a greenlet waits.
 
-All of it belongs to one thread: nothing here is safe to call from another one.
+Everything belongs to one thread: nothing here is safe to call from another one.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ __all__ = ["Library", "Signal", "Waiter", "Watch"]
 class Watch(ABC):
     """A socket and a deadline that the hub watches.
 
-    It goes on until `unwatch`, so that waiting once more costs no system call: `notify` is called as long
-    as the socket is ready.
+    It watches until `unwatch`, so that one more wait costs no system call: the hub calls `notify` as long as the
+    socket is ready.
     """
 
     def __init__(self, notify: Callable[[], object]) -> None:
         """`notify` is called in the hub when something has happened, and must not wait."""
         self.readable = False
-        """Whether the socket was found readable; whoever reads sets it back, as with the others."""
+        """Whether the socket was found readable; the reader resets it, and likewise the two below."""
         self.writable = False
         self.expired = False
-        """Whether the deadline has passed, or one that was set before."""
+        """Whether the deadline, or an earlier one, has passed."""
         self._notify = notify
         self._alarm: float | None = None
         self._watches_writes: bool | None = None
-        """None where the socket is not watched."""
+        """None while the socket is not watched."""
 
     def expect(self, wants_write: bool, deadline: float | None) -> None:
-        """Watch for the socket being readable, or writable where that is wanted, and for the deadline."""
+        """Watch until the socket is readable, or writable if `wants_write`, and for the deadline."""
         if wants_write is not self._watches_writes:
             self._watches_writes = wants_write
             self._watch(wants_write)
-        # An alarm that comes too early costs less than moving it each time.
+        # An alarm that fires too early costs less than moving it each time.
         if deadline is not None and (self._alarm is None or deadline < self._alarm):
             self._alarm = deadline
             self._set_alarm(max(deadline - time.monotonic(), 0.0))
 
     def unwatch(self) -> None:
-        """Stop watching the socket until `expect`; before it is closed or goes to someone else. May be called again."""
+        """Stop watching the socket until `expect`; call it before the socket is closed or handed over. Idempotent."""
         if self._watches_writes is not None:
             self._watches_writes = None
             self._unwatch()
 
     def close(self) -> None:
-        """Give everything back to the hub."""
+        """Release the hub's resources."""
         self.unwatch()
         self._close()
 
@@ -70,7 +70,7 @@ class Watch(ABC):
 
     @abstractmethod
     def _watch(self, wants_write: bool) -> None:
-        """Have the hub call `_on_readable`, and `_on_writable` where that is wanted, and only there."""
+        """Have the hub call `_on_readable`, and `_on_writable` if and only if `wants_write`."""
 
     @abstractmethod
     def _unwatch(self) -> None:
@@ -78,11 +78,11 @@ class Watch(ABC):
 
     @abstractmethod
     def _set_alarm(self, seconds: float) -> None:
-        """Have the hub call `_on_alarm`, instead of the time that was set before."""
+        """Have the hub call `_on_alarm` in `seconds`, and not at the time set before."""
 
     @abstractmethod
     def _close(self) -> None:
-        """Give back what the hub keeps."""
+        """Release the hub's watchers."""
 
 
 class Library(NamedTuple):
@@ -101,7 +101,7 @@ class Library(NamedTuple):
     """Has the hub call it in its next round."""
 
     switch_to_hub: Callable[[], object]
-    """Lets others run, until someone in the hub switches back."""
+    """Lets others run until a call in the hub switches back."""
 
     def make_waiter(self, fd: int) -> Waiter:
         """Make the waiter of a file descriptor."""
@@ -109,7 +109,7 @@ class Library(NamedTuple):
 
 
 class Signal:
-    """What one greenlet waits for and others send."""
+    """A signal that one greenlet waits for and others send."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -118,7 +118,7 @@ class Signal:
         self._pending = False
 
     def wait(self) -> None:
-        """Wait for the signal, or for no reason; return at once where it was sent since the last wait."""
+        """Wait for the signal; return at once if it was sent since the last wait. May return spuriously."""
         if not self._sent:
             self._waiting = getcurrent()
             try:
@@ -138,7 +138,7 @@ class Signal:
         self.send_from_hub()
 
     def send_from_hub(self) -> bool:
-        """End the wait now; called in the hub. False where nobody waits."""
+        """End the wait now; called in the hub. Returns False if no greenlet waits."""
         if self._waiting is None:
             self._sent = True
             return False
@@ -147,9 +147,9 @@ class Signal:
 
 
 class Waiter:
-    """How a greenlet waits: for a file descriptor, for `wake`, for a deadline.
+    """Lets a greenlet wait for a file descriptor, for `wake`, or for a deadline.
 
-    `readable` and `writable` say what the last wait has found. A wait may also end for no reason.
+    `readable` and `writable` are the results of the last wait, which may end spuriously.
     """
 
     def __init__(self, library: Library, fd: int) -> None:
@@ -159,7 +159,7 @@ class Waiter:
         self._watch = library.make_watch(fd, self._on_event)
 
     def wait(self, wants_write: bool, deadline: float | None) -> None:
-        """Wait until the socket is readable, or writable where that is wanted, or for `wake`, or the deadline."""
+        """Wait until the socket is readable, or writable if `wants_write`, or for `wake`, or the deadline."""
         watch = self._watch
         watch.expect(wants_write, deadline)
         self._signal.wait()
@@ -175,10 +175,10 @@ class Waiter:
         self._watch.unwatch()
 
     def close(self) -> None:
-        """Give everything back to the hub."""
+        """Release the hub's resources."""
         self._watch.close()
 
     def _on_event(self) -> None:
         if not self._signal.send_from_hub():
-            # It waits for something else, a log's lock perhaps. The hub must not spin meanwhile.
+            # The greenlet waits for something else, perhaps a log's lock. The hub must not spin meanwhile.
             self._watch.unwatch()

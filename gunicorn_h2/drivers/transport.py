@@ -19,7 +19,7 @@ _TLS_PIECE_SIZE = 65_536
 _HAS_CORK = hasattr(socket, "TCP_CORK")
 _RECEIVE_SIZE = 65_536
 
-# Linux and macOS have it; None where the system's headers did not name it when Python was built.
+# Linux and macOS have it; None if the system's headers did not name it when Python was built.
 _NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 # A frame, and a TLS record. From 16 to 128 KiB throughput is the same, on the loopback interface and over
 # 50 ms; Cloudflare recommends 16 KiB for nginx, so that HTTP/2 priorities have an effect.
@@ -123,10 +123,10 @@ class Transport:
         return OSError(code, os.strerror(code)) if code else None
 
     def limit_unsent(self) -> None:
-        """Have the kernel take little more than what TCP can send now; harmless where it cannot be told.
+        """Have the kernel take little more than TCP can send now; does nothing without the socket option.
 
-        By itself it takes megabytes, which stand before a response that comes later and is more urgent.
-        What has been sent and is not acknowledged does not count, so a long way costs no throughput.
+        By default the kernel takes megabytes, which delay a later, more urgent response. Octets that are sent but not
+        acknowledged do not count, so a long round trip costs no throughput.
         """
         if _NOTSENT_LOWAT is None:
             return

@@ -175,9 +175,9 @@ class ServerConnection:
 
     @property
     def output_limit(self) -> int:
-        """How many octets are gathered at a time: OUTPUT_LIMIT, or less where the driver's socket is slow to take it.
+        """How many octets are gathered at a time: OUTPUT_LIMIT, or less if the driver's socket takes them slowly.
 
-        What is gathered stands before every response that comes later.
+        Gathered octets are written before every later response.
         """
         return self._outbox.limit
 
