@@ -307,6 +307,8 @@ class ThreadDriver(Driver[Application]):
     def run_commands(self) -> None:
         """See `Loop.run_commands`."""
         commands = self._commands
+        if not commands:
+            return
         connections: dict[Http2Connection, None] = {}
         # Commands added meanwhile have their own wake-up, so that sockets get their turn.
         for _ in range(len(commands)):

@@ -48,7 +48,7 @@ class ConnectionConfig:
     max_header_list_size: int = 65_536
     """Largest decoded header section accepted, counted as RFC 9113 section 6.5.2 says; 0: no limit."""
 
-    stream_buffer_size: int = 65_536
+    stream_buffer_size: int = 131_072
     """High mark of the response data queued for one stream; the low mark is half of it."""
 
     setup_timeout: float = 10.0

@@ -30,6 +30,8 @@ from .base import Http2Worker
 __all__ = ["ThreadWorker"]
 
 _ROUND_SECONDS = 0.1
+_MAX_ACCEPTS = 16
+"""Connections accepted before sockets that are ready get their turn."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NOT_AN_ERROR = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
@@ -78,7 +80,13 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     # Connections
 
     def accept(self, listener: Any) -> None:
-        """Accept a connection and negotiate its protocol, without a thread that waits for it."""
+        """Accept connections and find out what they speak, without a thread waiting for them."""
+        # Workers that share the listening socket share what comes together, too, as with Gunicorn's gevent worker.
+        for _ in range(1 if self.cfg.workers > 1 else _MAX_ACCEPTS):
+            if not self._accept_one(listener) or self.nr_conns >= self.worker_connections:
+                return
+
+    def _accept_one(self, listener: Any) -> bool:
         try:
             sock, peer = listener.accept()
         except OSError as error:
@@ -86,7 +94,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
                 self._turn_away(listener)
             elif error.errno not in _NOT_AN_ERROR:
                 raise
-            return
+            return False
         self.nr_conns += 1
         if self.nr_conns == self.worker_connections:
             self._driver.interrupt()
@@ -96,6 +104,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             self._driver.negotiate(sock, peer, local_address, terms, self._serve_http1)
         else:
             self._serve_http1(sock, peer, local_address, b"")
+        return True
 
     def _turn_away(self, listener: Any) -> None:
         """Accept and close a connection with the spare file descriptor, because no other is left.
