@@ -40,7 +40,7 @@ http2_max_frame_size = 16_384
 http2_max_header_list_size = 65_536
 
 # Response data queued for one stream before the application must wait, in octets.
-http2_stream_buffer_size = 65_536
+http2_stream_buffer_size = 131_072
 
 # Time limits, in seconds: the TLS handshake and the client's preface; a field block; the steps of a graceful shutdown.
 http2_handshake_timeout = 10

@@ -1,1 +1,1 @@
-"""The drivers: who waits for sockets and who runs requests. The only code that blocks."""
+"""The drivers: they wait for sockets and run requests, and are the only code that blocks."""

@@ -1,4 +1,4 @@
-"""How connections come to an event loop: accepted one by one, while there is room and there are descriptors."""
+"""Accepting connections in an event loop: one by one, while there is room for them and a file descriptor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .log import Log
 
 __all__ = ["Acceptor"]
 
-# The peer was gone before it was accepted, or another worker was faster; the system had nothing to do with it.
+# The peer is gone, or another worker was faster: neither is an error of the system.
 _NOT_AN_ERROR = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM)
 _RETRY_SECONDS = 1.0
 
@@ -20,8 +20,8 @@ _RETRY_SECONDS = 1.0
 class Acceptor:
     """Accepts connections on one listening socket.
 
-    One at a time: what comes together is spread over the workers that share the socket. Gunicorn closes
-    an acceptor as it would close an `asyncio.Server`, whose two methods it has.
+    It accepts one at a time, so that connections that arrive together are spread over the workers that share the
+    socket. It has `close` and `wait_closed` of `asyncio.Server`, which Gunicorn calls.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Acceptor:
         self._update()
 
     async def wait_closed(self) -> None:
-        """Return when nothing more will be accepted: from `close` on nothing is."""
+        """Return at once: nothing is accepted after `close`."""
 
     def _update(self) -> None:
         accepting = self._wanted and not self._closed and self._retry is None
@@ -74,7 +74,7 @@ class Acceptor:
             sock, peer = self._sock.accept()
         except OSError as error:
             if error.errno not in _NOT_AN_ERROR:
-                # As when descriptors run out: later there may be some again.
+                # File descriptors may have run out, for instance; retry later.
                 self._log.warning("Cannot accept connections: %s", error)
                 self._retry = self._loop.call_later(_RETRY_SECONDS, self._try_again)
                 self._update()

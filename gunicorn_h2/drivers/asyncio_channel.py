@@ -1,7 +1,7 @@
 """A request as its task sees it: a body to wait for, a response to write.
 
-Task and connection run in one event loop, so a channel acts on the core at once. It never writes:
-the connection does, once for everything that happened in a turn of the loop.
+Task and connection run in one event loop, so a channel calls the core directly. Only the connection writes to the
+socket, once for everything that happened in a turn of the loop.
 """
 
 from __future__ import annotations
@@ -26,58 +26,58 @@ class HeldEnd(Protocol):
     """The end of a response, held back for the rest of a turn of the event loop."""
 
     held: bytes | None
-    """The last octets of the response; None where they have been sent."""
+    """The last octets of the response; None once they are sent."""
 
     def flush(self) -> None:
         """Send them now."""
 
 
 class AsyncStreamOwner(Protocol):
-    """What a channel needs of its connection."""
+    """What a channel needs from its connection."""
 
     core: ServerConnection
     loop: asyncio.AbstractEventLoop
     read_timeout: float | None
-    """Seconds a task waits for the next piece of a body; None: for ever."""
+    """Seconds that a task waits for the next piece of a body; None: no limit."""
     flush_scheduled: bool
     """Whether `schedule_flush` has been called in this turn."""
     channels: set[AsyncChannel]
-    """Those whose task has not finished."""
+    """The channels whose task has not finished."""
     closed: bool
     held: list[HeldEnd]
-    """What is to be flushed before the connection writes; whoever adds to it sees that a flush is scheduled."""
+    """Response ends to flush before the connection writes; adding one requires `schedule_flush`."""
 
     def schedule_flush(self) -> None:
-        """Write what there is once this turn of the event loop is over."""
+        """Write the output at the end of this turn of the event loop; call once a turn."""
 
     def finish(self, stream: Stream) -> None:
-        """Nobody will read what is left of the body; and the connection may be closed and over."""
+        """Note that no one will read the rest of the body; forget a closed connection with its last task."""
 
 
 class AsyncChannel:
     """One request and its response. `stream.head` is the request's head.
 
-    Most requests have no body and get their response in one step: what those do not need is a default
-    of the class.
+    Most requests have no body and get their response in one step: fields that those do not need are class
+    attributes.
     """
 
     trailers: Fields | None = None
-    """The request's trailers, where it had any; known at the end of the body."""
+    """The request's trailers, None without any; set at the end of the body."""
     task: asyncio.Task[object] | None = None
-    """Serves the request."""
+    """The task that serves the request."""
     expects_continue = False
     responded = False
     """Whether the response has begun."""
     complete = False
     """Whether the response has ended."""
     aborted = False
-    """Whether the stream is gone."""
+    """Whether the stream was reset, or the connection is gone."""
     _cause: tuple[int, str] = (0, "")
-    """The error code and the reason for that."""
+    """The error code and the reason of the abort."""
     _waiters: list[asyncio.Future[None]] | None = None
 
     def __init__(self, connection: AsyncStreamOwner, stream: Stream, ended: bool) -> None:
-        """`ended` says that the request has no body."""
+        """`ended` says whether the request has no body."""
         self.stream = stream
         self.connection = connection
         if ended:
@@ -89,7 +89,7 @@ class AsyncChannel:
     # The connection's side
 
     def deliver(self, data: bytes, ended: bool) -> None:
-        """A piece of the body has come."""
+        """Add a piece of the body."""
         if data:
             self._body.append(data)
         if ended:
@@ -97,19 +97,19 @@ class AsyncChannel:
         self.wake()
 
     def deliver_trailers(self, fields: Fields) -> None:
-        """The body is complete, and these are its trailers."""
+        """End the body, with its trailers."""
         self.trailers = fields
         self.deliver(b"", True)
 
     def abort(self, code: int, reason: str) -> bool:
-        """The stream is gone; False, for the task still has to `finish`."""
+        """Note that the stream is gone. Returns False: the task will still call `finish`."""
         self._cause = (code, reason)
         self.aborted = True
         self.wake()
         return False
 
     def wake(self) -> None:
-        """Let everyone who waits look again."""
+        """Wake all waiters, which check their conditions again."""
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
             if not waiter.done():
@@ -123,16 +123,15 @@ class AsyncChannel:
         return self._body.ended and not self._body
 
     def raise_if_aborted(self) -> None:
-        """Raise StreamAborted where the stream is gone."""
+        """Raise StreamAborted if the stream is gone."""
         if self.aborted:
             raise StreamAborted(self.stream.stream_id, *self._cause)
 
     async def read(self) -> bytes:
-        """Return what has come of the body, 64 KiB at most or one piece; b"" at its end. Gives its credit back.
+        """Return body data that has arrived, up to 64 KiB or one piece; b"" at the end. Returns its credit.
 
-        Raises StreamAborted where the body will never be complete, the end of a response making the
-        rest of it void; or where nothing comes for `read_timeout` seconds: the stream is reset with
-        CANCEL then.
+        Raises StreamAborted if the body will never be complete, which includes any read after the end of the
+        response; or if nothing arrives for `read_timeout` seconds, after which the stream is reset with CANCEL.
         """
         body = self._body
         while not body and not body.ended:
@@ -149,7 +148,7 @@ class AsyncChannel:
         return data
 
     async def wait_over(self) -> None:
-        """Return when the response is complete, or the stream gone."""
+        """Return when the response is complete or the stream is gone."""
         while not self.complete and not self.aborted:
             await self._wait()
 
@@ -161,7 +160,7 @@ class AsyncChannel:
         self.raise_if_aborted()
 
     def send_interim(self, head: ResponseHead) -> None:
-        """Send a 1xx response (RFC 9113 section 8.1); does nothing behind the response's head. Raises StreamAborted."""
+        """Send a 1xx response (RFC 9113 section 8.1); does nothing after the response's head. Raises StreamAborted."""
         self.raise_if_aborted()
         if head.status == 100:
             self.expects_continue = False
@@ -202,7 +201,7 @@ class AsyncChannel:
         self._note_complete()
 
     def reset(self, code: ErrorCode) -> None:
-        """End the stream where a response cannot be completed."""
+        """Reset the stream, because the response cannot be completed."""
         self._reset(code, "the stream was reset")
 
     def finish(self) -> None:
@@ -210,7 +209,7 @@ class AsyncChannel:
         connection, stream = self.connection, self.stream
         stream.context = None
         connection.channels.discard(self)
-        # The core needs no word of a request and a response that are both complete.
+        # The core does not need to know of calls whose request and response are both complete.
         if stream.state is not CLOSED or self.aborted or connection.closed:
             connection.finish(stream)
 

@@ -1,12 +1,11 @@
 """The asyncio driver: the event loop watches the sockets, a request is a task.
 
-Everything runs in the event loop's thread: what the peer and the applications do reaches the core at
-once. What the core has to say in return is written by a callback in the loop's next turn, so tasks that
-a read started, and finished, in one turn share one write.
+Everything runs in the event loop's thread: the peer's data and the applications' calls reach the core directly. A
+callback in the loop's next turn writes the output, so tasks that a read starts and that finish in one turn share
+one write.
 
-The loop's own transports are not used. Under TLS they keep a read buffer of 256 KiB for each connection;
-here the socket is wrapped in the same `Transport` as in the other drivers, and an idle connection holds
-nothing but its state.
+The loop's own transports are not used, because under TLS they keep a read buffer of 256 KiB for each connection.
+The socket is wrapped in the same `Transport` as in the other drivers, so an idle connection holds only its state.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from .transport import Transport
 
 __all__ = ["AsyncApplication", "AsyncHandOver", "AsyncHttp2Connection", "AsyncioDriver"]
 
-# uvloop counts whole milliseconds; a timer that comes before its deadline would be set again and again.
+# uvloop counts whole milliseconds; a timer that fires before its deadline would be set again and again.
 _CLOCK_RESOLUTION = 0.001
 
 AsyncApplication = Callable[["AsyncHttp2Connection", AsyncChannel], Coroutine[Any, Any, object]]
@@ -51,14 +50,14 @@ class AsyncioDriver(Driver[AsyncApplication]):
         on_refused: RefusalHandler,
         on_close: Callable[[], None],
     ) -> None:
-        """`on_close` is called when a connection is closed and the last of its tasks done."""
+        """`on_close` is called when a connection is closed and its last task is done."""
         super().__init__(config, application, log, on_request, on_refused)
         self.loop = loop
         self._on_close = on_close
         self._watches: set[_Watch] = set()
 
     def negotiate(self, sock: socket.socket, peer: object, terms: Terms, hand_over: AsyncHandOver) -> None:
-        """Take an accepted socket and find out what the client speaks; HTTP/1 goes to `hand_over`."""
+        """Negotiate the protocol of an accepted socket; HTTP/1 goes to `hand_over`."""
         negotiation = self.begin_negotiation(sock, peer, terms)
         if negotiation is None:
             self._on_close()
@@ -68,11 +67,11 @@ class AsyncioDriver(Driver[AsyncApplication]):
             watch.start()
 
     def handed_over(self, watch: _Watch) -> None:
-        """A connection has left the driver, open as it is."""
+        """Forget a connection that was handed over, without closing it."""
         self._watches.remove(watch)
 
     def forget(self, watch: _Watch) -> None:
-        """A connection is closed and has no more tasks."""
+        """Forget a connection that is closed and has no more tasks."""
         self._watches.remove(watch)
         watch.retire()
         self._on_close()
@@ -82,7 +81,7 @@ class AsyncioDriver(Driver[AsyncApplication]):
         return watch in self._watches
 
     def shutdown(self) -> None:
-        """Begin to end every connection gracefully, those to come included."""
+        """Begin a graceful shutdown of every connection, including new ones."""
         if not self._shutting_down:
             self._shutting_down = True
             for watch in list(self._watches):
@@ -95,7 +94,7 @@ class AsyncioDriver(Driver[AsyncApplication]):
 
 
 class _Watch:
-    """A socket in the event loop, and whoever acts on it: its negotiation, then its HTTP/2 connection."""
+    """A socket in the event loop, with its negotiation and then its HTTP/2 connection."""
 
     __slots__ = (
         "_connection",
@@ -114,7 +113,7 @@ class _Watch:
         self._hand_over = hand_over
         self._connection: Negotiation | AsyncHttp2Connection = negotiation
         self._fd = -1
-        """Of the socket; -1 where it is not watched."""
+        """The socket's file descriptor; -1 while it is not watched."""
         self._writing = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_deadline = 0.0
@@ -144,7 +143,7 @@ class _Watch:
     # What happens
 
     def call(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Let the connection act, then wait for what it waits for."""
+        """Call a method of the connection, then update what the loop waits for."""
         try:
             call(*arguments)
         except Exception:  # The top of a callback.
@@ -166,19 +165,19 @@ class _Watch:
         self.call(self._connection.abandon)
 
     def forget_if_over(self) -> None:
-        """Leave the driver where the socket is closed and no task is left."""
+        """Leave the driver if the socket is closed and no task is left."""
         if self._fd >= 0 or not self._driver.watches(self):
             return
         if not (isinstance(self._connection, AsyncHttp2Connection) and self._connection.channels):
             self._driver.forget(self)
 
     def retire(self) -> None:
-        """Let go of the connection, which holds its watch: nobody but the garbage collector would free them."""
+        """Break the reference cycle with the connection, which only the garbage collector would free."""
         del self._connection
 
     def _handle_readable(self) -> None:
         self.call(self._connection.handle_readable)
-        # A socket with an error pending is not watched by uvloop any longer, though there was something to read.
+        # uvloop stops watching a socket with a pending error, even if there was data to read.
         if self._fd >= 0:
             error = self._connection.transport.take_error()
             if error is not None:
@@ -205,7 +204,7 @@ class _Watch:
             self.forget_if_over()
             return
         if type(connection) is AsyncHttp2Connection and connection.flush_scheduled:
-            # It is asked again after the flush.
+            # The deadline is read again after the flush.
             return
         if connection.wants_write != self._writing:
             self._writing = not self._writing
@@ -214,7 +213,7 @@ class _Watch:
             else:
                 self._loop.remove_writer(self._fd)
         deadline = connection.next_deadline()
-        # A timer that comes early finds nothing to do, and costs less than moving it each time.
+        # A timer that fires early does nothing, and costs less than moving it each time.
         if deadline is not None and (self._timer is None or deadline < self._timer_deadline):
             self._cancel_timer()
             self._timer_deadline = deadline
@@ -222,7 +221,7 @@ class _Watch:
             self._timer = self._loop.call_later(delay, self._handle_timer)
 
     def _release(self) -> None:
-        """Watch the socket no more."""
+        """Stop watching the socket."""
         self._cancel_timer()
         if self._writing:
             self._loop.remove_writer(self._fd)
@@ -254,7 +253,7 @@ class AsyncHttp2Connection(TransportConnection):
         """See `AsyncStreamOwner.channels`."""
 
     def receive(self, data: bytes) -> None:
-        """See `TransportConnection.receive`; what is to be written waits for the tasks that this starts."""
+        """See `TransportConnection.receive`; the output is written after the tasks that this starts."""
         self.core.receive_data(data, self.now())
         self.dispatch()
         self.schedule_flush()
@@ -301,7 +300,7 @@ class AsyncHttp2Connection(TransportConnection):
         for channel in list(self.channels):
             if channel.task is not None:
                 channel.task.cancel()
-                # One that has not begun yet never comes to its `finish`.
+                # A task that has not begun never calls `finish`.
                 channel.task.add_done_callback(partial(self._ensure_finished, channel))
 
     def _ensure_finished(self, channel: AsyncChannel, task: asyncio.Task[object]) -> None:

@@ -1,12 +1,11 @@
 """An asyncio transport over a TLS connection whose handshake is done, for protocols that are not ours.
 
-ALPN has chosen http/1.1, and the connection goes to a protocol that expects what `loop.create_server`
-gives. The loop's own TLS transport cannot take it over: it wants the socket before the handshake, and
-keeps TLS in memory beside it.
+ALPN has chosen http/1.1, and the connection goes to a protocol that expects a transport as `loop.create_server`
+makes it. The loop's own TLS transport cannot take the connection over: it needs the socket before the handshake.
 
-A connection is closed in three steps: what the protocol has written goes out; then TLS and TCP are closed
-in our direction; then what the peer still sends is read and dropped for a moment, for a socket closed with
-octets unread makes the kernel send a TCP reset, which destroys what the peer has not read yet.
+A connection is closed in three steps: the protocol's output is sent; TLS and TCP are closed in our direction; the
+peer's further data is read and dropped for a moment. If a socket is closed with unread data, the kernel sends a
+TCP reset, which destroys data that the peer has not read yet.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _STALL_SECONDS = 30.0
 class _State(Enum):
     OPEN = auto()
     FLUSHING = auto()
-    """Closing: what was written goes out."""
+    """Closing: the remaining output is sent."""
     LINGERING = auto()
-    """Closed in our direction: the peer has a moment to read."""
+    """Closed in our direction; the peer has a moment to read."""
     LOST = auto()
     """`connection_lost` has been called, or is about to be."""
 
@@ -69,7 +68,7 @@ class TlsTransport(asyncio.Transport):
         self._timer: asyncio.TimerHandle | None = None
         self._stall_deadline = 0.0
         self._untaken = 0
-        """What the peer had not taken when its progress was last looked at."""
+        """Octets that the peer had not acknowledged at the last check of its progress."""
         self._guarded(protocol.connection_made, self)
         self._watch_reader()
 
@@ -89,7 +88,7 @@ class TlsTransport(asyncio.Transport):
         return self._state is not _State.OPEN
 
     def close(self) -> None:
-        """See `asyncio.BaseTransport.close`: what was written still goes out, for as long as the peer reads it."""
+        """See `asyncio.BaseTransport.close`; the remaining output is sent as long as the peer reads it."""
         if self._state is _State.OPEN:
             self._state = _State.FLUSHING
             self._loop.remove_reader(self._fd)
@@ -129,7 +128,7 @@ class TlsTransport(asyncio.Transport):
         data = self._receive()
         if data:
             self._protocol.data_received(data)
-            # A socket with an error pending is not watched by uvloop any longer, though there was something to read.
+            # uvloop stops watching a socket with a pending error, even if there was data to read.
             error = None if self._state is _State.LOST else self._transport.take_error()
             if error is not None:
                 self._end(error)
@@ -174,7 +173,7 @@ class TlsTransport(asyncio.Transport):
         raise NotImplementedError("TLS is not half-closed")
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """See `asyncio.WriteTransport.write`; what is written after `close` is dropped."""
+        """See `asyncio.WriteTransport.write`; data written after `close` is dropped."""
         if self._state is not _State.OPEN:
             return
         view = memoryview(data).cast("B")
@@ -199,7 +198,7 @@ class TlsTransport(asyncio.Transport):
         self._control_protocol()
 
     def _send(self, view: memoryview) -> int | None:
-        """Return how much the socket took; None where it is broken, and the connection ended."""
+        """Return how many octets the socket took; None if it failed, which ends the connection."""
         try:
             return self._transport.send(view)
         except OSError as error:
@@ -207,7 +206,7 @@ class TlsTransport(asyncio.Transport):
             return None
 
     def _control_protocol(self) -> None:
-        """Ask the protocol to pause, or to go on."""
+        """Ask the protocol to pause or resume writing, by the buffer's limits."""
         size = len(self._buffer)
         if size > self._high and not self._writing_paused:
             self._writing_paused = True
@@ -229,7 +228,7 @@ class TlsTransport(asyncio.Transport):
             self._end(None)
 
     def _set_timer(self) -> None:
-        """Look a moment later whether the peer has read anything."""
+        """Set the timer of the next check of the peer's progress."""
         if self._timer is not None:
             self._timer.cancel()
         self._untaken = len(self._buffer) + self._transport.untaken_octets()

@@ -1,4 +1,4 @@
-"""What every driver does alike, however it waits: begin a connection, and contain a defect."""
+"""What all drivers share: beginning a connection, and containing a defect."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ApplicationT = TypeVar("_ApplicationT")
 
 
 class Driver(Generic[_ApplicationT]):
-    """The base of the drivers, one for a worker."""
+    """The base of the drivers; one for each worker."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class Driver(Generic[_ApplicationT]):
         on_request: Callable[[], None],
         on_refused: RefusalHandler,
     ) -> None:
-        """`application` serves one request; drivers whose applications block call it elsewhere than in the owner.
+        """`application` serves one request; drivers whose applications block call it in another thread or greenlet.
 
-        `on_request` is called for each request, and `on_refused`, where the application is, for each that
-        the core has answered itself.
+        `on_request` is called for each request; `on_refused`, in the place where applications run, for each
+        request that the core has answered itself.
         """
         self.config = config
         self.log = log
@@ -53,17 +53,17 @@ class Driver(Generic[_ApplicationT]):
         self._shutting_down = False
 
     def begin_negotiation(self, sock: socket.socket, peer: object, terms: Terms) -> Negotiation | None:
-        """Make a `Negotiation`; None, and the socket closed, where there is no one left to negotiate with."""
+        """Make a `Negotiation`; close the socket and return None if the client is gone already."""
         try:
             return Negotiation(sock, peer, terms)
         except OSError as error:
-            # TLS looks at the socket at once; a client may have reset the connection by then.
+            # Wrapping in TLS fails if the client has reset the connection.
             self.log.debug("connection from %s failed: %s", peer, error)
             sock.close()
             return None
 
     def end_failed(self, negotiation: Negotiation) -> None:
-        """Close a connection that ended before anyone knew what it speaks, and log why."""
+        """Close a connection that ended before its protocol was known, and log why."""
         error = negotiation.error
         assert error is not None
         if negotiation.transport.tls:
@@ -73,14 +73,15 @@ class Driver(Generic[_ApplicationT]):
         negotiation.transport.close()
 
     def begin(self, connection: TransportConnection, negotiation: Negotiation) -> None:
-        """Let a new connection act on what was read before it was known to be HTTP/2."""
+        """Give a new connection the data read during negotiation."""
+        connection.transport.limit_unsent()
         if not adequate_cipher(connection.transport.session):
             connection.fail(ErrorCode.INADEQUATE_SECURITY, "cipher suite")
             return
         if negotiation.upgrade is not None:
             connection.receive_upgrade(negotiation.upgrade)
         if connection.transport.tls:
-            # What the client sends behind its handshake is often there already: one write then answers it all.
+            # Data that the client sent after its handshake has often arrived: one write then answers all of it.
             connection.handle_readable()
             connection.schedule_flush()
         else:
@@ -89,6 +90,6 @@ class Driver(Generic[_ApplicationT]):
             connection.shutdown()
 
     def contain(self, connection: TransportConnection | Negotiation) -> None:
-        """Call where an exception came out of a connection: a defect costs one connection, never the worker."""
+        """Handle an exception from a connection: a defect costs one connection, never the worker."""
         self.log.exception("HTTP/2 connection from %s ended by an internal error", connection.peer)
         connection.abandon()

@@ -1,9 +1,9 @@
 """A request as its application sees it: a body to read, a response to write, each of which may block.
 
-An application runs in a thread (or a greenlet) of its own; the connection belongs to its driver. So
-a channel never touches the connection: what the application wants done is submitted to the driver,
-and what the driver has to tell is left here. Each field has one writer, and a waiting application
-looks again after every `wake`, so neither side takes a lock.
+An application runs in a thread (or a greenlet) of its own; the connection belongs to its driver. So a channel never
+touches the connection: it submits the application's calls to the driver, and the driver leaves data and events in the
+channel. Each field has one writer, and a waiting application checks its condition after every `wake`, so no
+lock is needed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from gunicorn_h2.protocol.stream import BodyBuffer, Stream
 __all__ = ["CONTINUE", "Channel", "StreamAborted", "StreamOwner"]
 
 CONTINUE = ResponseHead(100, ())
-"""What a client waits for that sent `Expect: 100-continue`."""
+"""The interim response for a client that sent `Expect: 100-continue`."""
 _NO_BODY = BodyBuffer(ended=True)
 
 
 class StreamAborted(ConnectionAbortedError):
-    """The client reset the stream, closed the connection or stalled: there is no one to talk to.
+    """The client reset the stream, closed the connection or stalled.
 
     Raised by reads of the request's body and by writes of the response. It is an `OSError`.
 
     Attributes:
-        stream_id: of the stream, an odd number.
-        code: the HTTP/2 error code (RFC 9113 section 7) that ended it, 8 (CANCEL) for a closed
+        stream_id: the stream's identifier, an odd number.
+        code: the HTTP/2 error code (RFC 9113 section 7) that ended it; 8 (CANCEL) for a closed
             connection.
     """
 
@@ -42,11 +42,11 @@ class StreamAborted(ConnectionAbortedError):
 
 
 class StreamOwner(Protocol):
-    """What a channel needs of the connection's driver. Every `do_*` runs there, in order."""
+    """What a channel needs from the connection's driver. Every `do_*` runs in the owner, in order."""
 
     stream_buffer_size: int
     read_timeout: float | None
-    """Seconds an application waits for the next piece of a body; None: for ever."""
+    """Seconds that an application waits for the next piece of a body; None: no limit."""
 
     @property
     def submit(self) -> Callable[..., None]:
@@ -54,7 +54,7 @@ class StreamOwner(Protocol):
 
     @property
     def submit_last(self) -> Callable[..., None]:
-        """As `submit`, for a response that is over with it: the owner's place may be taken for that moment."""
+        """As `submit`, for the end of a response; the calling thread may act as the owner for that moment."""
 
     @property
     def prepare_wait(self) -> Callable[[Callable[[], bool]], bool]:
@@ -72,10 +72,10 @@ class StreamOwner(Protocol):
         """Send data."""
 
     def do_send_trailers(self, stream: Stream, fields: Fields) -> None:
-        """End the response with trailers, which are valid."""
+        """End the response with trailers, which are validated already."""
 
     def do_acknowledge(self, stream: Stream, octets: int) -> None:
-        """Give the credit for a part of the body back."""
+        """Return the credit for octets of the body."""
 
     def do_reset(self, stream: Stream, code: ErrorCode) -> None:
         """End the stream."""
@@ -92,16 +92,16 @@ class Channel:
     """
 
     trailers: Fields | None = None
-    """The request's trailers, where it had any; known at the end of the body."""
+    """The request's trailers, None without any; set at the end of the body."""
     expects_continue = False
     responded = False
     """Whether the response has begun."""
     complete = False
     """Whether the response has ended."""
     aborted = False
-    """Whether the stream is gone."""
+    """Whether the stream was reset, or the connection is gone."""
     has_body = False
-    """Whether the request came with more than its head."""
+    """Whether the request has a body or trailers."""
 
     # Written by the owner.
     _aborted: StreamAborted | None = None
@@ -114,7 +114,7 @@ class Channel:
     _waiter: threading.Event | None = None
 
     def __init__(self, owner: StreamOwner, stream: Stream, ended: bool, body: bytes = b"") -> None:
-        """`body` is all of the request's where it has `ended`."""
+        """`body` is the whole body of a request that has `ended`."""
         self.stream = stream
         self._owner = owner
         if ended:
@@ -130,7 +130,7 @@ class Channel:
     # The owner's side
 
     def deliver(self, data: bytes, ended: bool) -> None:
-        """A piece of the body has come."""
+        """Add a piece of the body."""
         body = self._body
         if data:
             body.append(data)
@@ -140,24 +140,24 @@ class Channel:
             self.wake()
 
     def deliver_trailers(self, fields: Fields) -> None:
-        """The body is complete, and these are its trailers."""
+        """End the body, with its trailers."""
         self.trailers = fields
         self.deliver(b"", True)
 
     def abort(self, code: int, reason: str) -> bool:
-        """The stream is gone; return whether the application's call has returned already."""
+        """Note that the stream is gone; return whether the application call has returned already."""
         self._aborted = StreamAborted(self.stream.stream_id, code, reason)
         self.aborted = True
         self.wake()
         return self._returned
 
     def accept(self, octets: int) -> None:
-        """The connection has taken over so much of what was submitted."""
+        """Note that the connection has processed octets that were submitted."""
         self._accepted += octets
         self.wake()
 
     def wake(self) -> None:
-        """Let a waiting application look again."""
+        """Wake a waiting application, which checks its condition again."""
         waiter = self._waiter
         if waiter is not None:
             waiter.set()
@@ -165,18 +165,17 @@ class Channel:
     # The application's side
 
     def read(self) -> bytes:
-        """Return the next piece of the body as it came, or b"" at its end.
+        """Return the next piece of the body as it arrived, or b"" at the end.
 
-        Raises StreamAborted where the body will never be complete, the end of a response making the
-        rest of it void; or where nothing comes for `read_timeout` seconds: the stream is reset with
-        CANCEL then.
+        Raises StreamAborted if the body will never be complete, which includes any read after the end of the
+        response; or if nothing arrives for `read_timeout` seconds, after which the stream is reset with CANCEL.
         """
         body = self._body
         piece = body.take() or self._take_whole_body()
         while not piece:
             self._return_credit()
             if body.ended:
-                # What was put there before the end may have come since the last look.
+                # The last piece may have been added since the check above, and before `ended` was set.
                 piece = body.take()
                 break
             self._wait_for_body()
@@ -187,7 +186,7 @@ class Channel:
         return piece
 
     def take_complete_body(self) -> bytes | None:
-        """Return the body, where all of it has come in one piece, without trailers; None otherwise."""
+        """Return the body if all of it has arrived, in one piece and without trailers; else None."""
         body = self._body
         if body is _NO_BODY:
             return self._take_whole_body()
@@ -208,7 +207,7 @@ class Channel:
         self._raise_if_aborted()
 
     def send_interim(self, head: ResponseHead) -> None:
-        """Send a 1xx response (RFC 9113 section 8.1); does nothing behind the response's head."""
+        """Send a 1xx response (RFC 9113 section 8.1); does nothing after the response's head."""
         self._raise_if_aborted()
         if head.status == 100:
             self.expects_continue = False
@@ -230,7 +229,7 @@ class Channel:
             self.complete = True
             owner.submit_last(owner, owner.do_send_response, self, self.stream, head, data, True)
             if len(data) <= owner.stream_buffer_size:
-                # There is nothing to wait for.
+                # The data fits the queue, so there is nothing to wait for.
                 return
         else:
             owner.submit(owner, owner.do_send_response, self, self.stream, head, data, False)
@@ -252,14 +251,14 @@ class Channel:
         self._owner.submit(self._owner, self._owner.do_send_trailers, self.stream, fields)
 
     def reset(self, code: ErrorCode) -> None:
-        """End the stream where a response cannot be completed."""
+        """Reset the stream, because the response cannot be completed."""
         self._owner.submit(self._owner, self._owner.do_reset, self.stream, code)
 
     def finish(self) -> None:
         """The application call has returned; must be called once, last.
 
-        A request and a response that are both complete need no word of it. Where the stream is aborted
-        at this very moment, this side or `abort` sees what the other has done, or both do.
+        The core does not need to know if request and response are both complete. If the stream is aborted at the
+        same moment, this method sees it, or `abort` sees that the call has returned, or both.
         """
         self._returned = True
         if self._aborted is not None or not self._body.ended or not self.complete:
@@ -283,16 +282,16 @@ class Channel:
             raise self._aborted
 
     def _return_credit(self) -> None:
-        # Of a body that is complete nobody waits for credit.
+        # A complete body needs no more credit.
         if self._taken and not self._body.ended:
             taken, self._taken = self._taken, 0
             self._owner.submit(self._owner, self._owner.do_acknowledge, self.stream, taken)
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `ready`; False where `timeout` seconds pass first."""
+        """Wait until `ready()`; return False if `timeout` seconds pass first."""
         if ready() or self._owner.prepare_wait(ready):
             return True
-        # From here on the owner sees the waiter, so a change after the next look sets it.
+        # From here on the owner sees the waiter, and sets it for any change after the next check.
         self._waiter = waiter = threading.Event()
         deadline = None if timeout is None else time.monotonic() + timeout
         try:

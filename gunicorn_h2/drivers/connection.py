@@ -1,8 +1,8 @@
 """One connection: a transport below, the core in the middle, channels above.
 
-Every method is called by the one thread (or greenlet) that owns the connection. How that thread waits
-is the driver's business: it asks `wants_write` and `next_deadline`. `TransportConnection` is what all
-drivers have in common, `Http2Connection` that of the drivers whose applications block.
+Only the thread (or greenlet) that owns the connection calls its methods. The driver decides how that thread waits,
+by `wants_write` and `next_deadline`. `TransportConnection` is the base for all drivers, and `Http2Connection` is for
+drivers whose applications block.
 """
 
 from __future__ import annotations
@@ -27,25 +27,29 @@ from .transport import Transport
 
 __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
 
-# After our last octet the peer gets this long to read it: closing at once could make the kernel
-# answer late frames with a TCP reset, which destroys what the peer has not read yet.
+# How long the peer gets to read our last octets. If the socket is closed at once, the kernel may answer late frames
+# with a TCP reset, which destroys data that the peer has not read yet.
 LINGER_SECONDS = 1.0
 _FLUSH_ROUNDS = 4
+# Output that has left the core is written before every later response. If the socket takes longer than this for it,
+# the connection takes less at a time, but at least half of the 64 KiB segment that the kernel takes at any limit.
+_LONGEST_WAIT = 0.01
+_LEAST_OUTPUT = 32_768
 _MAX_READS = 8
 
 
 class DriverHooks(Protocol):
-    """What a driver gives its connections."""
+    """What a connection needs from its driver."""
 
     config: ConnectionConfig
     log: Log
     window_budget: WindowBudget
 
     def start_request(self, connection: Http2Connection, channel: Channel) -> None:
-        """Run the application for a new request, elsewhere."""
+        """Have the application serve a new request in another thread or greenlet."""
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
-        """Log, elsewhere, a request that the core has answered itself."""
+        """Have a request that the core has answered itself logged, in another thread or greenlet."""
 
     def submit(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
         """See `StreamOwner.submit`; the connection is flushed then."""
@@ -58,7 +62,7 @@ class DriverHooks(Protocol):
 
 
 class TransportConnection(EventDispatcher):
-    """A connection that speaks HTTP/2 over a transport; its owner calls it when something happens."""
+    """An HTTP/2 connection over a transport; its owner calls it when something happens."""
 
     def __init__(
         self,
@@ -75,18 +79,20 @@ class TransportConnection(EventDispatcher):
         self.local_address = local_address
         self.stream_buffer_size = config.stream_buffer_size
         self.closed = False
-        """There is nothing left to do but to close the socket."""
+        """Whether nothing is left to do but to close the socket."""
         self.context: Any = None
-        """What the application layer keeps for the connection's requests."""
+        """An object of the application layer, shared by the connection's requests."""
         self.wants_write = False
-        """Whether there is something that the socket did not take."""
+        """Whether there is output that the socket did not take."""
         self._unsent: bytes | memoryview = b""
         self._untaken = 0
-        """What the peer had not taken of it when its progress was last looked at."""
+        """Octets that the peer had not acknowledged at the last check of its progress."""
+        self._waits_since = 0.0
+        """When the `_unsent` octets left the core."""
         self._write_deadline: float | None = None
         self._linger_deadline: float | None = None
         self._may_read_on = True
-        """Whether, at the end, to look at once for more to read; done once, so that others have their turn."""
+        """Whether one more read is allowed before the connection ends; a second one must wait for its turn."""
 
     # What the owner waits for
 
@@ -99,7 +105,7 @@ class TransportConnection(EventDispatcher):
             return deadline
         return self._write_deadline if deadline is None else min(deadline, self._write_deadline)
 
-    # What happens
+    # Input and timers
 
     def receive(self, data: bytes) -> None:
         """Take octets from the socket and answer."""
@@ -107,11 +113,11 @@ class TransportConnection(EventDispatcher):
         self.flush()
 
     def receive_upgrade(self, upgrade: Upgrade) -> None:
-        """Begin with a request that came by HTTP/1.1."""
+        """Begin with an upgraded HTTP/1.1 request as stream 1."""
         self.core.receive_upgrade(upgrade)
 
     def handle_readable(self) -> None:
-        """Read what there is; where it is much, a part of it."""
+        """Read what has arrived, up to a limit, and answer it."""
         transport = self.transport
         try:
             data = transport.receive()
@@ -127,18 +133,18 @@ class TransportConnection(EventDispatcher):
         if data and self._linger_deadline is None:
             self.receive(data)
         elif data == b"":
-            # Under TLS the client's close_notify wants one in return (RFC 8446 section 6.1).
+            # Under TLS, answer the client's close_notify with ours (RFC 8446 section 6.1).
             transport.half_close()
             self.abandon()
         elif self.core.pending_events or self.core.has_output:
             self.schedule_flush()
 
     def _receive_part(self, data: bytes) -> None:
-        """Take octets from the socket; the answer waits for what comes with them."""
+        """Take octets from the socket, without answering yet: more of them follow."""
         if self._linger_deadline is None:
             self.core.receive_data(data, self.now())
         elif self._may_read_on:
-            # It is dropped; the end of the connection often stands right behind it.
+            # The data is dropped; the end of the connection often follows it.
             self._may_read_on = False
             self.handle_readable()
 
@@ -158,12 +164,12 @@ class TransportConnection(EventDispatcher):
         self.schedule_flush()
 
     def shutdown(self) -> None:
-        """Begin to end gracefully."""
+        """Begin a graceful shutdown."""
         self.core.shutdown(self.now())
         self.schedule_flush()
 
     def fail(self, code: ErrorCode, reason: str) -> None:
-        """End the connection with an error of the peer's that only the driver can see."""
+        """End the connection for an error of the peer that only the driver can see."""
         self.core.fail(code, reason)
         self.schedule_flush()
 
@@ -172,7 +178,7 @@ class TransportConnection(EventDispatcher):
         self.flush()
 
     def flush(self) -> None:
-        """Pass events on and write what there is, until the socket takes no more."""
+        """Dispatch events and write output, until the socket takes no more."""
         core = self.core
         if self.closed:
             return
@@ -191,17 +197,19 @@ class TransportConnection(EventDispatcher):
             self._linger_deadline = now + LINGER_SECONDS
 
     def _write_output(self) -> None:
-        now = self.now()
+        core, now = self.core, self.now()
         for _ in range(_FLUSH_ROUNDS):
-            data = self.core.data_to_send(now)
-            if not data or not self._write(data) or len(data) < OUTPUT_LIMIT:
+            data = core.data_to_send(now)
+            if not data or not self._write(data) or len(data) < _LEAST_OUTPUT:
                 return
-        # Others' turn; the socket will be found writable again.
-        self._unsent = self.core.data_to_send(now)
+        # Let other connections have their turn; the socket is still writable.
+        core.output_limit = min(core.output_limit * 2, OUTPUT_LIMIT)
+        self._unsent = core.data_to_send(now)
+        self._waits_since = now
         self.wants_write = len(self._unsent) > 0
 
     def _write(self, data: bytes | memoryview) -> bool:
-        """Write; False where the socket is full or broken."""
+        """Write; return False if the socket is full or failed."""
         try:
             sent = self.transport.send(data)
         except OSError as error:
@@ -209,23 +217,34 @@ class TransportConnection(EventDispatcher):
             self.abandon()
             return False
         if sent == len(data):
+            if self.wants_write:
+                self._note_taken()
             self._unsent = b""
             self.wants_write = False
             self._write_deadline = None
             return True
+        now = self.now()
+        if not self.wants_write:
+            self._waits_since = now
         self._unsent = memoryview(data)[sent:]
         self.wants_write = True
         if sent or self._write_deadline is None:
-            self._await_reader(self.now())
+            self._await_reader(now)
         return False
 
+    def _note_taken(self) -> None:
+        """Note that the socket has taken output that it did not take at once."""
+        core = self.core
+        if self.now() - self._waits_since > _LONGEST_WAIT:
+            core.output_limit = max(core.output_limit // 2, _LEAST_OUTPUT)
+
     def _await_reader(self, now: float) -> None:
-        """Give the peer its time to read, from now on."""
+        """Start the peer's time to read."""
         self._has_read()
         self._write_deadline = now + self.read_timeout if self.read_timeout else None
 
     def _has_read(self) -> bool:
-        """Whether the peer has taken anything since the last look, though it be from the kernel's buffer."""
+        """Whether the peer has acknowledged anything since the last check, even from the kernel's buffer only."""
         before, self._untaken = self._untaken, len(self._unsent) + self.transport.untaken_octets()
         return self._untaken < before
 
@@ -234,7 +253,7 @@ class TransportConnection(EventDispatcher):
         self.abandon()
 
     def _linger(self, now: float) -> None:
-        """All is with the kernel: wait on while the peer reads it, and a moment longer."""
+        """With all output in the kernel, wait as long as the peer reads, and a moment longer."""
         if self._has_read():
             self._await_reader(now)
         elif not self._untaken:
@@ -246,7 +265,7 @@ class TransportConnection(EventDispatcher):
         self._linger_deadline = now + LINGER_SECONDS
 
     def abandon(self) -> None:
-        """Tell everyone that the connection is gone; the driver closes the socket."""
+        """Abort all streams, because the connection is gone; the driver closes the socket."""
         if not self.closed:
             self.closed = True
             self._unsent = b""
@@ -257,7 +276,7 @@ class TransportConnection(EventDispatcher):
 
 
 class Http2Connection(TransportConnection):
-    """A connection whose applications run elsewhere, in threads or greenlets that may block."""
+    """A connection whose applications run in other threads or greenlets, which may block."""
 
     def __init__(self, transport: Transport, peer: object, local_address: object, hooks: DriverHooks) -> None:
         super().__init__(transport, peer, local_address, hooks.config, time.monotonic, hooks.log, hooks.window_budget)
@@ -274,7 +293,7 @@ class Http2Connection(TransportConnection):
         """See `EventDispatcher.note_refusal`."""
         self._hooks.note_refusal(self, refusal)
 
-    # What applications want done
+    # Commands of the applications
 
     def do_send_headers(self, stream: Stream, head: ResponseHead) -> None:
         """See `StreamOwner.do_send_headers`."""
@@ -290,7 +309,7 @@ class Http2Connection(TransportConnection):
             return
         self.core.send_response(stream, head, data)
         if stream.state is CLOSED:
-            # Nobody asks for it any more, and it holds the stream.
+            # No one needs it any more, and it would keep the stream alive.
             stream.context = None
         if len(data) > self.stream_buffer_size:
             channel.accept(len(data))

@@ -1,4 +1,4 @@
-"""What a connection does with the core's events, however its applications wait."""
+"""The dispatch of the core's events to channels, for all kinds of applications."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class EventDispatcher(ABC):
     def __init__(
         self, config: ConnectionConfig, peer: object, clock: Callable[[], float], log: Log, window_budget: WindowBudget
     ) -> None:
-        """`clock` tells the time in seconds; deadlines are on it. `window_budget` is all connections'."""
+        """`clock` returns the time in seconds, for deadlines. All connections of the worker share `window_budget`."""
         self.now = clock
         self.core = ServerConnection(config, clock(), window_budget)
         self.peer = peer
         self.read_timeout = config.stream_timeout or None
-        """Seconds an application waits for the next piece of a body; None: for ever."""
+        """Seconds that an application waits for the next piece of a body; None: no limit."""
         self._log = log
 
     @abstractmethod
@@ -48,7 +48,7 @@ class EventDispatcher(ABC):
         """Have the application layer log a request that the core has answered itself."""
 
     def dispatch(self) -> None:
-        """Pass on what has happened in the core."""
+        """Take the core's events and pass them to the channels."""
         for event in self.core.events():
             if type(event) is RequestReceived:
                 self.start(event)
@@ -67,7 +67,7 @@ class EventDispatcher(ABC):
             self.core.finish(stream, self.now())
 
     def _on_writable(self, event: StreamWritable) -> None:
-        # Of a request whose call has returned, data may still be queued.
+        # Data may still be queued after the application call has returned.
         if event.stream.context is not None:
             event.stream.context.wake()
 

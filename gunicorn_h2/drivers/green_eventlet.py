@@ -1,4 +1,4 @@
-"""The green driver's view of eventlet."""
+"""The green driver's interface to eventlet."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import eventlet
 from eventlet import hubs
 
-from .green import Library, Waiter
+from .green_hub import Library, Watch
 
-__all__ = ["EVENTLET", "EventletWaiter"]
+__all__ = ["EVENTLET", "EventletWatch"]
 
 
-class EventletWaiter(Waiter):
-    """Waits with listeners of its own. While it watches, the socket must not wait by itself."""
+class EventletWatch(Watch):
+    """Has listeners of its own. While it watches, the socket must not wait by itself."""
 
-    def __init__(self, fd: int) -> None:
-        super().__init__()
+    def __init__(self, fd: int, notify: Callable[[], object]) -> None:
+        super().__init__(notify)
         self._fd = fd
         self._hub = hubs.get_hub()
         self._reader: Any = None
@@ -27,25 +27,21 @@ class EventletWaiter(Waiter):
     def _watch(self, wants_write: bool) -> None:
         if self._reader is None:
             self._reader = self._listen(self._hub.READ, self._on_readable)
-        if wants_write and self._writer is None:
+        if wants_write:
             self._writer = self._listen(self._hub.WRITE, self._on_writable)
-        elif self._writer is not None and not wants_write:
+        elif self._writer is not None:
             self._writer = self._hub.remove(self._writer)
 
     def _listen(self, event: str, call: Callable[[], None]) -> Any:
-        # The second call is for a descriptor that was closed and is used again: a read will tell.
+        # The second callback is for a descriptor that was closed and reused; the next read notices.
         return self._hub.add(event, self._fd, lambda _: call(), lambda _: call(), None)
 
-    def unwatch(self) -> None:
-        """See `Waiter.unwatch`."""
-        if self._reader is not None:
-            self._reader = self._hub.remove(self._reader)
+    def _unwatch(self) -> None:
+        self._reader = self._hub.remove(self._reader)
         if self._writer is not None:
             self._writer = self._hub.remove(self._writer)
 
-    def close(self) -> None:
-        """See `Waiter.close`."""
-        self.unwatch()
+    def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
@@ -54,14 +50,8 @@ class EventletWaiter(Waiter):
             self._timer.cancel()
         self._timer = self._hub.schedule_call_global(seconds, self._on_alarm)
 
-    def _call_soon(self, call: Callable[[], None]) -> None:
-        self._hub.schedule_call_global(0, call)
 
-    def _switch_to_hub(self) -> None:
-        self._hub.switch()
-
-
-def _call_soon(call: Callable[[], None]) -> None:
+def _call_soon(call: Callable[[], object]) -> None:
     hubs.get_hub().schedule_call_global(0, call)
 
 
@@ -69,4 +59,4 @@ def _switch_to_hub() -> None:
     hubs.get_hub().switch()
 
 
-EVENTLET = Library(EventletWaiter, eventlet.spawn, eventlet.kill, _call_soon, _switch_to_hub)
+EVENTLET = Library(EventletWatch, eventlet.spawn, eventlet.kill, _call_soon, _switch_to_hub)

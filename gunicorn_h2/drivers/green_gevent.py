@@ -1,4 +1,4 @@
-"""The green driver's view of gevent."""
+"""The green driver's interface to gevent."""
 
 from __future__ import annotations
 
@@ -7,50 +7,41 @@ from typing import Any
 
 import gevent
 
-from .green import Library, Waiter
+from .green_hub import Library, Watch
 
-__all__ = ["GEVENT", "GeventWaiter"]
+__all__ = ["GEVENT", "GeventWatch"]
 
 _READ, _WRITE = 1, 2
 
 
-class GeventWaiter(Waiter):
-    """Waits with watchers of its own, beside those that a gevent socket has."""
+class GeventWatch(Watch):
+    """Has watchers of its own, beside those of a gevent socket."""
 
-    def __init__(self, fd: int) -> None:
-        super().__init__()
-        self._hub = gevent.get_hub()
+    def __init__(self, fd: int, notify: Callable[[], object]) -> None:
+        super().__init__(notify)
+        self._loop = gevent.get_hub().loop
         self._fd = fd
-        self._reader = self._hub.loop.io(fd, _READ)
+        self._reader = self._loop.io(fd, _READ)
         self._writer: Any = None
-        """Made when it is first wanted, as few connections ever do."""
+        """Created on first use: few connections ever need it."""
         self._timer: Any = None
-        self._closed = False
 
     def _watch(self, wants_write: bool) -> None:
         if not self._reader.active:
             self._reader.start(self._on_readable)
-        if self._writer is None:
-            if not wants_write:
-                return
-            self._writer = self._hub.loop.io(self._fd, _WRITE)
-        if wants_write == self._writer.active:
-            return
         if wants_write:
+            if self._writer is None:
+                self._writer = self._loop.io(self._fd, _WRITE)
             self._writer.start(self._on_writable)
-        else:
+        elif self._writer is not None:
             self._writer.stop()
 
-    def unwatch(self) -> None:
-        """See `Waiter.unwatch`."""
-        if not self._closed:
-            self._reader.stop()
-            if self._writer is not None:
-                self._writer.stop()
+    def _unwatch(self) -> None:
+        self._reader.stop()
+        if self._writer is not None:
+            self._writer.stop()
 
-    def close(self) -> None:
-        """See `Waiter.close`."""
-        self._closed = True
+    def _close(self) -> None:
         for watcher in (self._reader, self._writer, self._timer):
             if watcher is not None:
                 watcher.stop()
@@ -60,17 +51,11 @@ class GeventWaiter(Waiter):
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()
-        self._timer = self._hub.loop.timer(seconds)
+        self._timer = self._loop.timer(seconds)
         self._timer.start(self._on_alarm, update=True)
 
-    def _call_soon(self, call: Callable[[], None]) -> None:
-        self._hub.loop.run_callback(call)
 
-    def _switch_to_hub(self) -> None:
-        self._hub.switch()
-
-
-def _call_soon(call: Callable[[], None]) -> None:
+def _call_soon(call: Callable[[], object]) -> None:
     gevent.get_hub().loop.run_callback(call)
 
 
@@ -78,4 +63,4 @@ def _switch_to_hub() -> None:
     gevent.get_hub().switch()
 
 
-GEVENT = Library(GeventWaiter, gevent.spawn, gevent.kill, _call_soon, _switch_to_hub)
+GEVENT = Library(GeventWatch, gevent.spawn, gevent.kill, _call_soon, _switch_to_hub)

@@ -1,7 +1,7 @@
 """Why TLS handshakes fail, in words for an operator: one line a second at most, whatever clients do.
 
-OpenSSL names its reasons; those that a deployment can do something about are translated. A client
-that goes without a word, as health checks and port scans do, is of interest to few.
+OpenSSL names its reasons; those that a deployment can act on are explained. A client that closes without an alert, as
+health checks and port scans do, is logged at debug level only.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _ALERTS = {
 
 
 def explain(error: Exception) -> str | None:
-    """Say what an exception out of a handshake means, and what to do; None where the client just went away."""
+    """Say what an exception of a handshake means, and what to do; None if the client just went away."""
     if isinstance(error, (TimeoutError, ConnectionAbortedError)):
         # The latter is asyncio's.
         return _TOO_SLOW
@@ -73,7 +73,7 @@ def explain(error: Exception) -> str | None:
 
 
 class HandshakeLog:
-    """Logs failed handshakes; one for a worker, used by one thread."""
+    """Logs failed handshakes; one for each worker, used by one thread."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` returns seconds."""
@@ -83,7 +83,7 @@ class HandshakeLog:
         self._suppressed = 0
 
     def failed(self, peer: object, error: Exception) -> None:
-        """Log a failure: at info level where there is something to say, and not too often."""
+        """Log a failure: at info level if there is an explanation, and at most once a second."""
         explanation = explain(error)
         if explanation is None:
             self._log.debug("connection from %s failed: %s", peer, error)

@@ -1,9 +1,10 @@
 """Leader and followers: which thread does the I/O of the threaded driver.
 
-A thread change costs more than a quick request. So, while requests are quick, a thread of the pool leads:
+A change of threads costs more than a quick request. So, while requests are quick, a thread of the pool leads:
 it does the I/O and runs what it has read itself, and no other thread wakes up. The main thread watches it.
-When a request blocks or takes long, the main thread does the I/O and requests go to the pool, one a thread;
-after a pause another thread of the pool gets its chance.
+When a request blocks or takes long, or requests wait for something other than the processor, so that threads
+would share the waiting, the main thread does the I/O and requests go to the pool, one a thread. After a pause
+a thread of the pool leads again.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ __all__ = ["Leadership", "Loop"]
 
 _PATIENCE = 0.005
 """Seconds a request may keep the leader: CPython's switch interval, for which any thread may keep the interpreter."""
-_QUICK = 0.0002
-"""Seconds a request may take on average: several times what a change of threads costs."""
+_MAX_WAITING = 0.00005
+"""Seconds a request may wait on average for something else than the processor: what a change of threads costs."""
+_MAX_TAKEN = 0.001
+"""Seconds a request may take on average."""
 _SLICE = 0.001
 """Seconds the leader runs requests before it looks at the sockets again."""
 _LONG_WAIT = 3600.0
-_AVERAGE_WEIGHT = 0.125
-_AVERAGE_CLAMP = 0.001
-"""Seconds that one round counts at most: a thread that the system has interrupted is not a slow application."""
+_WEIGHT = 0.125
+"""Of the latest slice in the averages. What one slice adds is limited: the system may have interrupted the thread."""
 _MIN_PAUSE, _MAX_PAUSE = 1.0, 60.0
-"""Seconds from the end of a term to the next; doubled after each short term."""
+"""Seconds from the end of a term to the next; doubled after each that fails soon."""
 _SHORT_TERM = 10.0
+"""Seconds within which a failure is soon."""
 
 _MAIN = 0
 _OFFERED = -1
@@ -80,7 +83,8 @@ class Leadership:
         self._term_began = 0.0
         self._next_term = 0.0
         self._pause = _MIN_PAUSE / 2
-        self._average = 0.0
+        self._taken = self._waiting = 0.0
+        """Averages of the term, in seconds for each request."""
 
     @property
     def delegated(self) -> bool:
@@ -177,7 +181,7 @@ class Leadership:
             self.thread = me
             self._busy_since = None
             self._term_began = time.monotonic()
-            self._average = 0.0
+            self._taken = self._waiting = 0.0
         try:
             while self.thread == me:
                 self._loop.poll(0.0 if self.requests else _LONG_WAIT)
@@ -197,22 +201,31 @@ class Leadership:
             self._bell.put(False)
         requests, run = self.requests, self._run
         count = len(requests)
+        # Reading this clock costs as much as a tenth of a quick request.
+        cpu_began = time.thread_time() if self._taken > _MAX_WAITING else None
         began = now = self._busy_since = time.monotonic()
-        # Where the main thread takes over, it takes all that is left.
-        while requests and now - began < _SLICE:
+        while now - began < _SLICE:
             try:
-                run(*requests.popleft())
+                request = requests.popleft()
+            except IndexError:
+                # None is left, or the main thread has taken over, and taken the rest.
+                break
+            try:
+                run(*request)
             except Exception:  # As in the pool.
                 report_exception()
             now = self._busy_since = time.monotonic()
+        taken = now - began
+        waited = 0.0 if cpu_began is None else taken - (time.thread_time() - cpu_began)
         with self.lock:
             if self.thread != me:
                 return
             self._busy_since = None
             self._loop.run_commands()
-            taken = min((now - began) / (count - len(requests)), _AVERAGE_CLAMP)
-            self._average += (taken - self._average) * _AVERAGE_WEIGHT
-            if self._average > _QUICK:
+            count -= len(requests)
+            self._taken = _average(self._taken, taken / count, 2 * _MAX_TAKEN)
+            self._waiting = _average(self._waiting, waited / count, 0.9 * _MAX_WAITING / _WEIGHT)
+            if self._waiting > _MAX_WAITING or self._taken > _MAX_TAKEN:
                 self.resign(failed=True)
 
     def resign(self, failed: bool) -> None:
@@ -225,11 +238,10 @@ class Leadership:
     def _end_term(self, failed: bool) -> None:
         self.thread = _MAIN
         self._busy_since = None
-        if failed:
-            now = time.monotonic()
-            lasted = now - self._term_began
-            self._pause = min(self._pause * 2, _MAX_PAUSE) if lasted < _SHORT_TERM else _MIN_PAUSE
-            self._next_term = now + self._pause
+        now = time.monotonic()
+        failed_soon = failed and now - self._term_began < _SHORT_TERM
+        self._pause = min(self._pause * 2, _MAX_PAUSE) if failed_soon else _MIN_PAUSE
+        self._next_term = now + self._pause
         requests = []
         with suppress(IndexError):
             # One by one: the thread that led may take the next one at this moment.
@@ -238,3 +250,7 @@ class Leadership:
         self._pool.run_each(self._run, requests)
         # There may be commands that the leader would have come to.
         self._loop.wake()
+
+
+def _average(before: float, latest: float, limit: float) -> float:
+    return before + (min(latest, limit) - before) * _WEIGHT

@@ -1,6 +1,6 @@
-"""Which protocol a new connection speaks: by ALPN under TLS, by what the client sends first in the clear.
+"""Which protocol a new connection speaks: by ALPN under TLS, by the client's first octets without TLS.
 
-No thread waits for a slow client here: the owner of the socket calls in when something happened.
+No thread waits for a slow client: the owner of the socket calls a `Negotiation` when something happens.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["Negotiation", "Terms", "adequate_cipher"]
 
 
 class Terms(NamedTuple):
-    """How connections are to be negotiated: by TLS, or by what comes first in the clear."""
+    """How to negotiate the protocol of connections: with TLS, or by their first octets."""
 
     wrap: Callable[[socket.socket], ssl.SSLSocket] | None
-    """Puts TLS around the socket; ALPN decides then."""
+    """Wraps the socket in TLS, and ALPN decides; None without TLS."""
     cleartext: Cleartext | None
-    """Without TLS: how HTTP/2 may begin."""
+    """How HTTP/2 may begin without TLS; None with it."""
     timeout: float
     """Seconds from the start to the decision; 0: no limit."""
 
@@ -51,17 +51,17 @@ class Negotiation:
 
     @property
     def data(self) -> bytes:
-        """What was read beyond the handshake, without a request that became an upgrade."""
+        """The octets read after the handshake, except those of an upgrade request."""
         return b"" if self._opening is None else self._opening.data
 
     @property
     def upgrade(self) -> Upgrade | None:
-        """The request that asked for HTTP/2, if one did."""
+        """The request that asked for an upgrade; None without one."""
         return None if self._opening is None else self._opening.upgrade
 
     @property
     def wants_write(self) -> bool:
-        """Whether the handshake waits for the socket to take something."""
+        """Whether the handshake waits for the socket to become writable."""
         return self.transport.wants_write
 
     def next_deadline(self) -> float | None:
@@ -69,12 +69,12 @@ class Negotiation:
         return self._deadline
 
     def shutdown(self, timeout: float) -> None:
-        """The worker ends: the client has `timeout` seconds left to say what it speaks."""
+        """Limit the rest of the negotiation to `timeout` seconds, because the worker ends."""
         deadline = time.monotonic() + timeout
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
     def handle_readable(self) -> None:
-        """Go on."""
+        """Continue the negotiation with what has arrived."""
         try:
             finished = self._opening_decided() if self._opening else self._handshake_finished()
         except (OSError, ValueError) as error:
@@ -87,11 +87,11 @@ class Negotiation:
     flush = handle_readable
 
     def handle_timeout(self) -> None:
-        """The client took too long."""
+        """Fail: the client took too long."""
         self._fail(TimeoutError("the client was too slow"))
 
     def abandon(self) -> None:
-        """Give up."""
+        """Fail because of an internal error."""
         self._fail(RuntimeError("an internal error"))
 
     def _handshake_finished(self) -> bool:
@@ -111,15 +111,15 @@ class Negotiation:
     def _fail(self, error: Exception) -> None:
         if not self.closed:
             self.closed = True
-            # The traceback holds this object: a cycle for the garbage collector.
+            # The traceback refers to this object: a reference cycle.
             self.error = error.with_traceback(None)
 
 
 def adequate_cipher(session: TlsSession | None) -> bool:
     """Whether HTTP/2 may use the connection's cipher suite (RFC 9113 section 9.2.2).
 
-    TLS 1.3 has good ones only; of TLS 1.2's, those with ephemeral keys and authenticated encryption
-    stay clear of the list of appendix A.
+    All cipher suites of TLS 1.3 are. In TLS 1.2, those with ephemeral keys and authenticated encryption are not on
+    the prohibited list of appendix A.
     """
     if session is None or session.version == "TLSv1.3":
         return True

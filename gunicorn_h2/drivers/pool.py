@@ -19,17 +19,17 @@ _Task = tuple[Callable[..., object], tuple[Any, ...]]
 class RequestPool(Executor):
     """Threads that run requests: HTTP/2's by `run`, HTTP/1's by the `Executor` interface.
 
-    The threads are daemons: one that an application never returns to must not outlive the
-    worker's graceful timeout.
+    The threads are daemons, so an application call that never returns does not outlive the worker's graceful
+    timeout.
     """
 
     def __init__(self, threads: int) -> None:
         self.tasks: deque[_Task | None] = deque()
         """Calls that no thread has begun yet."""
         self._idle: list[LockType] = []
-        """What the threads wait for that have nothing to do, the latest last."""
+        """The locks that idle threads wait for, the latest last."""
         self._waking = False
-        """Whether a thread was woken and has not looked for work yet."""
+        """Whether a thread was woken and has not run yet."""
         self._threads = [
             threading.Thread(target=self._work, name=f"gunicorn_h2-{number}", daemon=True) for number in range(threads)
         ]
@@ -48,7 +48,7 @@ class RequestPool(Executor):
             self._wake()
 
     def run_each(self, call: Callable[..., object], arguments: Iterable[tuple[Any, ...]]) -> None:
-        """Have threads call `call(*arguments)` for each of the tuples; as `run`, of many at once."""
+        """Have threads call `call(*arguments)` for each tuple, as `run` does."""
         self.tasks.extend([(call, each) for each in arguments])
         if self._idle and not self._waking:
             self._wake()
@@ -68,7 +68,7 @@ class RequestPool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let every thread end behind the work that is queued."""
+        """Let every thread end after the queued work."""
         self.tasks.extend([None] * len(self._threads))
         if self._idle:
             self._wake()
@@ -85,12 +85,12 @@ class RequestPool(Executor):
             except IndexError:
                 task = self._wait(wake_up)
             if task is None:
-                # The next thread has an end, too.
+                # Pass the end on to the next thread.
                 if self._idle:
                     self._wake()
                 return
-            # One thread at a time is woken, and wakes the next: had each request its own, most of
-            # them would find no work, and compete for the interpreter meanwhile.
+            # One thread at a time is woken, and wakes the next. If each request woke one, most of them
+            # would find no work, and compete for the interpreter meanwhile.
             if tasks and self._idle and not self._waking:
                 self._wake()
             call, arguments = task
@@ -105,7 +105,7 @@ class RequestPool(Executor):
         """Wait for a task and take it."""
         while True:
             self._idle.append(wake_up)
-            # What was added before that woke no one, perhaps.
+            # A task that was added before this thread was idle may have woken no one.
             if not (self.tasks and self._withdraw(wake_up)):
                 wake_up.acquire()
                 self._waking = False
@@ -116,7 +116,7 @@ class RequestPool(Executor):
                 pass
 
     def _withdraw(self, wake_up: LockType) -> bool:
-        """Stop being idle; False where someone has taken note of it, whose wake-up is on its way."""
+        """Leave the idle threads; return False if another thread has removed this one and is waking it."""
         try:
             self._idle.remove(wake_up)
         except ValueError:

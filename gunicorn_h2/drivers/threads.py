@@ -34,8 +34,9 @@ from .waker import Waker
 
 __all__ = ["ThreadDriver"]
 
+
 class _Registered:
-    """A socket in the selector, and who acts on it: its negotiation, then its HTTP/2 connection."""
+    """A socket in the selector, with its negotiation and then its HTTP/2 connection."""
 
     __slots__ = ("connection", "hand_over", "local_address", "timer", "wants_write")
 
@@ -93,7 +94,7 @@ class ThreadDriver(Driver[Application]):
         terms: Terms,
         hand_over: HandOver,
     ) -> None:
-        """Take an accepted socket and find out what the client speaks; HTTP/1 goes to `hand_over`."""
+        """Negotiate the protocol of an accepted socket; HTTP/1 goes to `hand_over`."""
         negotiation = self.begin_negotiation(sock, peer, terms)
         if negotiation is None:
             self._on_close()
@@ -146,7 +147,7 @@ class ThreadDriver(Driver[Application]):
     def close(self) -> None:
         """Close every connection at once, and the driver; for the main thread."""
         self._leadership.end()
-        # Kept: threads that go on must not act on what is closed.
+        # Never released: running threads must not act on closed connections.
         self.lock.acquire()
         for connection in list(self._registered):
             if isinstance(connection, Http2Connection):
@@ -207,7 +208,7 @@ class ThreadDriver(Driver[Application]):
             self._call(registered, connection.handle_readable)
 
     def _call(self, registered: _Registered, call: Callable[..., None], *arguments: Any) -> None:
-        """Let a connection act, then wait for what it waits for."""
+        """Call a method of a connection, then update its events and timer."""
         connection = registered.connection
         try:
             call(*arguments)
@@ -217,7 +218,7 @@ class ThreadDriver(Driver[Application]):
             if connection.wants_write != registered.wants_write:
                 self._watch_writes(registered)
             deadline = connection.next_deadline()
-            # A timer may be early: then the connection is asked again.
+            # A timer may fire early; the deadline is then read again.
             if deadline is not None and (registered.timer is None or deadline < registered.timer[0]):
                 self._set_timer(registered, deadline)
         elif isinstance(connection, Negotiation):
@@ -237,7 +238,7 @@ class ThreadDriver(Driver[Application]):
         if deadline < self._wakes_at:
             self.wake()
 
-    # What applications want done
+    # Commands of the applications
 
     def start_request(self, connection: Http2Connection, channel: Channel) -> None:
         """See `DriverHooks.start_request`."""
@@ -306,8 +307,10 @@ class ThreadDriver(Driver[Application]):
     def run_commands(self) -> None:
         """See `Loop.run_commands`."""
         commands = self._commands
+        if not commands:
+            return
         connections: dict[Http2Connection, None] = {}
-        # What is added meanwhile has its own wake-up, so sockets get their turn.
+        # Commands added meanwhile have their own wake-up, so that sockets get their turn.
         for _ in range(len(commands)):
             connection, do, arguments = commands.popleft()
             connections[connection] = None

@@ -55,7 +55,7 @@ class ConnectionConfig:
     max_header_fields: int = 100
     """Fields of a request or of its trailers, at least 1; the host counts, and all cookies count as one."""
 
-    stream_buffer_size: int = 65_536
+    stream_buffer_size: int = 131_072
     """High mark of the response data queued for one stream; the low mark is half of it."""
 
     setup_timeout: float = 10.0

@@ -182,8 +182,20 @@ class ServerConnection:
         outbox = self._outbox
         return outbox.pending > 0 or len(outbox.turns) > 0
 
+    @property
+    def output_limit(self) -> int:
+        """How many octets are gathered at a time: OUTPUT_LIMIT, or less if the driver's socket takes them slowly.
+
+        Gathered octets are written before every later response.
+        """
+        return self._outbox.limit
+
+    @output_limit.setter
+    def output_limit(self, octets: int) -> None:
+        self._outbox.limit = octets
+
     def data_to_send(self, now: float) -> bytes:
-        """Take the octets to write now: control frames all, data up to OUTPUT_LIMIT."""
+        """Take the octets to write now: all control frames, and data up to `output_limit`."""
         if not self.closed:
             self._sender.now = now
             self._outbox.fill(now, self._sender)

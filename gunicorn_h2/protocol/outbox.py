@@ -20,7 +20,7 @@ from .stream import Stream
 __all__ = ["OUTPUT_LIMIT", "Outbox"]
 
 OUTPUT_LIMIT = 131_072
-"""How many octets of output are gathered at a time; a frame may go beyond it."""
+"""The most octets of output that are gathered before a write; the last frame may exceed it."""
 
 
 class OutboxOwner(Protocol):
@@ -39,6 +39,7 @@ class Outbox:
     __slots__ = (
         "blocked",
         "initial_window_size",
+        "limit",
         "max_frame_size",
         "pending",
         "turns",
@@ -60,8 +61,10 @@ class Outbox:
         """The send window of a new stream: the peer's SETTINGS_INITIAL_WINDOW_SIZE."""
         self.max_frame_size = frames.DEFAULT_MAX_FRAME_SIZE
         """The largest frame payload that the peer accepts."""
+        self.limit = OUTPUT_LIMIT
+        """Octets of output that are currently gathered before a write, OUTPUT_LIMIT at most."""
         self.blocked: dict[int, float] = {}
-        """Streams with data to send and no window for it, by the time of their last progress; the oldest first."""
+        """Streams with data that waits for a window, and the time of their last progress; the oldest first."""
         self._high_mark = high_mark
         self._stall_timeout = stall_timeout or math.inf
         self._guard = guard
@@ -109,8 +112,8 @@ class Outbox:
         self._guard.sent_octets += size
 
     def has_room(self, size: int) -> bool:
-        """Whether so much data may be put at once: no stream waits for its turn, and the output keeps to its limit."""
-        return not self.turns and self.pending + size <= OUTPUT_LIMIT
+        """Whether data of this size may be put now: no stream waits for a turn, and the output keeps its limit."""
+        return not self.turns and self.pending + size <= self.limit
 
     def put_body(self, stream: Stream, data: bytes) -> None:
         """Add a whole body and the end of the stream; the caller has checked the windows."""
@@ -218,8 +221,8 @@ class Outbox:
         return math.inf
 
     def fill(self, now: float, owner: OutboxOwner) -> None:
-        """Turn queued data into frames until the output holds OUTPUT_LIMIT octets or nothing may go."""
-        while self.turns and self.pending < OUTPUT_LIMIT:
+        """Turn queued data into frames until the output holds `limit` octets or no stream may send."""
+        while self.turns and self.pending < self.limit:
             stream = self._scheduler.next()
             if stream is None:
                 return

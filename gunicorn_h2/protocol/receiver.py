@@ -140,11 +140,14 @@ class Receiver:
             self._answer(stream)
 
     def _decode_head(self, block: bytes) -> RequestHead | MalformedRequest:
-        section, is_excessive = self._decode(block)
-        try:
-            head = parse_request(section) if is_excessive else self._heads.parse(section)
-        except MalformedRequest as error:
-            return error
+        head = self._heads.find(block)
+        is_excessive = False
+        if head is None:
+            section, is_excessive = self._decode(block)
+            try:
+                head = parse_request(section) if is_excessive else self._heads.parse(section)
+            except MalformedRequest as error:
+                return error
         if is_excessive or head.list_size > self._max_header_list_size or head.method == b"CONNECT":
             head.is_acceptable = False
         else:

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Protocol
 from gunicorn.workers.base_async import AsyncWorker
 
 from gunicorn_h2.apps.wsgi import WSGIHandler
-from gunicorn_h2.drivers.green import GreenDriver, Library, Waiter
+from gunicorn_h2.drivers.green import GreenDriver
+from gunicorn_h2.drivers.green_hub import Library, Waiter
 
 from .base import Http2Worker
 

@@ -298,7 +298,7 @@ TABLE: tuple[SettingSpec, ...] = (
         "http2_stream_buffer_size",
         "stream_buffer_size",
         Integer(1_024, MAX_31),
-        65_536,
+        131_072,
         "octets",
         "Response data queued for one stream before the application waits; it goes on at half of that.",
         "nginx: 64 KiB (output_buffers); granian: 400 KiB",

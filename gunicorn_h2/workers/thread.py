@@ -30,18 +30,20 @@ from .base import Http2Worker
 __all__ = ["ThreadWorker"]
 
 _ROUND_SECONDS = 0.1
+_MAX_ACCEPTS = 16
+"""Connections accepted before sockets that are ready get their turn."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NOT_AN_ERROR = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
 
 class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
-    """HTTP/2 with its streams side by side in `threads` threads, HTTP/1 by Gunicorn's own code."""
+    """HTTP/2 with concurrent streams in a pool of `threads` threads; HTTP/1 by Gunicorn's own code."""
 
     _driver: ThreadDriver
     _spare: int
-    """A file descriptor to give up when there are none left."""
+    """A spare file descriptor, closed when there is no other left."""
     _local_addresses: dict[Any, Any]
-    """Of the listening sockets: where Gunicorn's environ has the server's name from."""
+    """The addresses of the listening sockets, which Gunicorn's environ takes the server's name from."""
     _quitting = False
 
     @classmethod
@@ -50,12 +52,12 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         return f"{cfg.threads} threads"
 
     def init_process(self) -> None:
-        """Called in the worker's process; does not return before the worker ends."""
+        """Run the worker in its process; return when it ends."""
         self.make_terms()
         super().init_process()
 
     def get_thread_pool(self) -> RequestPool:
-        """One pool for the requests of both protocols."""
+        """Make the pool, which runs the requests of both protocols."""
         return RequestPool(self.cfg.threads)
 
     def run(self) -> None:
@@ -78,7 +80,13 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     # Connections
 
     def accept(self, listener: Any) -> None:
-        """Accept a connection and find out what it speaks, without a thread waiting for it."""
+        """Accept connections and find out what they speak, without a thread waiting for them."""
+        # Workers that share the listening socket share what comes together, too, as with Gunicorn's gevent worker.
+        for _ in range(1 if self.cfg.workers > 1 else _MAX_ACCEPTS):
+            if not self._accept_one(listener) or self.nr_conns >= self.worker_connections:
+                return
+
+    def _accept_one(self, listener: Any) -> bool:
         try:
             sock, peer = listener.accept()
         except OSError as error:
@@ -86,7 +94,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
                 self._turn_away(listener)
             elif error.errno not in _NOT_AN_ERROR:
                 raise
-            return
+            return False
         self.nr_conns += 1
         if self.nr_conns == self.worker_connections:
             self._driver.interrupt()
@@ -96,11 +104,12 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             self._driver.negotiate(sock, peer, local_address, terms, self._serve_http1)
         else:
             self._serve_http1(sock, peer, local_address, b"")
+        return True
 
     def _turn_away(self, listener: Any) -> None:
-        """There is no file descriptor for a client: use the spare one to accept and close its connection.
+        """Accept and close a connection with the spare file descriptor, because no other is left.
 
-        Left alone, the connection would keep the listening socket readable, and the loop busy.
+        Otherwise the connection would keep the listening socket readable, and the loop busy.
         """
         self.log.warning("No file descriptor left for a connection; raise the limit or lower worker_connections")
         os.close(self._spare)
@@ -111,7 +120,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve_http1(self, sock: socket.socket, peer: Any, local_address: Any, data: bytes) -> None:
-        """Give a connection to Gunicorn's own code; `data` was read in search of the preface."""
+        """Give a connection to Gunicorn's own code, with the `data` read during negotiation."""
         if self.must_refuse_http1(peer):
             self.refuse_http1(sock, peer)
             self._connection_closed()
@@ -167,22 +176,22 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             super().set_accept_enabled(enabled)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """SIGQUIT and SIGINT: end at once.
+        """Handle SIGQUIT and SIGINT: exit at once.
 
-        Gunicorn raises SystemExit here, wherever the main thread happens to be. In a finalizer it
-        would be lost, so the main loop raises it again.
+        Gunicorn raises SystemExit here, wherever the main thread is. In a finalizer the exception would be lost, so
+        the main loop raises it again.
         """
         self._quitting = True
         super().handle_quit(sig, frame)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Gunicorn's main loop calls this for everything that happens, while stopping as well."""
+        """Handle events; Gunicorn's main loop calls this, also while it stops."""
         if self._quitting:
             sys.exit(0)
         if not self.alive:
             self._driver.shutdown()
-        # Gunicorn's loop does its house-keeping after each call; that need not be after each event, but
-        # where connections must wait to be accepted, or need not wait any longer.
+        # Gunicorn's loop does its housekeeping after each call. That is not needed after each event, but when
+        # `worker_connections` is reached, and when there is room again.
         had_room = self.nr_conns < self.worker_connections
         until = time.monotonic() + _ROUND_SECONDS
         while True:

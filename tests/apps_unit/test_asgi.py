@@ -416,18 +416,18 @@ def test_a_large_response_waits_for_the_window(serve, loop):
 
     async def app(scope, receive, send):
         await send(START)
-        await send(body(b"x" * 100_000, True))
+        await send(body(b"x" * 200_000, True))
         sent.append("first")
-        await send(body(b"x" * 100_000))
+        await send(body(b"x" * 200_000))
         sent.append("last")
 
     peer = serve(app)
     answer = peer.request()
     assert (sent, len(answer.body)) == ([], 65_535)
-    peer.send(window_update(1, 100_000))
+    peer.send(window_update(1, 200_000))
     assert sent == ["first"]
-    peer.send(window_update(1, 100_000))
-    assert (sent, len(answer.body), answer.ended) == (["first", "last"], 200_000, True)
+    peer.send(window_update(1, 200_000))
+    assert (sent, len(answer.body), answer.ended) == (["first", "last"], 400_000, True)
 
 
 def test_a_small_response_is_one_write(serve):

@@ -10,7 +10,7 @@ from tests.protocol.peer import INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, rst_stream,
 from .wsgi_rig import answering
 
 WINDOW = 65_535
-BUFFER = 65_536
+BUFFER = 131_072
 PIECE = 10_000
 
 

@@ -16,6 +16,7 @@ from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import ResponseHead
 from gunicorn_h2.protocol.opening import Cleartext
+from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 from tests.drivers.asyncio_wire import LOOPS, Log, Loop, WirePeer, make_loop, reset, tcp_pair, turn
 from tests.protocol.peer import (
     END_HEADERS,
@@ -336,6 +337,50 @@ def test_output_waits_while_the_transport_is_full(loop):
         peer.wire.drain(50_000)
         peer.collect()
     assert (len(answer.body), answer.ended) == (1_000_000, True)
+
+
+def read_slowly(loop, peer, seconds):
+    """Take half a megabyte of what a peer's wire gets, a little at a time, with a pause before each."""
+    for _ in range(50):
+        loop.wait(seconds)
+        peer.wire.drain(10_000)
+        peer.collect()
+
+
+def test_an_urgent_response_waits_for_little_where_the_peer_is_slow(loop):
+    """Less is taken from the core at a time, for that is written whatever comes."""
+    peer = WirePeer(loop, by_path, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer.send(window_update(0, 10_000_000))
+    peer.wire.room = 0
+    bulk = peer.request(path=b"/bulk")
+    read_slowly(loop, peer, 0.05)
+    received = len(bulk.body)
+    urgent = peer.request(path=b"/urgent")
+    while not urgent.ended:
+        peer.wire.drain(1_000)
+        peer.collect()
+    assert len(bulk.body) - received < 4 * 16_384
+    # As soon as all that is tried goes out, more is taken at a time.
+    peer.wire.room = None
+    peer.collect()
+    assert bulk.ended
+    assert max(peer.wire.sizes) > 65_536
+
+
+def test_a_full_transport_alone_does_not_make_a_peer_slow(loop):
+    """Each turn at the socket would cost more where less is taken at a time."""
+    peer = WirePeer(loop, by_path, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer.send(window_update(0, 10_000_000))
+    peer.wire.room = 0
+    peer.request(path=b"/bulk")
+    read_slowly(loop, peer, 0.0)
+    assert peer.core.output_limit == OUTPUT_LIMIT
+
+
+async def by_path(connection, channel):
+    """Answer with megabytes, or with little."""
+    channel.respond(HEAD, b"x" * 3_000_000 if channel.stream.head.path == b"/bulk" else b"urgent", True)
+    channel.finish()
 
 
 async def large(connection, channel):

@@ -7,6 +7,7 @@ from queue import SimpleQueue
 
 import greenlet
 import pytest
+from hyperframe.frame import PingFrame
 
 from gunicorn_h2.protocol.headers import ResponseHead
 from tests.support.h2client import CANCEL, PREFACE
@@ -241,6 +242,51 @@ def test_a_request_that_the_core_answers_is_noted_in_a_greenlet_of_its_own(run):
     current, refusal = rig.refusals.get(timeout=TIMEOUT)
     assert stream.status == refusal.status == 501
     assert current not in rig.owners
+
+
+@pytest.fixture
+def logging(run, hub):
+    """A client with a request that waits, `answer` to end that, and a log that waits for `go_on`."""
+    with held(hub) as go_on, held(hub) as answer:
+        def serve(channel):
+            answer()
+            hello(channel)
+
+        entries = SimpleQueue()
+        rig = run(Probe(serve), idle_timeout=0.05)
+        client = rig.client()
+        stream, aborted = client.request(path="/x"), client.request()
+        client.ping()
+        rig.log.debug = lambda text, *_: (entries.put(text), go_on())
+        client.reset(aborted, CANCEL)
+        assert "reset" in entries.get(timeout=TIMEOUT)
+        yield client, stream, answer, go_on
+
+
+def test_a_socket_that_is_ready_while_a_log_waits_is_read_afterwards(hub, logging):
+    """Who acts for the connection waits for the log, and the hub must not spin meanwhile."""
+    client, _, _, go_on = logging
+
+    def spent():
+        before = hub.call(time.thread_time)
+        hub.call(hub.sleep, 0.1)
+        return hub.call(time.thread_time) - before
+
+    waiting = spent()
+    client.send_frame(PingFrame(0, opaque_data=b"12345678"))
+    assert spent() < 3 * waiting
+    go_on.let_go()
+    client.wait_for(lambda: client.ping_acks[-1] == b"12345678", "the answer to the second PING")
+
+
+def test_an_answer_while_a_log_waits_is_sent_afterwards(hub, logging):
+    client, stream, answer, go_on = logging
+    answer.let_go()
+    hub.call(hub.sleep, 0.01)
+    go_on.let_go()
+    # No later than the alarm of the negotiation, which would end any wait.
+    assert client.response(stream, TIMEOUT / 2).text == "/x"
+    client.wait_goaway()
 
 
 # -- the end ---------------------------------------------------------------------------------------------------------

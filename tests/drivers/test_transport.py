@@ -3,12 +3,16 @@
 import select
 import socket
 import ssl
+import sys
 import threading
 
 import pytest
 
+from gunicorn_h2.drivers import transport as transport_module
 from gunicorn_h2.drivers.negotiation import adequate_cipher
 from gunicorn_h2.drivers.transport import WOULD_BLOCK, Transport
+
+from .asyncio_wire import tcp_pair
 
 TIMEOUT = 10
 
@@ -119,6 +123,38 @@ def test_only_what_the_socket_takes_is_sent(pair):
         sent += transport.send(memoryview(octets)[sent:])
     thread.join(TIMEOUT)
     assert bytes(received) == octets
+
+
+def unsent(sock):
+    """How many octets the kernel holds that TCP could not send yet, on Linux."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    # `tcpi_notsent_bytes` of linux/tcp.h.
+    return int.from_bytes(info[140:144], sys.byteorder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is unsent")
+def test_the_kernel_takes_little_more_than_can_be_sent():
+    ours, theirs = tcp_pair()
+    transport = Transport(ours)
+    transport.limit_unsent()
+    while transport.send(bytes(16_384)):
+        pass
+    assert 0 < unsent(ours) < 100_000
+    transport.close()
+    theirs.close()
+
+
+def test_no_limit_to_what_is_unsent_is_harmless(pair, monkeypatch):
+    """Unix sockets have none, sockets that are closed neither, nor have some systems."""
+    transport, theirs = pair
+    transport.limit_unsent()
+    with monkeypatch.context() as system:
+        system.setattr(transport_module, "_NOTSENT_LOWAT", None)
+        transport.limit_unsent()
+    assert transport.send(b"hello") == 5
+    assert theirs.recv(100) == b"hello"
+    transport.close()
+    transport.limit_unsent()
 
 
 def test_a_half_close_lets_the_peer_read_everything(pair):

@@ -4,11 +4,12 @@ import pytest
 
 from gunicorn_h2.protocol.codec_fast import FastCodec
 from gunicorn_h2.protocol.codec_hpack import HpackCodec
+from gunicorn_h2.protocol.errors import ConnectionFailure, ErrorCode
 from gunicorn_h2.protocol.events import RequestReceived
 from gunicorn_h2.protocol.headers import MalformedRequest, parse_request
 from gunicorn_h2.protocol.heads import HeadCache
 
-from .hpack_blocks import literal
+from .hpack_blocks import integer, literal, string
 from .peer import END_HEADERS, END_STREAM, HEADERS, raw
 
 WARM = b"\x82\x87\x84\xbf\xbe"
@@ -22,7 +23,7 @@ def heads(request):
 
 def parsed(heads, block):
     """The head of a block that is not known yet."""
-    return heads.parse(heads.decode(block))
+    return heads.find(block) or heads.parse(heads.decode(block))
 
 
 def numbered(number, size=5):
@@ -207,3 +208,96 @@ def test_a_head_that_another_takes_the_place_of_counts_once(heads):
     for path in (b"*", b"/", b"*"):
         parsed(heads, block_of(path, method=b"OPTIONS"))
     assert HeadCache.total == before + 1
+
+
+# -- blocks that differ in a path that stays out of the table ----------------------------------------------------------
+
+
+GET_HTTPS, FIELDS = b"\x82\x87", b"\xbf\xbe"
+"""Indexed fields: the pseudo-header fields in front of the path, and the entries of the dynamic table."""
+
+
+def path_of(path, first=0x04):
+    """The path as a literal that does not enter the table, its name indexed."""
+    return bytes([first, len(path)]) + path
+
+
+def with_fields(heads, *fields):
+    """Have these enter the dynamic table, and a request with them precede others of that kind."""
+    parsed(heads, GET_HTTPS + path_of(b"/") + b"".join(literal(0x40, *field) for field in fields))
+    parsed(heads, GET_HTTPS + path_of(b"/first") + FIELDS)
+
+
+@pytest.mark.parametrize("path", [
+    path_of(b"/"), path_of(b"/a?b=c"), path_of(b"/never", 0x14), path_of(b"/other", 0x05), path_of(b"/x", 0x15),
+    b"\x04" + string(b"/coded", huffman=True), b"\x04" + string(b"/" + b"x" * 200),
+    b"\x04" + string(b"/" + b"x" * 200, huffman=True), b"\x84", literal(0, b":path", b"/a")])
+def test_a_path_is_read_as_in_a_block_that_was_never_seen(heads, path):
+    """Huffman-coded or not, whatever says that it stays out of the table, and if it is no short literal."""
+    fields = [(b"x-a", b"1"), (b"x-b", b"2")]
+    with_fields(heads, *fields)
+    section = FastCodec(0).decode(GET_HTTPS + path) + fields
+    for _ in range(2):
+        assert contents(parsed(heads, GET_HTTPS + path + FIELDS)) == contents(parse_request(section))
+
+
+def test_the_table_may_have_moved_on(heads):
+    with_fields(heads, (b"x-a", b"1"), (b"x-b", b"2"))
+    heads.decode(literal(0x40, b"x-c", b"3"))
+    assert parsed(heads, GET_HTTPS + path_of(b"/a") + FIELDS).fields == [(b"x-b", b"2"), (b"x-c", b"3")]
+
+
+def test_a_block_with_a_path_may_change_the_table_each_time(heads):
+    for path in (b"/1", b"/2"):
+        parsed(heads, GET_HTTPS + path_of(path) + literal(0x40, b"x-a", b"1"))
+    assert parsed(heads, GET_HTTPS + path_of(b"/3") + FIELDS).fields == [(b"x-a", b"1")] * 2
+
+
+def test_an_index_of_two_octets_is_no_path(heads):
+    for number in range(100):
+        heads.decode(literal(0x40, b"x", b"%d" % number))
+    for _ in range(2):
+        head = parsed(heads, GET_HTTPS + b"\x84" + integer(0x80, 7, 131) + b"\xbe" * 40)
+        assert head.fields == [(b"x", b"30")] + [(b"x", b"99")] * 40
+
+
+def test_a_path_behind_other_fields_is_wrong_whatever_came_before(heads):
+    with_fields(heads, (b"x-a", b"1"), (b"x-b", b"2"))
+    with pytest.raises(MalformedRequest):
+        parsed(heads, GET_HTTPS + FIELDS + path_of(b"/a"))
+
+
+@pytest.mark.parametrize("path", [b"", b"a", b"*", b"/ ", b"/\x00", b"/#"])
+def test_a_wrong_path_is_wrong_beside_what_is_known(heads, path):
+    with_fields(heads, (b"x-a", b"1"), (b"x-b", b"2"))
+    with pytest.raises(MalformedRequest):
+        parsed(heads, GET_HTTPS + path_of(path) + FIELDS)
+
+
+@pytest.mark.parametrize("path", [b"\x04", b"\x04\x05/", b"\x04\x81", b"\x04\x81\x00"])
+def test_a_path_that_is_cut_off_or_no_text_ends_the_connection(heads, path):
+    parsed(heads, GET_HTTPS + path_of(b"/"))
+    with pytest.raises(ConnectionFailure) as caught:
+        parsed(heads, GET_HTTPS + path)
+    assert caught.value.code is ErrorCode.COMPRESSION_ERROR
+
+
+def test_a_head_with_another_path_is_kept_like_others(heads):
+    heads.decode(literal(0x40, b"x-a", b"1"))
+    for path in (b"/1", b"/2", b"/3"):
+        block = GET_HTTPS + path_of(path) + b"\xbe"
+        heads.keep(block, parsed(heads, block))
+    assert [head.path for head in heads.known.values()] == [b"/1", b"/2", b"/3"]
+
+
+def test_what_stands_beside_paths_is_bounded(heads):
+    """In number and in octets, though the same fields have many encodings."""
+    for number in range(30):
+        first = [0x10 if number >> bit & 1 else 0 for bit in range(5)]
+        parsed(heads, GET_HTTPS + path_of(b"/") + b"".join(literal(each, b"x", b"y") for each in first))
+        assert len(heads._rests) <= 8
+    for number in range(30):
+        parsed(heads, GET_HTTPS + path_of(b"/") + literal(0, b"x-number", b"%d" % number + b"x" * 600))
+        assert sum(map(len, heads._rests)) <= 4096
+    heads.close()
+    assert not heads._rests

@@ -60,6 +60,28 @@ def test_output_is_gathered_up_to_a_limit(connect):
     assert stream.queued == 0
 
 
+def test_less_is_gathered_for_a_driver_that_asks_for_less(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer.send(window_update(0, 10_000_000))
+    large, small = peer.open(), peer.open()
+    queue(peer, large, 1_000_000)
+    assert peer.core.output_limit == OUTPUT_LIMIT
+    peer.core.output_limit = 32_768
+    assert 32_768 <= len(peer.core.data_to_send(peer.now)) < 32_768 + 16_384 + 9
+    peer.core.send_response(small, ResponseHead(200, []), b"urgent")
+    assert b"urgent" in peer.core.data_to_send(peer.now)[:16_384 + 200]
+
+
+def test_a_response_of_several_frames_keeps_to_the_limit_too(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 1_000_000)])
+    peer.send(window_update(0, 1_000_000))
+    peer.core.output_limit = 32_768
+    first, second = peer.open(), peer.open()
+    respond(peer, first, 100_000)
+    respond(peer, second, 20_000)
+    assert order(peer.collect()) == [1, 3] * 2 + [1] * 5
+
+
 def respond(peer, stream, size):
     """Give the core a whole response."""
     peer.core.send_response(stream, ResponseHead(200, []), bytes(size))

@@ -1,0 +1,184 @@
+"""An urgent response overtakes a bulk one: real TCP, each driver, a client that reads slowly."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from queue import SimpleQueue
+
+import pytest
+
+from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
+from gunicorn_h2.drivers.negotiation import Terms
+from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.headers import ResponseHead
+from gunicorn_h2.protocol.opening import Cleartext
+from tests.support.h2client import H2Client
+from tests.support.overtaking import BULK, MOST, SETTINGS, SlowReader
+from tests.support.tools import require_module
+
+from .asyncio_wire import LOOPS, Log, make_loop, tcp_pair
+from .green_rig import GreenRig, Hub
+from .rig import TIMEOUT, Rig
+
+needs_option = pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system lacks the option")
+HEAD = ResponseHead(200, [])
+# No application waits for its client: in the hubs of these tests it would keep the others from running.
+CONFIG = {"stream_buffer_size": 2 * BULK}
+
+
+def unsent_limit(sock):
+    """What the option is set to; 0 means the system's default."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+
+
+class Application:
+    """Answers with bulk or with little; `answered` tells of the latter."""
+
+    def __init__(self):
+        self.answered = SimpleQueue()
+
+    def __call__(self, connection, channel):
+        """Serve a request, in a thread or a greenlet."""
+        bulk = channel.stream.head.path == b"/bulk"
+        channel.respond(HEAD, bytes(BULK) if bulk else b"urgent", True)
+        if not bulk:
+            self.answered.put(True)
+        channel.finish()
+
+    async def serve(self, connection, channel):
+        """Serve a request, in a task."""
+        self(connection, channel)
+
+
+class ThreadServer:
+    """The threaded driver."""
+
+    def __init__(self, certs, application):
+        self.rig = Rig(certs, application, **CONFIG)
+        self.serve, self.handed_over = self.rig.negotiate, self.rig.handed_over
+
+    def close(self):
+        """End it."""
+        self.rig.close()
+        assert self.rig.log.errors == []
+
+
+class GreenServer:
+    """The green driver on one of the libraries."""
+
+    def __init__(self, certs, application, library):
+        require_module(library)
+        self.hub = Hub(library)
+        self.rig = GreenRig(self.hub, certs, application, **CONFIG)
+        self.serve, self.handed_over = self.rig.serve, self.rig.handed_over
+
+    def close(self):
+        """End it."""
+        self.rig.close()
+        self.hub.close()
+        assert self.rig.log.errors == []
+
+
+class LoopServer:
+    """The asyncio driver on an event loop in a thread of its own."""
+
+    def __init__(self, certs, application, loop):
+        self.loop, self.handed_over = make_loop(loop) if loop == "uvloop" else asyncio.new_event_loop(), SimpleQueue()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certs.server_cert, certs.server_key)
+        self.context.set_alpn_protocols(["h2", "http/1.1"])
+        self.driver = AsyncioDriver(self.loop, ConnectionConfig(**CONFIG), application.serve, Log(), lambda: None, None,
+                                    lambda: None)
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+
+    def serve(self, sock, tls):
+        """Hand the driver a socket."""
+        terms = Terms(self._wrap if tls else None, None if tls else Cleartext(prior_knowledge=True), TIMEOUT)
+        self.loop.call_soon_threadsafe(self.driver.negotiate, sock, "a test", terms, self._hand_over)
+
+    def close(self):
+        """End it."""
+        self.loop.call_soon_threadsafe(self._cancel)
+        self.thread.join(TIMEOUT)
+        assert not self.thread.is_alive()
+        self.loop.close()
+        assert "internal error" not in self.driver.log.text
+
+    def _cancel(self):
+        self.driver.cancel()
+        self.loop.call_later(0, self.loop.stop)
+
+    def _hand_over(self, transport, peer, data):
+        self.handed_over.put((transport.sock, data))
+
+    def _wrap(self, sock):
+        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+
+SERVERS = {
+    "threads": ThreadServer,
+    "gevent": lambda *arguments: GreenServer(*arguments, "gevent"),
+    "eventlet": lambda *arguments: GreenServer(*arguments, "eventlet"),
+    **{loop: lambda *arguments, loop=loop: LoopServer(*arguments, loop) for loop in LOOPS},
+}
+
+
+@pytest.fixture
+def application():
+    """The application of the server."""
+    return Application()
+
+
+@pytest.fixture(params=SERVERS)
+def server(request, certs, application):
+    """A server with each driver."""
+    server = SERVERS[request.param](certs, application)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def connect(certs, server, tls):
+    """A function that opens a TCP connection; it returns the server's descriptor, as a socket, and the client's."""
+    sockets = []
+
+    def connect(alpn="h2"):
+        ours, theirs = tcp_pair()
+        theirs.settimeout(TIMEOUT)
+        watched = ours.dup()
+        sockets.extend((theirs, watched))
+        server.serve(ours, tls)
+        if tls:
+            theirs = certs.client_context((alpn,)).wrap_socket(theirs, server_hostname="localhost")
+            sockets.append(theirs)
+        return watched, theirs
+
+    yield connect
+    for sock in sockets:
+        sock.close()
+
+
+@needs_option
+def test_an_urgent_response_overtakes_a_bulk_one(connect, application):
+    _, sock = connect()
+    with H2Client(sock) as client:
+        client.send_preface(SETTINGS)
+        reader = SlowReader(client)
+        assert reader.octets_before("/bulk", "/urgent", lambda: application.answered.get(timeout=TIMEOUT)) < MOST
+
+
+@needs_option
+def test_what_is_unsent_is_limited_over_http2_only(connect, server):
+    watched, sock = connect()
+    default = unsent_limit(sock)
+    with H2Client(sock) as client:
+        client.send_preface()
+        client.ping()
+        assert 0 < unsent_limit(watched) <= 131_072
+    watched, sock = connect("http/1.1")
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    handed_over, _ = server.handed_over.get(timeout=TIMEOUT)
+    assert unsent_limit(watched) == default
+    handed_over.close()
