@@ -296,7 +296,8 @@ class Receiver:
         stream = self._streams.open.get(stream_id)
         if stream is None:
             self._streams.check_used(stream_id, "WINDOW_UPDATE")
-        elif not stream.response_ended:
+        else:
+            # If the response has ended, the window is of no more use, but its errors are errors still.
             self._outbox.open_stream_window(stream, increment)
 
     def fail_stream(self, failure: StreamFailure) -> None:

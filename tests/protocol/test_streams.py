@@ -66,6 +66,35 @@ def test_what_comes_of_a_body_behind_the_response_is_dropped(peer):
     peer.assert_alive()
 
 
+@pytest.mark.parametrize(("updates", "code"), [
+    ([0], ErrorCode.PROTOCOL_ERROR), ([2**31 - 1], ErrorCode.FLOW_CONTROL_ERROR),
+    ([2**30, 2**30], ErrorCode.FLOW_CONTROL_ERROR)], ids=["zero", "too-large", "too-large-together"])
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_errors_of_the_window_are_errors_behind_the_response(peer, updates, code, in_one_step):
+    stream = peer.open(end=False)
+    peer.respond(stream, b"early", end=in_one_step)
+    if not in_one_step:
+        peer.core.send_data(stream, b"", True)
+        peer.collect()
+    peer.send(*[window_update(1, increment) for increment in updates])
+    assert (peer.resets, peer.answers[1].ended) == ([(1, code)], True)
+    peer.assert_alive()
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_a_window_may_be_filled_up_to_the_largest_behind_the_response(peer, in_one_step):
+    """The response has made room in it; SETTINGS do not change it any more (section 6.9.2)."""
+    stream = peer.open(end=False)
+    peer.respond(stream, b"early", end=in_one_step)
+    if not in_one_step:
+        peer.core.send_data(stream, b"", True)
+        peer.collect()
+    peer.send(window_update(1, 2**31 - 1 - 65_535 + len(b"early")), settings((INITIAL_WINDOW_SIZE, 100_000)))
+    peer.assert_alive()
+    peer.send(window_update(1, 1))
+    assert peer.resets == [(1, ErrorCode.FLOW_CONTROL_ERROR)]
+
+
 @pytest.mark.parametrize(("extra", "sent", "rest"), [
     ([(b"content-length", b"100000")], 10, 99_990), ([], 10, 2**30), ([(b"content-length", b"%d" % 2**40)], 0, 2**30)])
 @pytest.mark.parametrize("in_one_step", [True, False])
