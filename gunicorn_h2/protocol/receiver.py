@@ -317,7 +317,8 @@ class Receiver:
         elif isinstance(failure, RequestRefusal):
             self._streams.reset_unopened(stream_id, code)
             self._events.append(RequestRefused(stream_id, failure.reason))
-        else:
+        elif not self._streams.was_reset(stream_id):
+            # Of the errors of a stream, the first is reported (section 5.4).
             self._outbox.put(frames.rst_stream(stream_id, code))
 
     # An upgrade

@@ -10,9 +10,11 @@ from gunicorn_h2.protocol.headers import ResponseHead
 from .peer import (
     INITIAL_WINDOW_SIZE,
     PREFACE,
+    PRIORITY,
     data,
     fields,
     priority,
+    raw,
     rst_stream,
     settings,
     settings_ack,
@@ -180,6 +182,14 @@ def test_frames_that_may_be_late_are_ignored_on_a_closed_stream(peer):
     closed_stream(peer)
     peer.send(window_update(1, 1), window_update(1, 0), rst_stream(1), priority(1))
     assert peer.resets == []
+    peer.assert_alive()
+
+
+def test_of_the_errors_of_a_stream_the_first_is_reported(peer):
+    """Section 5.4.2: one RST_STREAM for a stream."""
+    peer.open(end=False)
+    peer.send(window_update(1, 0), window_update(1, 0), raw(PRIORITY, 0, 1, b"four"), priority(1, depends_on=1))
+    assert peer.resets == [(1, ErrorCode.PROTOCOL_ERROR)]
     peer.assert_alive()
 
 
