@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ConnectionFailure", "ErrorCode", "InvalidResponse", "RequestRefusal", "StreamFailure"]
+__all__ = [
+    "ConnectionFailure",
+    "ErrorCode",
+    "InvalidResponse",
+    "MalformedRefusal",
+    "RequestRefusal",
+    "StreamFailure",
+]
 
 
 class ErrorCode(IntEnum):
@@ -50,6 +57,13 @@ class StreamFailure(Exception):
 
 class RequestRefusal(StreamFailure):
     """A stream error in the HEADERS that would open the stream: no application sees the request."""
+
+
+class MalformedRefusal(RequestRefusal):
+    """The refusal of a malformed request (RFC 9113 section 8.1.1): the reset follows an answer of 400."""
+
+    def __init__(self, stream_id: int, reason: str) -> None:
+        super().__init__(stream_id, ErrorCode.PROTOCOL_ERROR, reason)
 
 
 class InvalidResponse(ValueError):

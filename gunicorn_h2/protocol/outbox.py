@@ -141,6 +141,7 @@ class Outbox:
             data,
         )
         self.pending += head + size + 2 * frames.FRAME_HEADER_SIZE
+        stream.send_window -= size
         self.window -= size
         self._guard.sent_octets += size
 
@@ -193,6 +194,9 @@ class Outbox:
         change = size - self.initial_window_size
         self.initial_window_size = size
         for stream in streams:
+            if stream.response_ended:
+                # Its window is not active any more.
+                continue
             stream.send_window += change
             if stream.send_window > frames.LARGEST_WINDOW:
                 raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE overflows a window")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from . import frames
 from .config import ConnectionConfig
-from .errors import ConnectionFailure, ErrorCode, RequestRefusal, StreamFailure
+from .errors import ConnectionFailure, ErrorCode, MalformedRefusal, RequestRefusal, StreamFailure
 from .events import DataReceived, Event, RequestReceived, RequestRefused, TrailersReceived
 from .guard import SMALL_DATA, Guard
 from .headers import (
@@ -38,8 +38,13 @@ __all__ = ["Receiver"]
 # A section that may be as large as this is looked at for repetition; most cannot, which costs nothing to see.
 _REPETITIVE_SIZE = 16_384
 _COST_OF_REFUSAL = 4.0
-_TOO_LARGE = ResponseHead(431, [(b"content-length", b"0")])
-_NOT_IMPLEMENTED = ResponseHead(501, [(b"content-length", b"0")])
+_EMPTY = [(b"content-length", b"0")]
+_BAD_REQUEST = ResponseHead(400, _EMPTY)
+_WRONG_SCHEME = _BAD_REQUEST, "the scheme is neither http nor https"
+_TOO_LARGE = ResponseHead(431, _EMPTY), "header list too large"
+_TOO_MANY = ResponseHead(431, _EMPTY), "too many header fields"
+_NOT_IMPLEMENTED = ResponseHead(501, _EMPTY), "CONNECT is not supported"
+_SCHEMES = (b"http", b"https")
 
 
 class Receiver:
@@ -116,9 +121,9 @@ class Receiver:
         if len(streams.open) + len(streams.orphaned_calls) >= self._max_concurrent_streams:
             raise RequestRefusal(stream_id, ErrorCode.REFUSED_STREAM, "too many concurrent streams")
         if isinstance(head, MalformedRequest):
-            raise RequestRefusal(stream_id, ErrorCode.PROTOCOL_ERROR, str(head))
+            raise MalformedRefusal(stream_id, str(head))
         if end_stream and head.content_length:
-            raise RequestRefusal(stream_id, ErrorCode.PROTOCOL_ERROR, "a content-length without a body")
+            raise MalformedRefusal(stream_id, "a content-length without a body")
         self._open(stream_id, end_stream, head, dependency)
 
     def _open(self, stream_id: int, end_stream: bool, head: RequestHead, dependency: Dependency | None) -> None:
@@ -148,7 +153,7 @@ class Receiver:
                 head = parse_request(section) if is_excessive else self._heads.parse(section)
             except MalformedRequest as error:
                 return error
-        if is_excessive or head.list_size > self._max_header_list_size or head.method == b"CONNECT":
+        if is_excessive or self._refusal(head) is not None:
             head.is_acceptable = False
         else:
             self._heads.keep(block, head)
@@ -171,16 +176,18 @@ class Receiver:
         del section[limit:]
         return section, True
 
+    def _refusal(self, head: RequestHead) -> tuple[ResponseHead, str] | None:
+        """The answer to a valid request that must not reach the application, and the reason; None for any other."""
+        if head.method == b"CONNECT":
+            return _NOT_IMPLEMENTED
+        if head.list_size > self._max_header_list_size:
+            return _TOO_LARGE
+        return None if head.scheme.lower() in _SCHEMES else _WRONG_SCHEME
+
     def _answer(self, stream: Stream) -> None:
-        """Answer a request that must not reach the application: 501 for CONNECT, 431 for too large a section."""
         stream.call = NO_CALL
         self._guard.charge_reset(self.now, len(self._streams.open))
-        if stream.head.method == b"CONNECT":
-            answer, reason = _NOT_IMPLEMENTED, "CONNECT is not supported"
-        elif stream.head.list_size > self._max_header_list_size:
-            answer, reason = _TOO_LARGE, "header list too large"
-        else:
-            answer, reason = _TOO_LARGE, "too many header fields"
+        answer, reason = self._refusal(stream.head) or _TOO_MANY
         self._sender.send_headers(stream, answer, True)
         self._events.append(RequestRefused(stream.stream_id, reason, answer.status, stream.head))
 
@@ -346,7 +353,8 @@ class Receiver:
         stream = self._streams.open.get(stream_id)
         if stream is None:
             self._streams.check_used(stream_id, "WINDOW_UPDATE")
-        elif not stream.response_ended:
+        else:
+            # If the response has ended, the window is of no more use, but its errors are errors still.
             self._outbox.open_stream_window(stream, increment)
 
     def fail_stream(self, failure: StreamFailure) -> None:
@@ -368,9 +376,14 @@ class Receiver:
             # RST_STREAM must not be sent on an idle stream (section 6.4).
             raise ConnectionFailure(code, failure.reason)
         elif isinstance(failure, RequestRefusal):
+            if isinstance(failure, MalformedRefusal):
+                # A server should answer 400 (section 8.2.1), and must report a stream error (section 8.1.1). So the
+                # answer does not end the stream: a closed one could not be reset.
+                self._sender.answer_unopened(stream_id, _BAD_REQUEST)
             self._streams.reset_unopened(stream_id, code)
             self._events.append(RequestRefused(stream_id, failure.reason))
-        else:
+        elif not self._streams.was_reset(stream_id):
+            # Of the errors of a stream, the first is reported (section 5.4).
             self._outbox.put(frames.rst_stream(stream_id, code))
 
     # An upgrade

@@ -38,6 +38,10 @@ class Sender:
         if head.status >= 200:
             stream.head_sent = True
 
+    def answer_unopened(self, stream_id: int, head: ResponseHead) -> None:
+        """Send the head of a response on a stream that was not opened; RST_STREAM must follow."""
+        self._outbox.put_headers(stream_id, self.codec.encode_head(head), False)
+
     def send_response(self, stream: Stream, head: ResponseHead, data: bytes) -> None:
         """See `ServerConnection.send_response`."""
         outbox = self._outbox

@@ -84,6 +84,10 @@ class StreamTable:
         if self._skipped is not None and any(first <= stream_id <= last for first, last in self._skipped):
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"stream {stream_id} was passed over")
 
+    def was_reset(self, stream_id: int) -> bool:
+        """Whether we have reset the stream, as far as is remembered."""
+        return stream_id in self._resets
+
     def check_late_frame(self, stream_id: int, what: str) -> None:
         """Raise ConnectionFailure for a frame on a closed stream, unless it crossed our RST_STREAM or final GOAWAY."""
         if stream_id not in self._resets and not self.is_after_goaway(stream_id):

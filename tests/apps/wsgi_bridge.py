@@ -47,6 +47,7 @@ class Call(io.RawIOBase):
         """The environ of PEP 3333."""
         scope = self.scope
         server, client = scope["server"] or ("", 0), scope["client"] or ("", 0)
+        priority = scope["extensions"].get("http.response.priority", {})
         environ = {
             "REQUEST_METHOD": scope["method"], "SCRIPT_NAME": "", "QUERY_STRING": scope["query_string"].decode(),
             "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"), "SERVER_PROTOCOL": "HTTP/2.0",
@@ -56,6 +57,7 @@ class Call(io.RawIOBase):
             "wsgi.errors": sys.stderr, "wsgi.multithread": True, "wsgi.multiprocess": False, "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper, "wsgi.early_hints": self.early_hints, "gunicorn.http2.trailers": [],
             "gunicorn.http2.send_trailers": self.trailers,
+            **{f"gunicorn.http2.{name}": priority.get(name) for name in ("urgency", "incremental")},
         }
         for name, value in scope["headers"]:
             key = name.decode().upper().replace("-", "_")

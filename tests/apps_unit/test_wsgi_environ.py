@@ -277,7 +277,7 @@ def test_behind_a_unix_socket_each_request_has_its_own_server(serve):
 
 @pytest.mark.parametrize(("scheme", "connection", "known"), [
     (b"https", {"peer": PROXY}, "https"), (b"HTTPS", {"peer": PROXY}, "https"), (b"http", {"peer": PROXY}, "http"),
-    (b"ftp", {"peer": PROXY}, "http"), (b"https", {"peer": PEER}, "http"), (b"https", UNIX, "https"),
+    (b"https", {"peer": PEER}, "http"), (b"https", UNIX, "https"),
     (b"https", {"peer": ("::1", 5, 0, 0)}, "https"), (b"https", {"peer": ("not an address", 5)}, "http"),
 ])
 def test_the_scheme_is_the_peers_word_where_it_is_trusted(environ_of, scheme, connection, known):

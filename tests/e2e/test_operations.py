@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import http_client
 from tests.support.checks import assert_aborted, prove_all_free, records
-from tests.support.h2client import CANCEL, NO_ERROR, H2Client, open_socket, pattern
+from tests.support.h2client import CANCEL, NO_ERROR, PROTOCOL_ERROR, H2Client, pattern
 from tests.support.load import Load
 from tests.support.tools import curl
 
@@ -624,13 +624,14 @@ def test_two_addresses(boot, tmp_path):
 
 @compat
 def test_prior_knowledge_only(boot):
-    """Trusted peers must speak HTTP/2; anything else is refused with 400."""
+    """Trusted peers must speak HTTP/2: a request of HTTP/1 is refused with 400, anything else by an error of HTTP/2."""
     server = boot("wsgi", tls=False, threads=2, http2_cleartext="prior-knowledge")
     assert curl(server, "/hello", "--http2-prior-knowledge").stdout == "Hello, world!\n"
     assert "HTTP/1.1 400" in curl(server, "/hello", "--http1.1", "--include").stdout
-    with open_socket(server) as sock:
-        sock.sendall(b"nonsense\r\n\r\n")
-        assert b" 400 " in sock.recv(4096)
+    with H2Client.connect(server, preface=False) as client:
+        client.send_raw(b"nonsense\r\n\r\n")
+        client.wait_closed()
+        assert client.goaways == [(0, PROTOCOL_ERROR)]
     prove_all_free(server, 2)
 
 

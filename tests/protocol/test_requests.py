@@ -9,7 +9,7 @@ from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import DataReceived, RequestReceived, RequestRefused, TrailersReceived
 from gunicorn_h2.protocol.headers import MalformedRequest, check_trailers, list_size, parse_request
 
-from .peer import Peer, data, fields, rst_stream, settings, window_update
+from .peer import HEADER_TABLE_SIZE, Peer, data, fields, rst_stream, settings, window_update
 
 PROTOCOL = ErrorCode.PROTOCOL_ERROR
 PSEUDO = {b":method": b"GET", b":scheme": b"https", b":path": b"/", b":authority": b"example.org"}
@@ -22,7 +22,8 @@ GOOD = {
     "an authority that is empty": fields(authority=b""),
     "a port": fields(authority=b"example.org:8443"),
     "an IPv6 address": fields(authority=b"[2001:db8::1]:443"),
-    "a scheme of one's own": fields(scheme=b"coap+tcp"),
+    "the other scheme": fields(scheme=b"http"),
+    "a scheme in upper case": fields(scheme=b"HTTPS"),
     "a method of one's own": fields(method=b"M-SEARCH"),
     "OPTIONS *": fields(method=b"OPTIONS", path=b"*"),
     "OPTIONS of a path": fields(method=b"OPTIONS", path=b"/x"),
@@ -112,7 +113,17 @@ def test_good_requests_are_served(peer, name):
 def test_malformed_requests_are_reset(peer, name):
     peer.send(peer.headers(1, BAD[name]), window_update(1, 5))
     assert (peer.resets, peer.refused, peer.of(RequestReceived)) == ([(1, PROTOCOL)], [1], [])
+    assert (peer.answers[1].status, peer.answers[1].ended) == (400, False)
     peer.assert_alive()
+
+
+def test_the_answer_to_a_malformed_request_fits_the_clients_settings(connect):
+    """Its block begins with the size of the table (RFC 7541 section 4.2), as that of any other response."""
+    peer = connect([(HEADER_TABLE_SIZE, 0)])
+    peer.send(peer.headers(1, BAD["no :path"]), peer.headers(3))
+    assert peer.answers[1].status == 400
+    (request,) = peer.of(RequestReceived)
+    assert peer.respond(request.stream, b"x").answers[3].status == 200
 
 
 def test_a_malformed_request_with_a_body_is_reset_and_the_rest_ignored(peer):
@@ -127,6 +138,23 @@ def test_connect_is_answered_501(peer):
     (refusal,) = peer.of(RequestRefused)
     assert (refusal.status, refusal.head.method, refusal.head.authority) == (501, b"CONNECT", b"example.org:443")
     peer.assert_alive()
+
+
+@pytest.mark.parametrize("scheme", [b"ftp", b"coap+tcp", b"httpx", b"ws"])
+def test_a_scheme_that_is_not_served_is_answered_400(peer, scheme):
+    """It is no malformed request: other schemes are for gateways (RFC 9113 section 8.3.1)."""
+    assert peer.open(scheme=scheme) is None
+    assert (peer.answers[1].status, peer.answers[1].ended, peer.refused) == (400, True, [1])
+    (refusal,) = peer.of(RequestRefused)
+    assert (refusal.status, refusal.reason) == (400, "the scheme is neither http nor https")
+    peer.assert_alive()
+
+
+def test_a_scheme_that_is_not_served_is_never_cached_as_served(peer):
+    for _ in range(2):
+        assert peer.open(scheme=b"ftp", path=b"/a") is None
+        assert peer.open(scheme=b"ftp", path=b"/b") is None
+    assert [peer.answers[stream_id].status for stream_id in (1, 3, 5, 7)] == [400] * 4
 
 
 def test_connect_that_would_go_on_is_reset_after_its_answer(peer):

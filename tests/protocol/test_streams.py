@@ -10,9 +10,11 @@ from gunicorn_h2.protocol.headers import ResponseHead
 from .peer import (
     INITIAL_WINDOW_SIZE,
     PREFACE,
+    PRIORITY,
     data,
     fields,
     priority,
+    raw,
     rst_stream,
     settings,
     settings_ack,
@@ -64,6 +66,35 @@ def test_what_comes_of_a_body_behind_the_response_is_dropped(peer):
     peer.core.finish(stream, peer.now)
     assert (peer.collect().resets, peer.core.streams) == ([], {})
     peer.assert_alive()
+
+
+@pytest.mark.parametrize(("updates", "code"), [
+    ([0], ErrorCode.PROTOCOL_ERROR), ([2**31 - 1], ErrorCode.FLOW_CONTROL_ERROR),
+    ([2**30, 2**30], ErrorCode.FLOW_CONTROL_ERROR)], ids=["zero", "too-large", "too-large-together"])
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_errors_of_the_window_are_errors_behind_the_response(peer, updates, code, in_one_step):
+    stream = peer.open(end=False)
+    peer.respond(stream, b"early", end=in_one_step)
+    if not in_one_step:
+        peer.core.send_data(stream, b"", True)
+        peer.collect()
+    peer.send(*[window_update(1, increment) for increment in updates])
+    assert (peer.resets, peer.answers[1].ended) == ([(1, code)], True)
+    peer.assert_alive()
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_a_window_may_be_filled_up_to_the_largest_behind_the_response(peer, in_one_step):
+    """The response has made room in it; SETTINGS do not change it any more (section 6.9.2)."""
+    stream = peer.open(end=False)
+    peer.respond(stream, b"early", end=in_one_step)
+    if not in_one_step:
+        peer.core.send_data(stream, b"", True)
+        peer.collect()
+    peer.send(window_update(1, 2**31 - 1 - 65_535 + len(b"early")), settings((INITIAL_WINDOW_SIZE, 100_000)))
+    peer.assert_alive()
+    peer.send(window_update(1, 1))
+    assert peer.resets == [(1, ErrorCode.FLOW_CONTROL_ERROR)]
 
 
 @pytest.mark.parametrize(("extra", "sent", "rest"), [
@@ -151,6 +182,14 @@ def test_frames_that_may_be_late_are_ignored_on_a_closed_stream(peer):
     closed_stream(peer)
     peer.send(window_update(1, 1), window_update(1, 0), rst_stream(1), priority(1))
     assert peer.resets == []
+    peer.assert_alive()
+
+
+def test_of_the_errors_of_a_stream_the_first_is_reported(peer):
+    """Section 5.4.2: one RST_STREAM for a stream."""
+    peer.open(end=False)
+    peer.send(window_update(1, 0), window_update(1, 0), raw(PRIORITY, 0, 1, b"four"), priority(1, depends_on=1))
+    assert peer.resets == [(1, ErrorCode.PROTOCOL_ERROR)]
     peer.assert_alive()
 
 

@@ -117,6 +117,7 @@ class H2Client:
         self.send_window, self.peer_initial_window, self.peer_frame_size = 65_535, 65_535, 16_384
         self.initial_window = 65_535
         self._buffer, self._block = bytearray(), None
+        self._replies, self._sending = bytearray(), False
         self._ping_count, self.credit = 0, 0
 
     @classmethod
@@ -141,13 +142,19 @@ class H2Client:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def send_raw(self, data, timeout=TIMEOUT):
-        """Send bytes as they are; what arrives meanwhile is read only if the send has to wait."""
+        """Send bytes as they are. What arrives is read only if the send has to wait, and answered after it."""
         view, deadline = memoryview(data), time.monotonic() + timeout
-        while view:
-            try:
-                view = view[self.sock.send(view):]
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                self._wait_to_send(deadline)
+        self._sending = True
+        try:
+            while view:
+                try:
+                    view = view[self.sock.send(view):]
+                except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                    self._wait_to_send(deadline)
+        finally:
+            self._sending = False
+        if self._replies:
+            self._send_replies()
 
     def _wait_to_send(self, deadline):
         ready = self._poll(select.POLLOUT if self.deaf else select.POLLIN | select.POLLOUT, deadline)
@@ -366,13 +373,15 @@ class H2Client:
             replies.append(self._take_frame(memoryview(bytes(self._buffer[position:end]))))
             position = end
         del self._buffer[:position]
-        replies = b"".join(filter(None, replies))
-        if replies and not self.closed:
-            self._send_reply(replies)
+        self._replies += b"".join(filter(None, replies))
+        # Not in the middle of a frame, nor of a TLS record.
+        if self._replies and not self.closed and not self._sending:
+            self._send_replies()
 
-    def _send_reply(self, data):
+    def _send_replies(self):
+        replies, self._replies = self._replies, bytearray()
         try:
-            self.send_raw(data)
+            self.send_raw(replies)
         except OSError as error:
             self.error = error
 

@@ -227,6 +227,10 @@ class Server:
         """Wait until no worker is booting: it would miss the signal to stop, and the master then waits for long."""
         for pid in re.findall(r"Booting worker with pid: (\d+)", self.log):
             self.wait_log(rf"worker {pid} is ready")
+        # The master replaces a worker that restarts when it has ended, which may be still to come.
+        mark = 0
+        for _ in range(self.settings["workers"] + self.log.count("Autorestarting worker")):
+            mark = self.wait_log(r"worker \d+ is ready", after=mark).line_number + 1
 
     def _wait_ready(self, mark):
         """Wait until as many workers as there are to be have logged that they can serve, after a mark."""
