@@ -7,11 +7,8 @@ import time
 import pytest
 
 from tests.support.h2client import H2Client, open_tcp
-from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
-from tests.support.server import Server
+from tests.support.kinds import KINDS, make_server
 
-# The asgi worker's loop is uvloop where that is installed.
-KINDS = {**WSGI_KINDS, **ASGI_KINDS, "asyncio": ASGI_KINDS["asgi"]}
 LINE = r"\[INFO\] TLS handshake with 127\.0\.0\.1 failed: "
 PLAIN_HTTP = "the client sent plain HTTP to a TLS port; it must use https"
 
@@ -19,9 +16,7 @@ PLAIN_HTTP = "the client sent plain HTTP to a TLS port; it must use https"
 @contextlib.contextmanager
 def serving(request, certs, tmp_path, **settings):
     """A server with TLS, fresh for each test: a line within the same second would be held back."""
-    app = f"tests.apps.features:{'wsgi' if request.param in WSGI_KINDS else 'asgi'}"
-    options = {"asgi_loop": "asyncio"} if request.param == "asyncio" else {}
-    server = Server(tmp_path, KINDS[request.param], certs, app, **settings, **options).start()
+    server = make_server(request.param, tmp_path, certs, "tests.apps.features:{}", **settings).start()
     yield server
     with H2Client.connect(server) as client:
         client.wait_settings()
