@@ -100,7 +100,7 @@ class Leadership:
         """
         if alone:
             self.take_back()
-        if self.thread == _MAIN:
+        if not self.delegated:
             if alone or time.monotonic() < self._next_term or self._pool.tasks or not self._pool.has_idle_threads:
                 self._loop.poll(timeout)
                 return

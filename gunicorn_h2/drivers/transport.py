@@ -69,8 +69,9 @@ class Transport:
         self.session: TlsSession | None = None
         """Set when the handshake is complete."""
         self._unwrapped: socket.socket | None = None
-        self._read: Callable[[int], bytes] = self.sock.recv
-        self._send: Callable[[bytes | memoryview], int] = self.sock.send
+        self._read: Callable[[int], bytes]
+        self._send: Callable[[bytes | memoryview], int]
+        self._use_socket()
         self._half_closed = False
 
     def fileno(self) -> int:
@@ -98,6 +99,10 @@ class Transport:
         self.session = TlsSession.of(self.sock)
         self._bypass_socket(self.sock)
         return True
+
+    def _use_socket(self) -> None:
+        """Read and write by the socket's own methods."""
+        self._read, self._send = self.sock.recv, self.sock.send
 
     def _bypass_socket(self, sock: Any) -> None:
         """Read and write TLS without the layers of Python above it, which differ between ssl, gevent and eventlet."""
@@ -178,7 +183,7 @@ class Transport:
             return
         self._half_closed = True
         # Data that still arrives is dropped; `read` would fail after the end of TLS.
-        self._read, self._send = self.sock.recv, self.sock.send
+        self._use_socket()
         if isinstance(self.sock, ssl.SSLSocket):
             try:
                 # Kept, because the object that eventlet returns closes the socket when it is collected.
@@ -193,7 +198,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the socket."""
-        self._read, self._send = self.sock.recv, self.sock.send
+        self._use_socket()
         try:
             self.sock.close()
         except OSError:

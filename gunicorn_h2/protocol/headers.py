@@ -29,7 +29,9 @@ __all__ = [
 Fields = list[tuple[bytes, bytes]]
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
-_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+TOKEN_OCTETS = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
+"""The octets of a token (RFC 9110 section 5.6.2), for a character class of a regular expression."""
+_METHOD = re.compile(rb"[%b]+" % TOKEN_OCTETS).fullmatch
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*").fullmatch
 # RFC 3986: path and query are printable ASCII; a fragment is never sent.
 _PATH = re.compile(rb"/[!-\"$-~]*").fullmatch

@@ -11,15 +11,16 @@ import re
 from typing import NamedTuple
 
 from .frames import PREFACE
+from .headers import TOKEN_OCTETS
 from .upgrade import Upgrade
 from .upgrade_reader import NotAnUpgrade, RequestLimits, UpgradeReader
 
 __all__ = ["Cleartext", "Opening"]
 
 # RFC 9112 section 3: a request line, of any version that HTTP/1's parser may have an answer for.
-_is_request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\x00-\x20\x7f]+ HTTP/[0-9]\.[0-9]\r?\n").match
+_is_request_line = re.compile(rb"[%b]+ [^\x00-\x20\x7f]+ HTTP/[0-9]\.[0-9]\r?\n" % TOKEN_OCTETS).match
 # What no request line begins with, or contains.
-_is_no_line = re.compile(rb"\A[^!#$%&'*+\-.^_`|~0-9A-Za-z]|[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]").search
+_is_no_line = re.compile(rb"\A[^%b]|[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]" % TOKEN_OCTETS).search
 # HTTP/1's parser may skip empty lines (RFC 9112 section 2.2), and take the line of a proxy.
 _NOT_HTTP2 = (b"\r", b"\n", b"PROXY ")
 _PREFACE_LINE = PREFACE[: PREFACE.index(b"\n") + 1]

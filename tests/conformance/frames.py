@@ -1,9 +1,8 @@
 """Each type of frame, and error codes: RFC 9113 sections 6 and 7."""
 
-import struct
-
 from hyperframe.frame import DataFrame, PingFrame, PushPromiseFrame, SettingsFrame
 
+from tests.protocol.peer import settings
 from tests.support.gate import Gate
 from tests.support.h2client import (
     ACK,
@@ -35,11 +34,6 @@ rules = Rules("RFC 9113")
 LARGEST = b"\x7f\xff\xff\xff"
 NEARLY_ALL = b"\x7f\xff\xff\0"
 ONE = b"\0\0\0\1"
-
-
-def setting(*pairs):
-    """A SETTINGS frame."""
-    return raw_frame(SETTINGS, 0, 0, b"".join(struct.pack(">HL", *pair) for pair in pairs))
 
 
 # -- DATA --------------------------------------------------------------------------------------------------------------
@@ -141,13 +135,13 @@ rules.table("6.5", connection_error(PROTOCOL_ERROR), {
 })
 rules.table("6.5", tolerated, {
     "SETTINGS without settings": lambda c: raw_frame(SETTINGS),
-    "every setting": lambda c: setting((1, 4096), (2, 0), (3, 0), (4, 65_535), (5, 16_384), (6, 65_536)),
+    "every setting": lambda c: settings((1, 4096), (2, 0), (3, 0), (4, 65_535), (5, 16_384), (6, 65_536)),
 })
 
 
 @rules.rule("6.5", "of a setting that repeats, the last value counts", **NARROW)
 def last_value(client):
-    client.send_raw(setting((4, 5000), (4, 7), (4, 50)))
+    client.send_raw(settings((4, 5000), (4, 7), (4, 50)))
     stream = client.request("GET", "/bytes?n=1000")
     client.wait_for(lambda: stream.received >= 50, "what the window allows")
     client.ping()
@@ -155,22 +149,22 @@ def last_value(client):
 
 
 rules.table("6.5.2", connection_error(PROTOCOL_ERROR), {
-    "ENABLE_PUSH of 2": lambda c: setting((2, 2)),
-    "ENABLE_PUSH of 2^32-1": lambda c: setting((2, 2**32 - 1)),
-    "MAX_FRAME_SIZE of 16 383": lambda c: setting((5, 16_383)),
-    "MAX_FRAME_SIZE of 2^24": lambda c: setting((5, 2**24)),
-    "MAX_FRAME_SIZE of 0": lambda c: setting((5, 0)),
+    "ENABLE_PUSH of 2": lambda c: settings((2, 2)),
+    "ENABLE_PUSH of 2^32-1": lambda c: settings((2, 2**32 - 1)),
+    "MAX_FRAME_SIZE of 16 383": lambda c: settings((5, 16_383)),
+    "MAX_FRAME_SIZE of 2^24": lambda c: settings((5, 2**24)),
+    "MAX_FRAME_SIZE of 0": lambda c: settings((5, 0)),
 })
 rules.table("6.5.2", connection_error(FLOW_CONTROL_ERROR), {
-    "INITIAL_WINDOW_SIZE of 2^31": lambda c: setting((4, 2**31)),
-    "INITIAL_WINDOW_SIZE of 2^32-1": lambda c: setting((4, 2**32 - 1)),
+    "INITIAL_WINDOW_SIZE of 2^31": lambda c: settings((4, 2**31)),
+    "INITIAL_WINDOW_SIZE of 2^32-1": lambda c: settings((4, 2**32 - 1)),
 })
 rules.table("6.5.2", tolerated, {
-    "MAX_CONCURRENT_STREAMS of 0": lambda c: setting((3, 0)),
-    "MAX_HEADER_LIST_SIZE of 0": lambda c: setting((6, 0)),
-    "ENABLE_PUSH of 1": lambda c: setting((2, 1)),
-    "MAX_FRAME_SIZE of 2^24-1": lambda c: setting((5, 2**24 - 1)),
-    "a setting of an unknown identifier": lambda c: setting((0xFEFE, 2**32 - 1), (0, 1)),
+    "MAX_CONCURRENT_STREAMS of 0": lambda c: settings((3, 0)),
+    "MAX_HEADER_LIST_SIZE of 0": lambda c: settings((6, 0)),
+    "ENABLE_PUSH of 1": lambda c: settings((2, 1)),
+    "MAX_FRAME_SIZE of 2^24-1": lambda c: settings((5, 2**24 - 1)),
+    "a setting of an unknown identifier": lambda c: settings((0xFEFE, 2**32 - 1), (0, 1)),
 })
 
 
@@ -186,7 +180,7 @@ def own_settings(client):
 @rules.rule("6.5.3", "SETTINGS are applied, then acknowledged, each in its turn")
 def acknowledged_in_turn(client):
     count = client.settings_acks
-    client.send_raw(setting((4, 1)) + setting((4, 2)) + raw_frame(PING, 0, 0, bytes(8)) + setting((4, 3)))
+    client.send_raw(settings((4, 1)) + settings((4, 2)) + raw_frame(PING, 0, 0, bytes(8)) + settings((4, 3)))
     client.wait_for(lambda: client.settings_acks == count + 3, "the acknowledgements")
     kinds = [type(frame) for frame in client.frames if "ACK" in frame.flags]
     assert kinds[-4:] == [SettingsFrame, SettingsFrame, PingFrame, SettingsFrame]
@@ -195,7 +189,7 @@ def acknowledged_in_turn(client):
 @rules.rule("6.5.3", "a setting holds from its acknowledgement on", **NARROW)
 def applied_before_acknowledged(client):
     stream = client.pending()
-    client.send_raw(setting((4, 400)))
+    client.send_raw(settings((4, 400)))
     client.wait_for(lambda: stream.received == 400, "what the new window allows")
     position = [type(frame) for frame in client.frames].index(DataFrame)
     assert any(isinstance(frame, SettingsFrame) and "ACK" in frame.flags for frame in client.frames[position:])
@@ -391,16 +385,16 @@ def negative_window(client):
 
 rules.table("6.9.2", connection_error(FLOW_CONTROL_ERROR), {
     "SETTINGS that make a stream's window too large": lambda c: c.start() + raw_frame(
-        WINDOW_UPDATE, 0, c.last_id, NEARLY_ALL) + setting((4, 2**31 - 1)),
+        WINDOW_UPDATE, 0, c.last_id, NEARLY_ALL) + settings((4, 2**31 - 1)),
     "half-closed (remote): SETTINGS that make its window too large": lambda c: raw_frame(
-        WINDOW_UPDATE, 0, c.pending().stream_id, NEARLY_ALL) + setting((4, 2**31 - 1)),
+        WINDOW_UPDATE, 0, c.pending().stream_id, NEARLY_ALL) + settings((4, 2**31 - 1)),
 }, **NARROW)
 
 
 @rules.rule("6.9.2", "half-closed (local): SETTINGS do not change a window that is not active", **NARROW)
 def inactive_window(client):
     stream = client.answered()
-    client.send_raw(raw_frame(WINDOW_UPDATE, 0, stream.stream_id, NEARLY_ALL) + setting((4, 2**31 - 1)))
+    client.send_raw(raw_frame(WINDOW_UPDATE, 0, stream.stream_id, NEARLY_ALL) + settings((4, 2**31 - 1)))
     client.assert_serves()
     assert all(code == NO_ERROR for _, code in client.resets())
 

@@ -2,7 +2,8 @@
 
 import json
 
-from tests.support.h2client import SETTINGS, raw_frame
+from tests.protocol.peer import settings
+from tests.support.h2client import raw_frame
 
 from .rules import Rules, served, tolerated
 
@@ -18,8 +19,8 @@ def priority_of(client, *values):
 
 
 rules.table("2.1.1", tolerated, {
-    "SETTINGS_NO_RFC7540_PRIORITIES of 1": lambda c: raw_frame(SETTINGS, 0, 0, b"\0\x09\0\0\0\x01"),
-    "SETTINGS_NO_RFC7540_PRIORITIES of 0": lambda c: raw_frame(SETTINGS, 0, 0, b"\0\x09\0\0\0\0"),
+    "SETTINGS_NO_RFC7540_PRIORITIES of 1": lambda c: settings((9, 1)),
+    "SETTINGS_NO_RFC7540_PRIORITIES of 0": lambda c: settings((9, 0)),
 })
 
 

@@ -93,16 +93,17 @@ class Rig:
 
     def call(self, what, *arguments):
         """Have the leader call something; return what it returns."""
-        answer = queue.SimpleQueue()
-        self._calls.put((what, arguments, answer))
-        self._bell.send(b"!")
-        return answer.get(timeout=TIMEOUT)
+        return self._ask(self._calls, lambda: self._bell.send(b"!"), what, arguments)
 
     def call_main(self, what, *arguments):
         """Have the thread that calls `serve`, a worker's main thread, call something; return what it returns."""
+        return self._ask(self._main_calls, self.driver.interrupt, what, arguments)
+
+    @staticmethod
+    def _ask(calls, ring, what, arguments):
         answer = queue.SimpleQueue()
-        self._main_calls.put((what, arguments, answer))
-        self.driver.interrupt()
+        calls.put((what, arguments, answer))
+        ring()
         return answer.get(timeout=TIMEOUT)
 
     def socketpair(self):

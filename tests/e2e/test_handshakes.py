@@ -7,25 +7,34 @@ import time
 import pytest
 
 from tests.support.h2client import H2Client, open_tcp
-from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
-from tests.support.server import Server
+from tests.support.kinds import KINDS, make_server
 
-# The asgi worker's loop is uvloop where that is installed.
-KINDS = {**WSGI_KINDS, **ASGI_KINDS, "asyncio": ASGI_KINDS["asgi"]}
 LINE = r"\[INFO\] TLS handshake with 127\.0\.0\.1 failed: "
 PLAIN_HTTP = "the client sent plain HTTP to a TLS port; it must use https"
 
 
-@pytest.fixture(params=KINDS)
-def server(request, certs, tmp_path):
+@contextlib.contextmanager
+def serving(request, certs, tmp_path, **settings):
     """A server with TLS, fresh for each test: a line within the same second would be held back."""
-    app = f"tests.apps.features:{'wsgi' if request.param in WSGI_KINDS else 'asgi'}"
-    options = {"asgi_loop": "asyncio"} if request.param == "asyncio" else {}
-    server = Server(tmp_path, KINDS[request.param], certs, app, http2_handshake_timeout=0.3, **options).start()
+    server = make_server(request.param, tmp_path, certs, "tests.apps.features:{}", **settings).start()
     yield server
     with H2Client.connect(server) as client:
         client.wait_settings()
     server.stop()
+
+
+@pytest.fixture(params=KINDS)
+def server(request, certs, tmp_path):
+    """A server of each kind, which waits for a client as long as servers do."""
+    with serving(request, certs, tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(params=KINDS)
+def impatient(request, certs, tmp_path):
+    """A server of each kind that hardly waits."""
+    with serving(request, certs, tmp_path, http2_handshake_timeout=0.5) as server:
+        yield server
 
 
 def plain_http(server):
@@ -58,10 +67,10 @@ def test_a_client_with_an_old_version(server):
     server.wait_log(LINE + "client and server have no TLS version or cipher suite in common")
 
 
-def test_a_client_that_stops_in_the_middle(server):
-    with open_tcp(server) as sock:
+def test_a_client_that_stops_in_the_middle(impatient):
+    with open_tcp(impatient) as sock:
         sock.sendall(b"\x16\x03\x01")
-        server.wait_log(LINE + "the client did not finish it within http2_handshake_timeout")
+        impatient.wait_log(LINE + "the client did not finish it within http2_handshake_timeout")
 
 
 def test_many_failures_are_one_line_a_second(server):

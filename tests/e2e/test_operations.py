@@ -244,7 +244,11 @@ def test_reload_setting(boot, tmp_path):
     with H2Client.connect(server) as client:
         assert client.get("/").text == "old"
         mark = server.log_mark()
-        source.write_text(textwrap.dedent(text % "brand new"))
+        # A change before the reloader's first look, of one a second, is none to it.
+        for _ in range(5):
+            source.write_text(textwrap.dedent(text % "brand new"))
+            if server.has_log("Worker reloading", timeout=2):
+                break
         server.wait_log("Worker reloading", after=mark)
         server.wait_log("is ready", after=mark)
         client.wait_closed()

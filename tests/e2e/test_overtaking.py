@@ -5,20 +5,14 @@ import socket
 import pytest
 
 from tests.support.h2client import H2Client
-from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
+from tests.support.kinds import KINDS, make_server
 from tests.support.overtaking import BULK, MOST, SETTINGS, SlowReader
-from tests.support.server import Server
-
-# The asgi worker's loop is uvloop where that is installed.
-KINDS = {**WSGI_KINDS, **ASGI_KINDS, "asyncio": ASGI_KINDS["asgi"]}
 
 
 @pytest.fixture(params=KINDS)
 def server(request, certs, tls, tmp_path):
     """A server of each kind."""
-    app = f"tests.apps.{'wsgi' if request.param in WSGI_KINDS else 'asgi'}_app:app"
-    options = {"asgi_loop": "asyncio"} if request.param == "asyncio" else {}
-    server = Server(tmp_path, KINDS[request.param], certs, app, tls=tls, **options).start()
+    server = make_server(request.param, tmp_path, certs, "tests.apps.{}_app:app", tls=tls).start()
     yield server
     server.stop()
 

@@ -228,13 +228,11 @@ class Server:
         for pid in re.findall(r"Booting worker with pid: (\d+)", self.log):
             self.wait_log(rf"worker {pid} is ready")
         # The master replaces a worker that restarts when it has ended, which may be still to come.
-        mark = 0
-        for _ in range(self.settings["workers"] + self.log.count("Autorestarting worker")):
-            mark = self.wait_log(r"worker \d+ is ready", after=mark).line_number + 1
+        self._wait_ready(0, self.log.count("Autorestarting worker"))
 
-    def _wait_ready(self, mark):
-        """Wait until as many workers as there are to be have logged that they can serve, after a mark."""
-        for _ in range(self.settings["workers"]):
+    def _wait_ready(self, mark, replaced=0):
+        """Wait until all workers, and as many as were `replaced`, have logged that they can serve, after a mark."""
+        for _ in range(self.settings["workers"] + replaced):
             mark = self.wait_log(r"worker \d+ is ready", after=mark, timeout=BOOT_TIMEOUT).line_number + 1
 
     # -- the log ---------------------------------------------------------------------------------------------------
