@@ -58,6 +58,8 @@ class RequestPool(Executor):
         """The threads at work, idle ones included, beyond the number that there should be; negative: as many lack."""
         self._waiting: set[threading.Thread] = set()
         """The threads that stand aside."""
+        self._crowd: dict[threading.Thread, None] = {}
+        """The threads that wait beyond the limit, in order; each stands aside when there is room."""
         self._spares: list[LockType] = []
         """The locks that spare threads wait for."""
         self._threads: set[threading.Thread] = set()
@@ -128,7 +130,9 @@ class RequestPool(Executor):
             if me not in self._threads or self._ending or not self._max_waiting:
                 return
             is_full = len(self._waiting) >= self._max_waiting
-            if not is_full:
+            if is_full:
+                self._crowd[me] = None
+            else:
                 self._waiting.add(me)
                 self._surplus -= 1
         if is_full:
@@ -140,8 +144,16 @@ class RequestPool(Executor):
         """Count the thread as one that is at work again; no effect where `begin_wait` had none."""
         me = threading.current_thread()
         with self._lock:
-            if me in self._waiting:
-                self._waiting.remove(me)
+            if me not in self._waiting:
+                self._crowd.pop(me, None)
+                return
+            self._waiting.remove(me)
+            if self._crowd:
+                # It stands aside in place of this one, which counts in place of it.
+                other = next(iter(self._crowd))
+                del self._crowd[other]
+                self._waiting.add(other)
+            else:
                 self._surplus += 1
 
     def _add_thread(self) -> None:

@@ -240,6 +240,19 @@ def test_beyond_the_limit_a_thread_that_waits_counts_as_busy(waiting_pool):
     assert len(log.warnings) == 1
 
 
+def test_a_thread_beyond_the_limit_stands_aside_when_there_is_room(waiting_pool):
+    pool, clients = waiting_pool(2, 3, Log())
+    clients.add(3)
+    crowd = Clients(pool)
+    crowd.add(2)
+    future = pool.submit(divmod, 7, 2)
+    clients.leave()
+    assert future.result(TIMEOUT) == (3, 1)
+    crowd.leave()
+    wait_until(lambda: pool.threads == 2)
+    assert (pool._surplus, pool._waiting, pool._crowd) == (0, set(), {})
+
+
 def test_threads_need_not_be_replaced(waiting_pool):
     pool, clients = waiting_pool(2, 0)
     clients.add(2)
