@@ -20,7 +20,7 @@ from gunicorn_h2.protocol.stream import BodyBuffer, Stream
 __all__ = ["CONTINUE", "Channel", "StreamAborted", "StreamOwner"]
 
 _MOMENT = 0.001
-"""Seconds that a thread waits before it lets another one take its place."""
+"""Seconds that a thread waits before it has another one take its place."""
 CONTINUE = ResponseHead(100, ())
 """The interim response for a client that sent `Expect: 100-continue`."""
 _NO_BODY = BodyBuffer(ended=True)
@@ -46,11 +46,14 @@ class StreamAborted(ConnectionAbortedError):
 class ThreadCount(Protocol):
     """Counts the threads at work; see `RequestPool`."""
 
-    def begin_wait(self) -> None:
-        """Do not count the calling thread, which waits for a client."""
+    def begin_wait(self) -> bool:
+        """Note that the calling thread waits for a client; return False if it is to `stand_aside` when that lasts."""
+
+    def stand_aside(self) -> None:
+        """Do not count the calling thread: there is no other that is idle."""
 
     def end_wait(self) -> None:
-        """Count it again."""
+        """Count it again; the end of each `begin_wait`."""
 
 
 class StreamOwner(Protocol):
@@ -315,11 +318,12 @@ class Channel:
         try:
             if thread_count is None:
                 return _wait_until(waiter, ready, deadline)
-            # Most waits end within a moment, for which it is not worth having another thread.
-            if _wait_until(waiter, ready, now + _MOMENT):
-                return True
-            thread_count.begin_wait()
             try:
+                if not thread_count.begin_wait():
+                    # Most waits end within a moment, for which it is not worth having another thread.
+                    if _wait_until(waiter, ready, now + _MOMENT):
+                        return True
+                    thread_count.stand_aside()
                 return _wait_until(waiter, ready, deadline)
             finally:
                 thread_count.end_wait()

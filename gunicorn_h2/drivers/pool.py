@@ -1,9 +1,10 @@
 """A pool of threads behind one queue, in which those that wait for a slow client are replaced.
 
-`threads` threads run requests. One that has waited for its client for a moment stands aside (`begin_wait`), and
-another takes its place, up to a limit of such threads; beyond it they count as busy. While any stand aside, there is
-an idle thread, or as many are at work as should be. The threads see to that when they stand aside and when they
-take a task, so that the thread that does the I/O never has to start one: it would wait for the interpreter.
+`threads` threads run requests. One that waits for its client stands aside, and another takes its place, up to a limit
+of such threads; beyond it they count as busy. As long as there is an idle thread no other is needed, and to wait costs
+two operations on a set. While any thread waits, there is an idle one, or as many are at work as should be. The threads
+see to that when they wait and when they take a task, so that the thread that does the I/O never has to start one: it
+would wait for the interpreter.
 
 A thread that goes on after its wait makes one too many. The next that has done its task becomes a spare, which takes
 the place of another that waits, or ends after a while. So the number of threads returns to `threads`.
@@ -56,6 +57,8 @@ class RequestPool(Executor):
         """Held to change what follows; `run` needs none of it."""
         self._surplus = -threads
         """The threads at work, idle ones included, beyond the number that there should be; negative: as many lack."""
+        self._resting: set[threading.Thread] = set()
+        """Threads that wait for clients, but need not stand aside while there is an idle thread."""
         self._waiting: set[threading.Thread] = set()
         """The threads that stand aside."""
         self._crowd: dict[threading.Thread, None] = {}
@@ -123,26 +126,50 @@ class RequestPool(Executor):
 
     # Threads that wait for clients
 
-    def begin_wait(self) -> None:
-        """Have another thread take the place of this one, which waits for a client; no effect for other threads."""
+    def begin_wait(self) -> bool:
+        """Note that this thread waits for a client; return False if it is to `stand_aside` when that lasts."""
         me = threading.current_thread()
+        if not self._max_waiting or me not in self._threads:
+            return True
+        if not self._idle:
+            return False
+        self._resting.add(me)
+        # The last idle thread looks at `_resting` after it has stopped to be idle.
+        if not self._idle:
+            self._fill_up()
+        return True
+
+    def stand_aside(self) -> None:
+        """Have another thread take the place of this one, from `begin_wait` to `end_wait`."""
+        self._resting.add(threading.current_thread())
+        self._fill_up()
+
+    def _fill_up(self) -> None:
+        """Have all threads that wait stand aside, as far as the limit allows, and have an idle one."""
+        is_full = False
         with self._lock:
-            if me not in self._threads or self._ending or not self._max_waiting:
-                return
-            is_full = len(self._waiting) >= self._max_waiting
-            if is_full:
-                self._crowd[me] = None
-            else:
-                self._waiting.add(me)
-                self._surplus -= 1
+            while self._resting and not self._ending:
+                thread = self._resting.pop()
+                if len(self._waiting) < self._max_waiting:
+                    self._waiting.add(thread)
+                    self._surplus -= 1
+                else:
+                    self._crowd[thread] = None
+                    is_full = True
         if is_full:
             self._warn()
-        elif not self._idle:
+        if not self._idle:
             self._add_thread()
 
     def end_wait(self) -> None:
-        """Count the thread as one that is at work again; no effect where `begin_wait` had none."""
+        """Count the thread as one that is at work again; the end of each `begin_wait`."""
         me = threading.current_thread()
+        try:
+            self._resting.remove(me)
+            return
+        except KeyError:
+            # Another thread may be about to have it stand aside.
+            pass
         with self._lock:
             if me not in self._waiting:
                 self._crowd.pop(me, None)
@@ -228,8 +255,8 @@ class RequestPool(Executor):
             # would find no work, and compete for the interpreter meanwhile.
             if tasks and self._idle and not self._waking:
                 self._wake()
-            if self._surplus < 0 and not self._idle:
-                self._add_thread()
+            if (self._surplus < 0 or self._resting) and not self._idle:
+                self._fill_up()
             call, arguments = task
             try:
                 call(*arguments)

@@ -363,14 +363,21 @@ def test_reader_and_owner_never_miss_each_other():
 
 
 class ThreadCount:
-    """Notes the waits that threads announce."""
+    """Notes the waits that threads announce; `idle`: there are threads to spare."""
 
-    def __init__(self):
-        self.notes, self.begun = [], threading.Event()
+    def __init__(self, idle=False):
+        self.notes, self.begun, self.idle = [], threading.Event(), idle
 
     def begin_wait(self):
-        """A wait that lasts begins."""
+        """A wait begins."""
         self.notes.append("begin")
+        if self.idle:
+            self.begun.set()
+        return self.idle
+
+    def stand_aside(self):
+        """It lasts."""
+        self.notes.append("aside")
         self.begun.set()
 
     def end_wait(self):
@@ -378,9 +385,10 @@ class ThreadCount:
         self.notes.append("end")
 
 
+@pytest.mark.parametrize("idle", [True, False])
 @pytest.mark.parametrize("wake", ["data", "abort"])
-def test_a_read_that_lasts_is_announced(wake):
-    count = ThreadCount()
+def test_a_read_that_lasts_is_announced(wake, idle):
+    count = ThreadCount(idle)
     channel = make(Owner(thread_count=count))
     result = in_thread(channel.read)
     assert count.begun.wait(TIMEOUT)
@@ -390,7 +398,7 @@ def test_a_read_that_lasts_is_announced(wake):
     else:
         channel.abort(8, "gone")
         assert isinstance(result(), StreamAborted)
-    assert count.notes == ["begin", "end"]
+    assert count.notes == (["begin", "end"] if idle else ["begin", "aside", "end"])
 
 
 def test_a_write_that_lasts_is_announced():
@@ -400,7 +408,7 @@ def test_a_write_that_lasts_is_announced():
     assert count.begun.wait(TIMEOUT)
     channel.accept(101)
     assert result() is None
-    assert count.notes == ["begin", "end"]
+    assert count.notes == ["begin", "aside", "end"]
 
 
 def test_a_read_that_times_out_is_over():
@@ -408,7 +416,7 @@ def test_a_read_that_times_out_is_over():
     channel = make(Owner(read_timeout=0.01, thread_count=count))
     with pytest.raises(StreamAborted):
         channel.read()
-    assert count.notes == ["begin", "end"]
+    assert count.notes == ["begin", "aside", "end"]
 
 
 def test_a_timeout_within_a_moment_holds():
@@ -417,7 +425,7 @@ def test_a_timeout_within_a_moment_holds():
         channel.read()
 
 
-def test_a_read_that_ends_within_a_moment_is_not_announced(monkeypatch):
+def test_a_thread_whose_read_ends_within_a_moment_does_not_stand_aside(monkeypatch):
     monkeypatch.setattr(channel_module, "_MOMENT", TIMEOUT)
     count = ThreadCount()
     channel = make(Owner(thread_count=count))
@@ -426,4 +434,4 @@ def test_a_read_that_ends_within_a_moment_is_not_announced(monkeypatch):
         assert result.thread.is_alive()
     channel.deliver(b"soon", False)
     assert result() == b"soon"
-    assert count.notes == []
+    assert count.notes == ["begin", "end"]

@@ -117,7 +117,8 @@ class Clients:
 
     def wait_for_one(self):
         """A call that waits for its client, and then is busy until all are told to end."""
-        self.pool.begin_wait()
+        if not self.pool.begin_wait():
+            self.pool.stand_aside()
         self.waiting.release()
         assert self.go.wait(TIMEOUT)
         self.pool.end_wait()
@@ -266,10 +267,12 @@ def test_threads_need_not_be_replaced(waiting_pool):
 
 def test_a_thread_of_the_applications_own_is_not_replaced(waiting_pool):
     pool, _ = waiting_pool(1, 10)
-    pool.begin_wait()
-    pool.end_wait()
-    assert pool.submit(divmod, 7, 2).result(TIMEOUT) == (3, 1)
+    gate = threading.Event()
+    pool.run(gate.wait, TIMEOUT)
+    assert pool.begin_wait()
     assert pool.threads == 1
+    pool.end_wait()
+    gate.set()
 
 
 def test_a_system_that_allows_no_more_threads(waiting_pool, monkeypatch):
@@ -309,7 +312,8 @@ def test_threads_that_wait_and_go_on_all_the_time(waiting_pool):
 
     def call(number):
         for _ in range(number % 4):
-            pool.begin_wait()
+            if not pool.begin_wait():
+                pool.stand_aside()
             threading.Event().wait(0.0005)
             pool.end_wait()
         done.release()
@@ -319,4 +323,4 @@ def test_threads_that_wait_and_go_on_all_the_time(waiting_pool):
     for _ in range(2_000):
         assert done.acquire(timeout=TIMEOUT)
     wait_until(lambda: pool.threads == 3)
-    assert (pool._surplus, pool._waiting, pool._spares) == (0, set(), [])
+    assert (pool._surplus, pool._resting, pool._waiting, pool._spares) == (0, set(), set(), [])
