@@ -328,7 +328,7 @@ TABLE: tuple[SettingSpec, ...] = (
         256,
         "threads",
         "Threads of a ThreadWorker that wait for their clients and do not count among its threads; 0: all count.",
-        "Tomcat, Jetty: none wait (200 threads in all)",
+        "Tomcat, Jetty: 200 threads in all",
     ),
     SettingSpec(
         "http2_handshake_timeout",
