@@ -114,22 +114,26 @@ def opening(octets):
     data = script.take(2**16)
     whole, pieces = _opened(cleartext, [data]), _opened(
         cleartext, [data[start:start + size] for start in range(0, len(data), size)])
-    for result in (whole, pieces):
+    for result, taken in (whole, pieces):
         assert result.upgrade is None or (result.http2 and cleartext.upgrade)
         assert not result.http2 or result.upgrade or cleartext.prior_knowledge
-        assert data.endswith(result.data) if result.upgrade else data.startswith(result.data)
-    assert (whole.http2, _request(whole)) == (pieces.http2, _request(pieces))
+        assert taken.endswith(result.data) if result.upgrade else taken == result.data
+    assert _decision(whole[0]) == _decision(pieces[0])
 
 
 def _opened(cleartext, pieces):
-    result = Opening(cleartext)
-    assert any(result.feed(piece) for piece in (*filter(None, pieces), b"")), "no decision at the end"
-    return result
+    """What was decided, and the octets that were taken for it."""
+    result, taken = Opening(cleartext), b""
+    for piece in (*filter(None, pieces), b""):
+        taken += piece
+        if result.feed(piece):
+            return result, taken
+    raise AssertionError("no decision at the end")
 
 
-def _request(result):
+def _decision(result):
     upgrade = result.upgrade
-    return upgrade and (upgrade.settings, upgrade.section, upgrade.body)
+    return result.http2, upgrade and (upgrade.settings, upgrade.section, upgrade.body)
 
 
 def upgrade(octets):

@@ -119,6 +119,7 @@ def test_what_is_kept_is_bounded_while_nobody_reads(engine, floods):
     idle.wire.wrote(idle.core.data_to_send(idle.peer.now))
 
 
+@pytest.mark.uncovered
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_of_one_kind_keeps_no_more_the_longer_it_lasts(engine, name):
     """Or it ends the connection."""
