@@ -1,7 +1,8 @@
-"""A worker and a bystander: somebody else's connection, open all the while, who is served and sees what is left behind."""
+"""A worker, and a bystander: a connection of somebody else's, served all the while, that sees what is left behind."""
 
 import contextlib
 import json
+import math
 import socket
 import ssl
 import struct
@@ -40,8 +41,12 @@ class Site:
             self.held()
 
     def held(self):
-        """What the worker holds now, as the bystander is told: so the bystander is served, too."""
-        return json.loads(self.bystander.get("/held").text)
+        """What the worker holds now, as the bystander is told: so the bystander is served, too.
+
+        A worker without a descriptor to look them up by has none left to count.
+        """
+        answer = self.bystander.get("/held")
+        return json.loads(answer.text) if answer.status == 200 else {"descriptors": math.inf}
 
     def check(self):
         """The bystander is served, and sees that nothing is left behind of the others."""

@@ -24,7 +24,8 @@ GET, POST = b"\x82\x86\x04\x06/hello\x01\x09localhost", b"\x83\x86\x04\x06/count
 SESSION = b"".join((
     PREFACE, raw_frame(SETTINGS), raw_frame(SETTINGS, ACK), raw_frame(HEADERS, END_HEADERS, 1, POST),
     raw_frame(DATA, 0, 1, b"some"), raw_frame(HEADERS, END_HEADERS | END_STREAM, 3, GET),
-    raw_frame(WINDOW_UPDATE, 0, 0, b"\0\0\1\0"), raw_frame(DATA, END_STREAM, 1, b"more"), raw_frame(PING, 0, 0, bytes(8))))
+    raw_frame(WINDOW_UPDATE, 0, 0, b"\0\0\1\0"), raw_frame(DATA, END_STREAM, 1, b"more"),
+    raw_frame(PING, 0, 0, bytes(8))))
 """An upload and a request within it: what a client sends that does not wait for anything."""
 
 

@@ -63,7 +63,7 @@ def test_sleeping_past_the_timeout(kind, boot):
 
 
 def test_blocking_past_the_timeout(kind, boot):
-    """A thread that computes stops nobody. What blocks the hub or the event loop has its worker killed and replaced."""
+    """A thread that blocks stops nobody. What blocks the hub or the event loop has its worker killed and replaced."""
     server = boot(timeout=2)
     server.expect("WORKER TIMEOUT", "was sent SIG(ABRT|KILL)", "Traceback")
     with H2Client.connect(server) as client:
@@ -123,7 +123,7 @@ def test_a_worker_that_is_killed_under_load(boot):
 def test_no_descriptor_is_left_for_a_connection(boot):
     """Those that are served go on, the worker neither ends nor spins, and newcomers are served when there is room."""
     server = boot(http2_handshake_timeout=60)
-    server.expect("Too many open files", "No file descriptor", "Traceback")
+    server.expect("Too many open files", "No file descriptor", "OSError", "Traceback")
     site = Site(server, warm_up=4)
     site.bystander.get("/limit?n=8")
     crowd = [open_tcp(server) for _ in range(40)]

@@ -608,4 +608,4 @@ class RefereedMachine(ConnectionMachine):
 @pytest.mark.uncovered
 @pytest.mark.parametrize("machine", [ConnectionMachine, RefereedMachine], ids=lambda machine: machine.engine)
 def test_the_connection_and_its_model_agree(machine):
-    run_state_machine_as_test(machine, settings=examples(120, stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=examples(70, stateful_step_count=40))
