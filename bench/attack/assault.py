@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
 import select
 import sys
@@ -28,6 +29,7 @@ class Assault:
     """One attack on a port."""
 
     def __init__(self, attack: Attack, port: int) -> None:
+        attack.prepare()
         self.attack, self.port, self.tally = attack, port, Tally()
         self._links: dict[int, Link] = {}
         self._watched: dict[int, int] = {}
@@ -35,10 +37,10 @@ class Assault:
         self._timers: list[tuple[float, int, Link]] = []
         self._not_before = 0.0
 
-    def run(self, seconds: float) -> Tally:
-        """Attack for so long."""
+    def run(self, seconds: float, enough: float = math.inf) -> Tally:
+        """Attack for so long, or until enough connections have ended."""
         started = now = time.monotonic()
-        while now < started + seconds:
+        while now < started + seconds and self.tally.ends.total() < enough:
             self._open(now, now - started)
             for descriptor, events in self._epoll.poll(self._patience(now), max(64, len(self._links))):
                 if link := self._links.get(descriptor):
@@ -102,12 +104,11 @@ class Assault:
 def main() -> None:
     """Carry out one attack."""
     name, port, seconds = sys.argv[1:]
-    attack = ATTACKS[name]
-    attack.prepare()
+    assault = Assault(ATTACKS[name], int(port))
     os.nice(NICENESS)
     print("ready", flush=True)
     if sys.stdin.readline():
-        print(json.dumps(vars(Assault(attack, int(port)).run(float(seconds)))))
+        print(json.dumps(vars(assault.run(float(seconds)))))
 
 
 if __name__ == "__main__":
