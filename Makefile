@@ -73,7 +73,7 @@ bench-packages:
 	@.ci/need h2load=nghttp2-client nginx=nginx
 
 packages:
-	@.ci/need curl=curl nghttp=nghttp2-client h2load=nghttp2-client
+	@.ci/need curl=curl nghttp=nghttp2-client h2load=nghttp2-client node=nodejs nginx=nginx haproxy=haproxy
 
 $(BIN)/python $(BENCH_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
