@@ -365,7 +365,8 @@ HONEST_FRAMES = {
         game.receive(game.request(1), window_update(1, 2**31 - 65_536)), game.put(game.response(1, end=True)),
         [settings((INITIAL_WINDOW_SIZE, 65_536))]),
     "settings that streams whose response has ended do not mind": lambda game: last(
-        game.receive(game.request(1, end=False), window_update(1, 2**31 - 65_536)), game.put(game.response(1, end=True)),
+        game.receive(game.request(1, end=False), window_update(1, 2**31 - 65_536)),
+        game.put(game.response(1, end=True)),
         [settings((INITIAL_WINDOW_SIZE, 65_536)), settings((INITIAL_WINDOW_SIZE, 2**31 - 1)), data(1, end=True)]),
     "frames beyond the final GOAWAY": lambda game: last(
         game.receive(game.request(1)), game.put(goaway(2**31 - 1), goaway(1)),
