@@ -4,6 +4,7 @@
 # make compat  the quick tests with every supported Gunicorn and Python
 # make bench   compare the servers; BENCH takes arguments for `python -m bench` (see --help)
 # make bench-compare A=rev B=rev   compare two revisions of this package; . is the working tree
+# make attack  attack the workers beside bystanders; ATTACK takes arguments for `python -m bench.attack` (see --help)
 # make profile where a request's time and calls go; PROFILE takes arguments for `python -m bench.profile`
 # make fuzz    look for mistakes in what reads from peers, FUZZ_SECONDS long; FUZZ names targets (python -m tests.fuzz)
 # make clean   remove what the others have made
@@ -32,7 +33,7 @@ export PYTHON
 # The tests start hundreds of processes, which would compile the same modules over and over.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint compat bench bench-compare profile fuzz clean packages bench-packages
+.PHONY: demo test lint compat bench bench-compare attack profile fuzz clean packages bench-packages
 
 demo: $(VENV)/demo
 	@echo
@@ -66,6 +67,9 @@ bench-compare: $(BENCH_VENV)/bench bench-packages
 	@test -n "$(A)" -a -n "$(B)" || { echo "make bench-compare A=rev B=rev" >&2; exit 2; }
 	$(BENCH_VENV)/bin/python -m bench --compare $(A) $(B) $(BENCH)
 
+attack: $(BENCH_VENV)/bench
+	$(BENCH_VENV)/bin/python -m bench.attack $(ATTACK)
+
 profile: $(BENCH_VENV)/bench bench-packages
 	$(BENCH_VENV)/bin/python -m bench.profile $(PROFILE)
 
@@ -78,7 +82,7 @@ bench-packages:
 	@.ci/need h2load=nghttp2-client nginx=nginx
 
 packages:
-	@.ci/need curl=curl nghttp=nghttp2-client h2load=nghttp2-client
+	@.ci/need curl=curl nghttp=nghttp2-client h2load=nghttp2-client node=nodejs nginx=nginx haproxy=haproxy
 
 $(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

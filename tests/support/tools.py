@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-PACKAGES = {"nghttp": "nghttp2-client", "h2load": "nghttp2-client", "grpc": "grpcio"}
+PACKAGES = {"nghttp": "nghttp2-client", "h2load": "nghttp2-client", "grpc": "grpcio", "node": "nodejs"}
 
 
 def require_tool(name):
