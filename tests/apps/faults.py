@@ -50,6 +50,19 @@ def limit_descriptors(number):
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + number, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
+def grab_descriptors(seconds):
+    """Take every descriptor that becomes free for a while; return how many those were."""
+    taken, until = [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            time.sleep(0)
+    for descriptor in taken:
+        os.close(descriptor)
+    return len(taken)
+
+
 def query_of(text):
     """The fields of a query string, the last value of each."""
     return {key: values[-1] for key, values in parse_qs(text).items()}
@@ -76,6 +89,8 @@ def plain_answer(path, query):
         return os.getpid()
     if path == "/limit":
         return limit_descriptors(int(query["n"]))
+    if path == "/grab":
+        return grab_descriptors(float(query["s"]))
     if path == "/time":
         return time.process_time()
     return {} if path == "/hello" else NotImplemented

@@ -142,6 +142,27 @@ def test_no_descriptor_is_left_for_a_connection(boot):
     site.close()
 
 
+def test_an_application_that_takes_every_descriptor(kind, boot):
+    """Those that a worker keeps for itself, too: it goes on all the same."""
+    server = boot()
+    server.expect("Too many open files", "No file descriptor", "OSError", "Traceback")
+    site = Site(server, warm_up=4)
+    pid = site.bystander.get("/pid").text
+    site.bystander.get("/limit?n=8")
+    with H2Client.connect(server) as client:
+        # In a thread, this competes with the worker; elsewhere the worker finds none when it is over.
+        streams = [client.request("GET", "/grab?s=0.5") for _ in range(3 if kind == "thread" else 1)]
+        client.ping()
+        crowd = [open_tcp(server) for _ in range(60)]
+        assert all(client.response(stream).status == 200 for stream in streams)
+        for sock in crowd:
+            sock.close()
+    site.check()
+    site.serve_newcomer()
+    assert site.bystander.get("/pid").text == pid
+    site.close()
+
+
 def test_a_full_disk_under_the_access_log(boot):
     """A line that cannot be written costs no response."""
     server = boot(accesslog="/dev/full")
