@@ -4,14 +4,19 @@ import random
 
 import pytest
 
+from gunicorn_h2.protocol.heads import HeadCache
+from gunicorn_h2.protocol.stream import CLOSED
+from tests.protocol.observers import held
+
 from . import __main__ as runner
-from .script import CONFIGS, Input, Player, instruction, send
+from .script import CONFIGS, Input, Player, instruction, play, send
 from .targets import CORPORA, TARGETS
 
 pytestmark = pytest.mark.uncovered
 
 BEGINNINGS = 6
 LARGEST_CORPUS = 200_000
+KEPT = 150_000
 
 
 def inputs(target):
@@ -53,6 +58,22 @@ def test_a_recorded_session_reaches_the_application(name):
     assert player.calls
     assert not any(code for _, code in player.wire.goaways)
     assert all(seen.head[b":status"] == b"200" for seen in player.wire.streams.values())
+
+
+@pytest.mark.parametrize("engine", ["fast", "h2"])
+@pytest.mark.parametrize("name", ["curl-0", "curl-2", "nghttp-0", "grpc-0", "chromium-0"])
+def test_a_recorded_session_cut_at_every_octet(engine, name):
+    """In memory: each application that was called learns that its stream is over, and nothing else is kept."""
+    octets, heads = (runner.CORPUS / "session" / name).read_bytes(), HeadCache.total
+    for place in range(1, len(octets)):
+        player = play(octets[:place], engine)
+        for stream in player.calls:
+            seen, request = player.wire.streams[stream.stream_id], player.told.requests[stream.stream_id]
+            assert stream.state is CLOSED
+            # Whose response is complete need not be told what becomes of the request.
+            assert request.reset is not None or seen.ended
+        assert held(player.core) < KEPT
+        assert HeadCache.total == heads
 
 
 def test_a_check_that_fails_is_found():
