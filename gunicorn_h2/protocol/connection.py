@@ -86,7 +86,7 @@ class ServerConnection:
         """The streams that are not closed, by identifier."""
         self._lifecycle = lifecycle = Lifecycle(config, outbox, streams, now)
         self._inflow = inflow = Inflow(config, outbox, streams, Probe(outbox, guard, lifecycle), window_budget)
-        self._sender = sender = Sender(codec, streams, inflow, outbox, now)
+        self._sender = sender = Sender(codec, streams, inflow, outbox)
         self.send_response = sender.send_response
         """Send a whole response, as `send_headers` and `send_data` would; in one step if the windows allow it."""
         self._heads = heads = HeadCache(codec)
@@ -106,7 +106,7 @@ class ServerConnection:
         if self._outbox.pending > self._max_unread:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "the client does not read")
             return
-        self._receiver.now = self._sender.now = now
+        self._receiver.now = now
         try:
             if self._referee is not None:
                 # Our earlier frames must be checked before the peer's change h2's state.
@@ -197,8 +197,9 @@ class ServerConnection:
     def data_to_send(self, now: float) -> bytes:
         """Take the octets to write now: all control frames, and data up to `output_limit`."""
         if not self.closed:
-            self._sender.now = now
             self._outbox.fill(now, self._sender)
+            if self._table.reset_deadlines:
+                self._table.schedule_resets(now)
             if self._referee is not None:
                 self._validate_output(self._referee)
             if not self.streams:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .codec import HeaderCodec
 from .frames import DEFAULT_MAX_FRAME_SIZE
 from .headers import Fields, ResponseHead, check_response_trailers
@@ -12,18 +14,14 @@ from .streams import StreamTable
 
 __all__ = ["Sender"]
 
-_RESET_DELAY = 0.1
-
 
 class Sender:
     """The sending half of one connection."""
 
-    __slots__ = ("codec", "now", "_inflow", "_outbox", "_streams")
+    __slots__ = ("codec", "_inflow", "_outbox", "_streams")
 
-    def __init__(self, codec: HeaderCodec, streams: StreamTable, inflow: Inflow, outbox: Outbox, now: float) -> None:
+    def __init__(self, codec: HeaderCodec, streams: StreamTable, inflow: Inflow, outbox: Outbox) -> None:
         self.codec = codec
-        self.now = now
-        """The time of the current call of a `ServerConnection` method."""
         self._streams = streams
         self._inflow = inflow
         self._outbox = outbox
@@ -101,4 +99,4 @@ class Sender:
             self._streams.forget(stream)
         else:
             self._inflow.grant_rest(stream)
-            self._streams.reset_deadlines[stream.stream_id] = self.now + _RESET_DELAY
+            self._streams.reset_deadlines[stream.stream_id] = math.inf
