@@ -3,6 +3,7 @@
     python -m tests.soak.attacker PORT SECONDS     so many seconds for each, half of them quiet
 """
 
+import itertools
 import os
 import select
 import sys
@@ -26,8 +27,11 @@ def main():
     for attack in ATTACKS_IN_TURN:
         attack.prepare()
     print("ready", flush=True)
-    while True:
-        for attack in ATTACKS_IN_TURN:
+    # Connections are shared out among the workers by chance. At first each is to have more than it will have later.
+    rounds = itertools.chain([[replace(attack, connections=3 * FEW) for attack in ATTACKS_IN_TURN]],
+                             itertools.repeat(ATTACKS_IN_TURN))
+    for attacks in rounds:
+        for attack in attacks:
             Assault(attack, port).run(seconds / 2)
             if select.select([sys.stdin], [], [], seconds / 2)[0]:
                 return
