@@ -248,7 +248,6 @@ class ServerConnection:
         """Act on every deadline that has passed."""
         if self.closed:
             return
-        self._sender.now = now
         streams = self._table
         while self._outbox.stall_deadline() <= now:
             stream = streams.open[next(iter(self._outbox.blocked))]
