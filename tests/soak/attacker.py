@@ -29,8 +29,8 @@ def main():
     for attack in ATTACKS_IN_TURN:
         attack.prepare()
     print("ready", flush=True)
-    # Connections that hold memory are shared out among the workers by chance. At first each worker has more of them, and
-    # for longer, than it will have later.
+    # Connections that hold memory are shared out among the workers by chance. At first each worker has more of them,
+    # and for longer, than it will have later.
     for attack in ATTACKS_IN_TURN:
         if STAYED in attack.ends:
             Assault(replace(attack, connections=3 * FEW), port).run(HOLD_SECONDS)
