@@ -11,9 +11,11 @@ from dataclasses import replace
 
 from bench.attack.assault import NICENESS, Assault
 from bench.attack.attacks import ATTACKS
+from bench.attack.link import STAYED
 
 FEW, RARE = 12, 200.0
 """Connections at a time, and new ones a second: others are to be served meanwhile."""
+HOLD_SECONDS = 1.5
 ATTACKS_IN_TURN = [
     replace(attack, connections=min(attack.connections, FEW), rate=min(attack.rate, RARE))
     for name, attack in ATTACKS.items() if name != "slow-clients"
@@ -27,14 +29,15 @@ def main():
     for attack in ATTACKS_IN_TURN:
         attack.prepare()
     print("ready", flush=True)
-    # Connections are shared out among the workers by chance. At first each is to have more than it will have later.
-    rounds = itertools.chain([[replace(attack, connections=3 * FEW) for attack in ATTACKS_IN_TURN]],
-                             itertools.repeat(ATTACKS_IN_TURN))
-    for attacks in rounds:
-        for attack in attacks:
-            Assault(attack, port).run(seconds / 2)
-            if select.select([sys.stdin], [], [], seconds / 2)[0]:
-                return
+    # Connections that hold memory are shared out among the workers by chance. At first each worker has more of them,
+    # and for longer, than it will have later.
+    for attack in ATTACKS_IN_TURN:
+        if STAYED in attack.ends:
+            Assault(replace(attack, connections=3 * FEW), port).run(HOLD_SECONDS)
+    for attack in itertools.cycle(ATTACKS_IN_TURN):
+        Assault(attack, port).run(seconds / 2)
+        if select.select([sys.stdin], [], [], seconds / 2)[0]:
+            return
 
 
 if __name__ == "__main__":
