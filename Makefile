@@ -2,6 +2,7 @@
 # make test    everything: linters, types, tests with coverage
 # make lint    linters and types alone
 # make compat  the quick tests with every supported Gunicorn and Python
+# make soak    mixed load, attacks and reloads for SOAK_SECONDS, half an hour; memory and lost requests are counted
 # make bench   compare the servers; BENCH takes arguments for `python -m bench` (see --help)
 # make bench-compare A=rev B=rev   compare two revisions of this package; . is the working tree
 # make attack  attack the workers beside bystanders; ATTACK takes arguments for `python -m bench.attack` (see --help)
@@ -33,7 +34,7 @@ export PYTHON
 # The tests start hundreds of processes, which would compile the same modules over and over.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint compat bench bench-compare attack profile fuzz clean packages bench-packages
+.PHONY: demo test lint compat soak bench bench-compare attack profile fuzz clean packages bench-packages
 
 demo: $(VENV)/demo
 	@echo
@@ -59,6 +60,9 @@ lint: $(VENV)/dev
 
 compat:
 	.ci/compat
+
+soak: packages $(VENV)/dev
+	$(BIN)/python -m tests.soak $(SOAK)
 
 bench: $(BENCH_VENV)/bench bench-packages
 	$(BENCH_VENV)/bin/python -m bench $(BENCH)

@@ -20,7 +20,7 @@ from gunicorn_h2.protocol.stream import CLOSED, Stream
 from gunicorn_h2.protocol.upgrade import Upgrade
 from gunicorn_h2.protocol.windows import WindowBudget
 
-from .channel import Channel
+from .channel import Channel, ThreadCount
 from .dispatch import EventDispatcher
 from .log import Log
 from .transport import Transport
@@ -44,6 +44,10 @@ class DriverHooks(Protocol):
     config: ConnectionConfig
     log: Log
     window_budget: WindowBudget
+
+    @property
+    def thread_count(self) -> ThreadCount | None:
+        """See `StreamOwner.thread_count`."""
 
     def start_request(self, connection: Http2Connection, channel: Channel) -> None:
         """Have the application serve a new request in another thread or greenlet."""
@@ -281,6 +285,7 @@ class Http2Connection(TransportConnection):
     def __init__(self, transport: Transport, peer: object, local_address: object, hooks: DriverHooks) -> None:
         super().__init__(transport, peer, local_address, hooks.config, time.monotonic, hooks.log, hooks.window_budget)
         self.submit, self.submit_last, self.prepare_wait = hooks.submit, hooks.submit_last, hooks.prepare_wait
+        self.thread_count = hooks.thread_count
         self._hooks = hooks
 
     def start(self, request: RequestReceived) -> None:

@@ -121,6 +121,8 @@ class _Runners:
 class _Owner:
     """Acts for one connection, in one greenlet at a time; the hooks of its `Http2Connection`."""
 
+    thread_count = None
+
     def __init__(self, driver: GreenDriver, fd: int) -> None:
         self.config = driver.config
         self.log = driver.log

@@ -22,6 +22,7 @@ from .events import ConnectionTerminated, Event
 from .guard import Guard
 from .headers import Fields, ResponseHead
 from .heads import HeadCache
+from .held import HeldRequests
 from .inflow import Inflow
 from .lifecycle import Lifecycle, Phase, Trigger
 from .outbox import OUTPUT_LIMIT, Outbox
@@ -32,6 +33,7 @@ from .sender import Sender
 from .stream import OPEN, RETURNED, Stream
 from .streams import StreamTable
 from .upgrade import SWITCHING_PROTOCOLS, Upgrade
+from .uploads import UploadWatch
 from .windows import WindowBudget
 
 __all__ = ["ServerConnection"]
@@ -57,6 +59,7 @@ class ServerConnection:
         "send_response",
         "streams",
         "_heads",
+        "_held",
         "_inflow",
         "_lifecycle",
         "_max_unread",
@@ -66,6 +69,7 @@ class ServerConnection:
         "_referee",
         "_sender",
         "_table",
+        "_uploads",
     )
 
     def __init__(self, config: ConnectionConfig, now: float, window_budget: WindowBudget | None = None) -> None:
@@ -81,7 +85,8 @@ class ServerConnection:
         self._max_unread = 2 * OUTPUT_LIMIT + config.max_concurrent_streams * _UNREAD_PER_STREAM
         self._outbox = outbox = Outbox(config.stream_buffer_size, config.stream_timeout, guard, self.pending_events)
         codec, self._referee = make_engine(config, outbox)
-        self._table = streams = StreamTable(outbox, self.pending_events)
+        self._held = held = HeldRequests(config, self.pending_events, window_budget)
+        self._table = streams = StreamTable(outbox, self.pending_events, held)
         self.streams = streams.open
         """The streams that are not closed, by identifier."""
         self._lifecycle = lifecycle = Lifecycle(config, outbox, streams, now)
@@ -90,7 +95,10 @@ class ServerConnection:
         self.send_response = sender.send_response
         """Send a whole response, as `send_headers` and `send_data` would; in one step if the windows allow it."""
         self._heads = heads = HeadCache(codec)
-        self._receiver = Receiver(config, streams, heads, guard, inflow, sender, outbox, lifecycle, self.pending_events)
+        self._uploads = UploadWatch(config, self.streams, inflow.window, now)
+        self._receiver = Receiver(
+            config, streams, heads, held, guard, inflow, sender, outbox, lifecycle, self.pending_events
+        )
         self._reader = FrameReader(config.max_frame_size, config.header_timeout, guard)
         outbox.put(config.preface)
 
@@ -173,7 +181,9 @@ class ServerConnection:
         """Take the events since the last call, oldest first."""
         events = self.pending_events.copy()
         self.pending_events.clear()
-        self._receiver.pending_requests.clear()
+        if self._held.pending:
+            self._uploads.watch(self._held.pending.values())
+            return self._held.sift(events)
         return events
 
     @property
@@ -226,6 +236,8 @@ class ServerConnection:
             deadline = self._reader.block_deadline
         if self._inflow.deadline < deadline:
             deadline = self._inflow.deadline
+        if self._uploads.deadline < deadline:
+            deadline = self._uploads.deadline
         if self._outbox.blocked:
             deadline = min(deadline, self._outbox.stall_deadline())
         if self._table.reset_deadlines:
@@ -244,6 +256,9 @@ class ServerConnection:
         for stream_id in [stream_id for stream_id, deadline in streams.reset_deadlines.items() if deadline <= now]:
             streams.reset(streams.open[stream_id], ErrorCode.NO_ERROR)
         self._inflow.handle_timeout(now)
+        if self._uploads.deadline <= now:
+            for stream in self._uploads.check(now):
+                self._receiver.give_up(stream, "the client sends its body too slowly")
         if self._reader.block_deadline <= now:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "a header block took too long")
         elif self._lifecycle.deadline <= now:

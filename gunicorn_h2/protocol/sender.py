@@ -35,6 +35,8 @@ class Sender:
         self._outbox.put_headers(stream.stream_id, self.codec.encode_head(head), end_stream)
         if head.status >= 200:
             stream.head_sent = True
+        elif head.status == 100:
+            stream.continue_sent = True
 
     def answer_unopened(self, stream_id: int, head: ResponseHead) -> None:
         """Send the head of a response on a stream that was not opened; RST_STREAM must follow."""

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 from . import frames
 from .errors import ConnectionFailure, ErrorCode
-from .events import Event, StreamReset
+from .events import Event, RequestRefused, StreamReset
+from .held import HeldRequests
 from .outbox import Outbox
-from .stream import CLOSED, RUNNING, Stream
+from .stream import CLOSED, HELD, RUNNING, Stream
 
 __all__ = ["StreamTable"]
 
@@ -34,12 +35,13 @@ class StreamTable:
         "orphaned_calls",
         "reset_deadlines",
         "_events",
+        "_held",
         "_outbox",
         "_resets",
         "_skipped",
     )
 
-    def __init__(self, outbox: Outbox, events: list[Event]) -> None:
+    def __init__(self, outbox: Outbox, events: list[Event], held: HeldRequests) -> None:
         self.open: dict[int, Stream] = {}
         """The streams that are not closed, by identifier."""
         self.reset_deadlines: dict[int, float] = {}
@@ -58,6 +60,7 @@ class StreamTable:
         """The last stream of the final GOAWAY; frames on streams beyond it are ignored (section 6.8)."""
         self._outbox = outbox
         self._events = events
+        self._held = held
         self._resets: dict[int, None] = {}
         self._skipped: deque[tuple[int, int]] | None = None
 
@@ -124,22 +127,30 @@ class StreamTable:
         self.forget(stream)
 
     def reset_and_notify(self, stream: Stream, code: ErrorCode, reason: str) -> None:
-        """Reset a stream, with a StreamReset event for its application."""
+        """Reset a stream, with a StreamReset event for its application, or RequestRefused if none knows of it."""
         self.reset(stream, code)
-        self._events.append(StreamReset(stream, code, reason))
+        self._notify(stream, code, reason)
 
     def forget_and_notify(self, stream: Stream, code: int, reason: str) -> None:
-        """Close a stream that the peer or the connection ended, with a StreamReset event for its application."""
+        """Close a stream that the peer or the connection ended, with an event as `reset_and_notify`."""
         if stream.call is RUNNING:
             self.orphaned_calls.add(stream.stream_id)
         self.forget(stream)
-        self._events.append(StreamReset(stream, code, reason))
+        self._notify(stream, code, reason)
+
+    def _notify(self, stream: Stream, code: int, reason: str) -> None:
+        if stream.call is HELD:
+            self._events.append(RequestRefused(stream.stream_id, reason))
+        else:
+            self._events.append(StreamReset(stream, code, reason))
 
     def forget(self, stream: Stream) -> None:
         """Close a stream: drop its queue and remove it from the tables."""
         stream_id = stream.stream_id
         if stream.queued:
             stream.drop_queue()
+        if stream.call is HELD:
+            self._held.drop(stream)
         stream.state = CLOSED
         del self.open[stream_id]
         self._outbox.blocked.pop(stream_id, None)

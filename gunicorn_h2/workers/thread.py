@@ -66,7 +66,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     def get_thread_pool(self) -> RequestPool:
         """Make the pool, which runs the requests of both protocols."""
-        return RequestPool(self.cfg.threads)
+        return RequestPool(self.cfg.threads, self.settings.max_waiting_threads, self.log)
 
     def run(self) -> None:
         """Serve until told to stop."""

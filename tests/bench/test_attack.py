@@ -12,6 +12,7 @@ from bench.attack.__main__ import main
 from bench.attack.assault import Assault
 from bench.attack.attacks import ATTACKS
 from bench.attack.link import REFUSED, STAYED
+from bench.attack.measuring import Latency, Result
 from bench.attack.servers import OURS_UNDER_ATTACK, with_threads
 from bench.client import Connection
 from bench.running import free_port, serve
@@ -105,9 +106,28 @@ def test_the_command(tmp_path, capsys):
     assert text in capsys.readouterr().out
 
 
-def test_the_table_puts_servers_side_by_side():
-    assert report.counts({"stayed": 1, "closed": 3}) == "closed 3, stayed 1"
-    assert report.counts({}) == "-"
+def result(server, under_p99, failed=0, **changes):
+    """A result with a p99 under attack."""
+    quiet = Latency(0.3, 0.5, 1.0, 300, 0, 2.0, 3.0, 15, 0, 0.1)
+    under = replace(quiet, p99=under_p99, failed=failed)
+    return replace(Result(server=server, attack="ping", seconds=3.0, quiet=quiet, under=under, after=quiet,
+                          memory_growth=2 * 1024**2, memory_left=0, cpu=0.5, rate=4e6, connections=4, responses=0,
+                          resets={}, ends={"stayed": 1, "closed": 3}, left={}), **changes)  # fmt: skip
+
+
+def test_the_report_puts_servers_side_by_side():
+    machine = {"packages": {"h2": "4"}, "date": "today", "revision": "abc", "processor": "one", "cores": 2,
+               "kernel": "Linux", "python": "CPython", "openssl": "OpenSSL"}  # fmt: skip
+    results = [result("ours", 1.4), result("theirs", 900.0, 20, left={"descriptors": 7}),
+               result("dead", 0.0, 300, attack="idle")]  # fmt: skip
+    text = report.markdown(machine, results, [("theirs", "idle", "did not start")])
+    assert "| PING | 1 | 900 (20 failed) | - |" in text
+    assert "| 1 500 idle connections at once | - | - | never (300 failed) |" in text
+    assert "| PING | 0.3 / 0.5 | 0.3 / 1.4 | 2 / 3 | 0 | 2 | 0 | 50% | 4.0 | 4 | closed 3, stayed 1 | nothing | 0.1 |" \
+        in text
+    assert "| 20 of 300 |" in text
+    assert "| 7 descriptors |" in text
+    assert "| theirs | idle | did not start |" in text
 
 
 def test_a_server_that_is_not_there_refuses_every_connection():

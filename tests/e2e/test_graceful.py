@@ -25,8 +25,8 @@ SOME = {"hello": 100, "upload": 2, "events": 2}
 
 @pytest.fixture(params=KINDS)
 def server(request, tmp_path, certs):
-    """A server with two workers, of each class."""
-    server = Server(tmp_path, KINDS[request.param], certs, workers=2, threads=8, accesslog=None, code=OUTLIVES)
+    """A server of each class."""
+    server = Server(tmp_path, KINDS[request.param], certs, threads=8, accesslog=None, code=OUTLIVES)
     # Of what is cut off at the end of `graceful_timeout`.
     server.expect("SystemExit", "StreamAborted", "SIGKILL", "CancelledError", "InvalidStateError")
     yield server.start()
@@ -38,12 +38,12 @@ def test_nothing_is_lost(server):
     """Reloads, more workers and fewer, another master, workers that have served their share."""
     with NodeClient(server) as node:
         node.wait_for_more(**SOME)
-        for change in (reload, reload, reload, more_workers, fewer_workers, hand_over, retire_workers):
+        for change in (reload, reload, more_workers, fewer_workers, hand_over, retire_workers):
             change(server)
             node.wait_for_more(**SOME)
     assert node.seen["lost"] == []
     assert node.seen["hello"] > 1000
-    assert node.seen["sessions"] > 7
+    assert node.seen["sessions"] >= 7
 
 
 def test_packages_are_not_searched_for_modules(monkeypatch):

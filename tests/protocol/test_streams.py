@@ -100,8 +100,9 @@ def test_a_window_may_be_filled_up_to_the_largest_behind_the_response(peer, in_o
 @pytest.mark.parametrize(("extra", "sent", "rest"), [
     ([(b"content-length", b"100000")], 10, 99_990), ([], 10, 2**30), ([(b"content-length", b"%d" % 2**40)], 0, 2**30)])
 @pytest.mark.parametrize("in_one_step", [True, False])
-def test_credit_for_the_rest_of_a_body_comes_before_the_end(peer, extra, sent, rest, in_one_step):
+def test_credit_for_the_rest_of_a_body_comes_before_the_end(connect, extra, sent, rest, in_one_step):
     """There are clients that read nothing more once they have the response, and would wait for it for ever."""
+    peer = connect(request_buffer_size=0)
     stream = peer.open(*extra, end=False, method=b"POST")
     peer.send(data(1, bytes(sent)))
     peer.respond(stream, b"early", end=in_one_step)
