@@ -64,3 +64,7 @@ http2_control_budget = 1_000
 
 # DATA frames of one octet in a second; those of 16 octets and more are free, and others cost in proportion.
 http2_small_data_budget = 10_000
+
+# Connections that one address (of IPv6, one /64 network) may have open to a worker; 0: no limit. Trusted proxies, those
+# in forwarded_allow_ips, may have any number.
+http2_max_connections_per_ip = 0

@@ -7,6 +7,7 @@ socket, once for everything that happened in a turn of the loop.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Protocol
 
 from gunicorn_h2.protocol.connection import ServerConnection
@@ -72,6 +73,8 @@ class AsyncChannel:
     """Whether the response has ended."""
     aborted = False
     """Whether the stream was reset, or the connection is gone."""
+    starving_since = math.inf
+    """See `Channel.starving_since`."""
     _cause: tuple[int, str] = (0, "")
     """The error code and the reason of the abort."""
     _waiters: list[asyncio.Future[None]] | None = None
@@ -225,9 +228,11 @@ class AsyncChannel:
     async def _wait_for_body(self) -> None:
         timeout = self.connection.read_timeout
         timer = self.connection.loop.call_later(timeout, self._give_up) if timeout else None
+        self.starving_since = self.connection.loop.time()
         try:
             await self._wait()
         finally:
+            self.starving_since = math.inf
             if timer is not None:
                 timer.cancel()
 

@@ -8,6 +8,7 @@ lock is needed.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -118,6 +119,8 @@ class Channel:
     """Whether the stream was reset, or the connection is gone."""
     has_body = False
     """Whether the request has a body or trailers."""
+    starving_since = math.inf
+    """Since when the application has waited for more of the body; infinite while it does not."""
 
     # Written by the owner.
     _aborted: StreamAborted | None = None
@@ -217,9 +220,11 @@ class Channel:
             raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the response is complete")
         if self.expects_continue:
             self.send_interim(CONTINUE)
+        self.starving_since = time.monotonic()
         if not self._wait(self._readable, self._owner.read_timeout):
             self.reset(ErrorCode.CANCEL)
             self.abort(ErrorCode.CANCEL, "the client stopped sending")
+        self.starving_since = math.inf
         self._raise_if_aborted()
 
     def send_interim(self, head: ResponseHead) -> None:

@@ -21,7 +21,7 @@ from gunicorn_h2.protocol.upgrade import Upgrade
 from gunicorn_h2.protocol.windows import WindowBudget
 
 from .channel import Channel, ThreadCount
-from .dispatch import EventDispatcher
+from .dispatch import WRITE_TIMEOUT, EventDispatcher
 from .log import Log
 from .transport import Transport
 
@@ -36,6 +36,10 @@ _FLUSH_ROUNDS = 4
 _LONGEST_WAIT = 0.01
 _LEAST_OUTPUT = 32_768
 _MAX_READS = 8
+# What a client gets to read its last octets whose place is needed for others.
+_PARTING_SECONDS = 0.1
+# Streams that have waited for their client for so long are stalled.
+_STALL_SECONDS = 1.0
 
 
 class DriverHooks(Protocol):
@@ -54,6 +58,9 @@ class DriverHooks(Protocol):
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """Have a request that the core has answered itself logged, in another thread or greenlet."""
+
+    def note_closed(self, connection: Any, reason: str, detail: str) -> None:
+        """See `EventDispatcher.note_closed`."""
 
     def submit(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
         """See `StreamOwner.submit`; the connection is flushed then."""
@@ -93,8 +100,11 @@ class TransportConnection(EventDispatcher):
         """Octets that the peer had not acknowledged at the last check of its progress."""
         self._waits_since = 0.0
         """When the `_unsent` octets left the core."""
+        self._last_taken = 0.0
+        """When the socket, or the peer, has last taken some of them."""
         self._write_deadline: float | None = None
         self._linger_deadline: float | None = None
+        self._linger_seconds = LINGER_SECONDS
         self._may_read_on = True
         """Whether one more read is allowed before the connection ends; a second one must wait for its turn."""
 
@@ -177,6 +187,38 @@ class TransportConnection(EventDispatcher):
         self.core.fail(code, reason)
         self.schedule_flush()
 
+    # Making room for others
+
+    @property
+    def ending(self) -> bool:
+        """Whether the connection is over, or about to be."""
+        return self.core.closed
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when no stream has been open and nothing waits to be written; None while that is not so."""
+        return None if self.wants_write or self.core.has_output else self.core.idle_since
+
+    def is_stalled(self, now: float) -> bool:
+        """Whether all that is left to do has waited for the client for a while: for a window, a body, or a reader."""
+        since = now - _STALL_SECONDS
+        if self._last_taken > since if self.wants_write else not self.core.streams:
+            return False
+        return all(self._waits_for_client(stream, since) for stream in self.core.streams.values())
+
+    def _waits_for_client(self, stream: Stream, since: float) -> bool:
+        """Whether a stream has waited since then or longer."""
+        if self.core.is_blocked(stream, since) or (self.wants_write and (stream.queued or stream.end_queued)):
+            return True
+        return stream.context is not None and bool(stream.context.starving_since <= since)
+
+    def make_way(self) -> None:
+        """End the connection soon, whether or not the client reads, because others need its place."""
+        self._linger_seconds = self.read_timeout = _PARTING_SECONDS
+        if self.wants_write:
+            self._await_reader(self.now())
+        self.fail(ErrorCode.NO_ERROR, "")
+
     def schedule_flush(self) -> None:
         """Have `flush` called, in this class at once."""
         self.flush()
@@ -198,7 +240,7 @@ class TransportConnection(EventDispatcher):
             self.transport.half_close()
             now = self.now()
             self._await_reader(now)
-            self._linger_deadline = now + LINGER_SECONDS
+            self._linger_deadline = now + self._linger_seconds
 
     def _write_output(self) -> None:
         core, now = self.core, self.now()
@@ -245,6 +287,7 @@ class TransportConnection(EventDispatcher):
     def _await_reader(self, now: float) -> None:
         """Start the peer's time to read."""
         self._has_read()
+        self._last_taken = now
         self._write_deadline = now + self.read_timeout if self.read_timeout else None
 
     def _has_read(self) -> bool:
@@ -254,6 +297,8 @@ class TransportConnection(EventDispatcher):
 
     def _give_up_reader(self) -> None:
         self._log.debug("HTTP/2 client %s does not read; closing", self.peer)
+        if not self.core.closed:
+            self.note_closed(WRITE_TIMEOUT, "")
         self.abandon()
 
     def _linger(self, now: float) -> None:
@@ -266,7 +311,7 @@ class TransportConnection(EventDispatcher):
         elif self._write_deadline is not None and self._write_deadline <= now:
             self._give_up_reader()
             return
-        self._linger_deadline = now + LINGER_SECONDS
+        self._linger_deadline = now + self._linger_seconds
 
     def abandon(self) -> None:
         """Abort all streams, because the connection is gone; the driver closes the socket."""
@@ -297,6 +342,10 @@ class Http2Connection(TransportConnection):
     def note_refusal(self, refusal: RequestRefused) -> None:
         """See `EventDispatcher.note_refusal`."""
         self._hooks.note_refusal(self, refusal)
+
+    def note_closed(self, reason: str, detail: str) -> None:
+        """See `EventDispatcher.note_closed`."""
+        self._hooks.note_closed(self, reason, detail)
 
     # Commands of the applications
 

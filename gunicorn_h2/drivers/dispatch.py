@@ -22,7 +22,10 @@ from gunicorn_h2.protocol.windows import WindowBudget
 
 from .log import Log
 
-__all__ = ["EventDispatcher"]
+__all__ = ["WRITE_TIMEOUT", "EventDispatcher"]
+
+WRITE_TIMEOUT = "write_timeout"
+"""Why a connection ends whose client reads nothing."""
 
 
 class EventDispatcher(ABC):
@@ -46,6 +49,10 @@ class EventDispatcher(ABC):
     @abstractmethod
     def note_refusal(self, refusal: RequestRefused) -> None:
         """Have the application layer log a request that the core has answered itself."""
+
+    @abstractmethod
+    def note_closed(self, reason: str, detail: str) -> None:
+        """Note that the connection is over; `reason` is the name of an error code, or WRITE_TIMEOUT."""
 
     def dispatch(self) -> None:
         """Take the core's events and pass them to the channels."""
@@ -77,8 +84,7 @@ class EventDispatcher(ABC):
             self.note_refusal(event)
 
     def _on_terminated(self, event: ConnectionTerminated) -> None:
-        if event.code:
-            self._log.warning("HTTP/2 connection from %s closed with %s: %s", self.peer, event.code.name, event.reason)
+        self.note_closed(event.code.name, event.reason)
 
 
 _REACTIONS: dict[type[Event], Callable[[EventDispatcher, Any], None]] = {

@@ -30,7 +30,7 @@ from .probe import Probe
 from .reader import FrameReader, Referee
 from .receiver import Receiver
 from .sender import Sender
-from .stream import OPEN, RETURNED, Stream
+from .stream import HELD, OPEN, RETURNED, Stream
 from .streams import StreamTable
 from .upgrade import SWITCHING_PROTOCOLS, Upgrade
 from .uploads import UploadWatch
@@ -58,6 +58,7 @@ class ServerConnection:
         "pending_events",
         "send_response",
         "streams",
+        "_guard",
         "_heads",
         "_held",
         "_inflow",
@@ -81,7 +82,7 @@ class ServerConnection:
         """Whether the connection is over; `data_to_send` may still return its last octets."""
         self.pending_events: list[Event] = []
         """The events not yet taken; drivers only test whether there are any."""
-        guard = Guard(config, now)
+        self._guard = guard = Guard(config, now)
         self._max_unread = 2 * OUTPUT_LIMIT + config.max_concurrent_streams * _UNREAD_PER_STREAM
         self._outbox = outbox = Outbox(config.stream_buffer_size, config.stream_timeout, guard, self.pending_events)
         codec, self._referee = make_engine(config, outbox)
@@ -224,6 +225,23 @@ class ServerConnection:
             referee.validate_output()
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
+
+    # What drivers judge a connection by
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when no stream has been open; None while one is."""
+        return self._lifecycle.idle_since
+
+    def is_blocked(self, stream: Stream, since: float) -> bool:
+        """Whether a stream has waited since then or longer: its queued data for a window, or its request for a body."""
+        if stream.call is HELD:
+            return stream.opened_at <= since
+        return self._outbox.blocked.get(stream.stream_id, math.inf) <= since
+
+    def used_budget(self, now: float) -> float:
+        """The part of its budgets that the client has used up lately, 0 to 1."""
+        return self._guard.used(now)
 
     # Timers
 

@@ -384,6 +384,15 @@ TABLE: tuple[SettingSpec, ...] = (
         "DATA frames of one octet a second; those of 16 octets and more, or at the end of a body, are free.",
         "Tomcat: frames below 1 KiB count (overheadDataThreshold); nginx: overhead up to 8 times the payload and 1 MiB",
     ),
+    SettingSpec(
+        "http2_max_connections_per_ip",
+        "max_connections_per_ip",
+        Integer(0, 1_000_000),
+        0,
+        "connections",
+        "Open connections of an address (of IPv6, a /64) to a worker, except those of trusted proxies; 0: no limit.",
+        "nginx: off (limit_conn); HAProxy: off (src_conn_cur); Tomcat, Go: none",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in TABLE}
@@ -401,6 +410,9 @@ class Settings:
 
     handshake_timeout: float = 10.0
     """Seconds for the TLS handshake; 0: no limit."""
+
+    max_connections_per_ip: int = 0
+    """Connections that an address may have open to a worker; 0: no limit."""
 
     max_waiting_threads: int = 256
     """Threads that may wait for clients without counting among the worker's threads."""
@@ -422,6 +434,7 @@ def load_settings(cfg: Any) -> Settings:
         protocols=tuple(ALPN_NAMES[name] for name in values["protocols"]),
         cleartext=values["cleartext"],
         handshake_timeout=values["handshake_timeout"],
+        max_connections_per_ip=values["max_connections_per_ip"],
         max_waiting_threads=values["max_waiting_threads"],
         connection=ConnectionConfig(
             engine="h2" if values["engine"] == "h2" else "fast",

@@ -55,7 +55,7 @@ class Backend:
         self._handler = WSGIHandler(worker)
         self._driver = ThreadDriver(
             self._selector, self._pool, ConnectionConfig(**{**LIMITS, **limits}), self._serve, worker.log,
-            on_request=self._count, on_refused=self._handler.note_refusal, on_close=lambda: None)
+            on_request=self._count, on_refused=self._handler.note_refusal, on_close=lambda peer: None)
 
     def adopt(self, sock, peer, server, wrap):
         """Serve a connected socket; `wrap` puts TLS around it."""

@@ -67,7 +67,7 @@ class Rig:
         config.setdefault("idle_timeout", TIMEOUT)
         self.driver = ThreadDriver(
             self.selector, self.pool, ConnectionConfig(**config), application, self.log,
-            on_request or self._count_request, self._note_refusal, self.closes.add)
+            on_request or self._count_request, self._note_refusal, lambda peer: self.closes.add())
         self._calls, self._main_calls, self._stopping = queue.SimpleQueue(), queue.SimpleQueue(), False
         self.alone = False
         self._bell, self._ear = socket.socketpair()

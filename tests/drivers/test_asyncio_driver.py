@@ -603,7 +603,7 @@ def test_a_reset_behind_what_was_sent(name):
 
     loop, log = make_loop(name), Log()
     ours, client = tcp_pair()
-    driver = AsyncioDriver(loop, ConnectionConfig(), application, log, lambda: None, None, lambda: closes.append(1))
+    driver = AsyncioDriver(loop, ConnectionConfig(), application, log, lambda: None, None, closes.append)
     driver.negotiate(ours, "a peer", Terms(None, Cleartext(prior_knowledge=True), 10.0), None)
     client.send(PREFACE + settings())
     turn(loop)
@@ -612,7 +612,7 @@ def test_a_reset_behind_what_was_sent(name):
     reset(client)
     turn(loop)
     assert told == ["data", ErrorCode.CANCEL]
-    assert closes == [1]
+    assert closes == ["a peer"]
     assert "broke" in log.text
     assert not loop.errors
     loop.close()
@@ -722,6 +722,9 @@ def test_a_socket_that_is_gone_before_the_negotiation(loop):
         raise ConnectionResetError("gone")
 
     peer = WirePeer(loop, hello, setup=False, wrap=wrap)
+    assert peer.closes == 0
+    peer.wire.client.send(b"\x16")
+    loop.turns()
     assert peer.closes == 1
     assert peer.wire.closed
     assert "gone" in peer.log.text
