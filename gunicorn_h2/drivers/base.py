@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -9,6 +10,7 @@ from typing import Generic, TypeVar
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import RequestRefused
+from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.windows import WindowBudget
 
 from .channel import Channel
@@ -16,6 +18,7 @@ from .connection import Http2Connection, TransportConnection
 from .handshake_errors import HandshakeLog
 from .log import Log
 from .negotiation import Negotiation, Terms, adequate_cipher
+from .spool import Spool
 
 __all__ = ["Application", "Driver", "HandOver", "RefusalHandler"]
 
@@ -46,6 +49,8 @@ class Driver(Generic[_ApplicationT]):
         self.config = config
         self.log = log
         self.window_budget = WindowBudget(config.worker_window_size)
+        self.output_budget = OutputBudget(config.worker_buffer_size or math.inf)
+        self.spool = Spool(config.worker_spool_size, log)
         self.application = application
         self.on_request = on_request
         self.on_refused = on_refused

@@ -119,6 +119,8 @@ class _Owner:
     def __init__(self, driver: GreenDriver, fd: int) -> None:
         self.config = driver.config
         self.log = driver.log
+        self.output_budget = driver.output_budget
+        self.spool = driver.spool
         self.window_budget = driver.window_budget
         self._driver = driver
         self._runners = driver.runners
@@ -252,6 +254,15 @@ class _Owner:
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""
         self._runners.run(self._driver.on_refused, connection, refusal)
+
+    def act_now(self, connection: Http2Connection) -> None:
+        """See `StreamOwner.act_now`."""
+        if not self._acting:
+            self._act()
+
+    def run(self, call: Callable[[], object]) -> None:
+        """See `DriverHooks.run`."""
+        self._runners.run(call)
 
     def _serve_request(self, connection: Http2Connection, channel: Channel) -> None:
         self._not_begun -= 1

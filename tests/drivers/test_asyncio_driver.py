@@ -390,7 +390,7 @@ async def large(connection, channel):
 
 
 def test_a_peer_that_does_not_read_is_given_up(loop):
-    peer = WirePeer(loop, large, stream_timeout=5.0, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer = WirePeer(loop, large, stream_timeout=5.0, min_read_rate=0, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
     peer.send(window_update(0, 10_000_000))
     peer.wire.room = 100_000
     peer.request()
