@@ -38,8 +38,10 @@ _FLUSH_ROUNDS = 4
 _LONGEST_WAIT = 0.01
 _LEAST_OUTPUT = 32_768
 _MAX_READS = 8
-# Seconds after which a client that takes nothing is not awaited in memory any more. A link of a data centre is faster.
-_STALL_SECONDS = 0.01
+# Seconds after which a client that takes nothing is not awaited in memory any more: a window that is shut for longer
+# than a round trip within a data centre, and a socket that is full for longer than a busy client does something else.
+_SHUT_SECONDS = 0.01
+_FULL_SECONDS = 0.05
 # Less than this is not worth a block of the spool.
 _LEAST_STORED = 1_024
 # Octets that are stored before other connections have their turn, and seconds until the next trial if there is no room.
@@ -144,7 +146,7 @@ class TransportConnection(EventDispatcher):
             return math.inf
         if self.core.blocked or (self.wants_write and self._budget.used > 2 * self._budget.limit):
             return self._store_at
-        return max(self._waits_since + _STALL_SECONDS, self._store_at) if self.wants_write else math.inf
+        return max(self._waits_since + _FULL_SECONDS, self._store_at) if self.wants_write else math.inf
 
     def is_stalled(self, stream: Stream) -> bool:
         """Whether the client takes nothing of a stream's response; callable from any thread, which may act on it late.
@@ -152,12 +154,12 @@ class TransportConnection(EventDispatcher):
         The shorter the worker's memory, the sooner: a shut window is enough then, and a full socket at last.
         """
         budget = self._budget
-        since = self.core.blocked.get(stream.stream_id)
-        least_used = budget.limit
-        if since is None and self.wants_write:
-            since = self._waits_since
-            least_used *= 2
-        return since is not None and (budget.used > least_used or self.now() - since >= _STALL_SECONDS)
+        shut_since = self.core.blocked.get(stream.stream_id)
+        if shut_since is not None:
+            return budget.used > budget.limit or self.now() - shut_since >= _SHUT_SECONDS
+        if not self.wants_write:
+            return False
+        return budget.used > 2 * budget.limit or self.now() - self._waits_since >= _FULL_SECONDS
 
     # Input and timers
 
