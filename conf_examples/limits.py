@@ -52,6 +52,17 @@ http2_worker_buffer_size = 25_165_824
 # Octets a second that a client must take of the responses that wait for it, on average over `timeout` seconds.
 http2_min_read_rate = 240
 
+# How much of a request's body to wait for before the application is called, in octets; no more than a stream's initial
+# window. A body of declared length that fits costs no thread until it is complete.
+http2_request_buffer_size = 65_535
+
+# The rate at which a client must send a body of declared length, in octets a second, on average over `timeout` seconds.
+http2_min_body_rate = 240
+
+# Threads that wait for their clients, to send more of a body or to take more of a response, and do not count among the
+# `threads` of a ThreadWorker: others take their places.
+http2_max_waiting_threads = 256
+
 # Time limits, in seconds: the TLS handshake and the client's preface; a field block; the steps of a graceful shutdown.
 http2_handshake_timeout = 10
 http2_header_timeout = 10

@@ -320,7 +320,10 @@ class ASGIHandler:
             if not channel.complete:
                 channel.reset(ErrorCode.CANCEL)
             raise
-        except (Exception, SystemExit):  # Application code may raise anything.
+        except GeneratorExit:
+            # The event loop is gone, and the task with it.
+            raise
+        except BaseException:  # Application code may raise anything.
             self._application_failed(channel, exchange)
         finally:
             if request is not None and self._accounts:

@@ -25,6 +25,7 @@ _REFUSALS: tuple[tuple[type[Exception], int], ...] = (
 REASONS = {
     400: "Bad Request",
     403: "Forbidden",
+    408: "Request Timeout",
     414: "URI Too Long",
     417: "Expectation Failed",
     431: "Request Header Fields Too Large",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -51,7 +52,8 @@ class AsyncioDriver(Driver[AsyncApplication]):
         on_close: Callable[[], None],
     ) -> None:
         """`on_close` is called when a connection is closed and its last task is done."""
-        super().__init__(config, application, log, on_request, on_refused)
+        # A task that waits costs no thread, and ASGI applications expect to be called with the head.
+        super().__init__(replace(config, request_buffer_size=0), application, log, on_request, on_refused)
         self.loop = loop
         self._on_close = on_close
         self._watches: set[_Watch] = set()

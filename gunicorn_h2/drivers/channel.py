@@ -29,6 +29,8 @@ __all__ = [
     "StreamOwner",
 ]
 
+_MOMENT = 0.001
+"""Seconds that a thread waits before it lets another one take its place."""
 CONTINUE = ResponseHead(100, ())
 """The interim response for a client that sent `Expect: 100-continue`."""
 SPOOLED_SIZE = 65_536
@@ -59,6 +61,16 @@ class StreamAborted(ConnectionAbortedError):
         self.code = code
 
 
+class ThreadCount(Protocol):
+    """Counts the threads at work; see `RequestPool`."""
+
+    def begin_wait(self) -> None:
+        """Do not count the calling thread, which waits for a client."""
+
+    def end_wait(self) -> None:
+        """Count it again."""
+
+
 class StreamOwner(Protocol):
     """What a channel needs from the connection's driver. Every `do_*` runs in the owner, in order."""
 
@@ -68,6 +80,10 @@ class StreamOwner(Protocol):
     spool: Spool
     read_timeout: float | None
     """Seconds that an application waits for the next piece of a body; None: no limit."""
+
+    @property
+    def thread_count(self) -> ThreadCount | None:
+        """What is told of long waits; None where any number of applications may wait."""
 
     @property
     def submit(self) -> Callable[..., None]:
@@ -432,12 +448,28 @@ class Channel:
             return True
         # From here on the owner sees the waiter, and sets it for any change after the next check.
         self._waiter = waiter = threading.Event()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        now = time.monotonic()
+        deadline = None if timeout is None else now + timeout
+        thread_count = self._owner.thread_count
         try:
-            while not ready():
-                if not waiter.wait(None if deadline is None else deadline - time.monotonic()):
-                    return ready()
-                waiter.clear()
+            if thread_count is None:
+                return _wait_until(waiter, ready, deadline)
+            # Most waits end within a moment, for which it is not worth having another thread.
+            if _wait_until(waiter, ready, now + _MOMENT):
+                return True
+            thread_count.begin_wait()
+            try:
+                return _wait_until(waiter, ready, deadline)
+            finally:
+                thread_count.end_wait()
         finally:
             self._waiter = None
-        return True
+
+
+def _wait_until(waiter: threading.Event, ready: Callable[[], bool], deadline: float | None) -> bool:
+    """Wait until `ready()`, which `waiter` announces; return False if the deadline passes first."""
+    while not ready():
+        if not waiter.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0)):
+            return ready()
+        waiter.clear()
+    return True

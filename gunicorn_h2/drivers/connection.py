@@ -21,7 +21,7 @@ from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
 from gunicorn_h2.protocol.upgrade import Upgrade
 from gunicorn_h2.protocol.windows import WindowBudget
 
-from .channel import Channel
+from .channel import Channel, ThreadCount
 from .dispatch import EventDispatcher
 from .log import Log
 from .spool import Spool
@@ -57,6 +57,10 @@ class DriverHooks(Protocol):
     output_budget: OutputBudget
     spool: Spool
     window_budget: WindowBudget
+
+    @property
+    def thread_count(self) -> ThreadCount | None:
+        """See `StreamOwner.thread_count`."""
 
     def start_request(self, connection: Http2Connection, channel: Channel) -> None:
         """Have the application serve a new request in another thread or greenlet."""
@@ -376,6 +380,7 @@ class Http2Connection(TransportConnection):
         """See `StreamOwner.act_now`."""
         self.run = hooks.run
         """See `DriverHooks.run`."""
+        self.thread_count = hooks.thread_count
         self._hooks = hooks
 
     def start(self, request: RequestReceived) -> None:

@@ -34,6 +34,9 @@ from .negotiation import Negotiation, Terms
 
 __all__ = ["GreenDriver"]
 
+# Idle greenlets that are kept. More of them, from a time when more calls waited, would hold memory for nothing.
+_MAX_IDLE = 100
+
 _Call = tuple[Callable[..., object], tuple[Any, ...]]
 
 
@@ -89,6 +92,8 @@ class _Runners:
         try:
             while current not in self._retired:
                 if not calls:
+                    if len(self._idle) >= _MAX_IDLE:
+                        return
                     self._wait(current)
                     continue
                 running[current] = call, arguments = calls.popleft()
@@ -115,6 +120,8 @@ class _Runners:
 
 class _Owner:
     """Acts for one connection, in one greenlet at a time; the hooks of its `Http2Connection`."""
+
+    thread_count = None
 
     def __init__(self, driver: GreenDriver, fd: int) -> None:
         self.config = driver.config

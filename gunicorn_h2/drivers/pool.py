@@ -1,19 +1,36 @@
-"""A fixed pool of threads behind one queue."""
+"""A pool of threads behind one queue, in which those that wait for a slow client are replaced.
+
+`threads` threads run requests. One that has waited for its client for a moment stands aside (`begin_wait`), and
+another takes its place, up to a limit of such threads; beyond it they count as busy. While any stand aside, there is
+an idle thread, or as many are at work as should be. The threads see to that when they stand aside and when they
+take a task, so that the thread that does the I/O never has to start one: it would wait for the interpreter.
+
+A thread that goes on after its wait makes one too many. The next that has done its task becomes a spare, which takes
+the place of another that waits, or ends after a while. So the number of threads returns to `threads`.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from _thread import LockType
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from .log import Log
 
 __all__ = ["RequestPool", "report_exception"]
 
 _T = TypeVar("_T")
 _Task = tuple[Callable[..., object], tuple[Any, ...]]
+
+_SPARE_SECONDS = 2.0
+"""How long a spare thread waits for use. To start one takes about 0.1 ms."""
+_WARNING_INTERVAL = 60.0
 
 
 class RequestPool(Executor):
@@ -23,18 +40,38 @@ class RequestPool(Executor):
     timeout.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, max_waiting: int = 0, log: Log | None = None) -> None:
+        """At most `max_waiting` threads that wait for clients are replaced; `log` is told where they are more."""
         self.tasks: deque[_Task | None] = deque()
-        """Calls that no thread has begun yet."""
+        """Calls that no thread has begun yet; None, which is never taken for good, once the pool ends."""
         self._idle: list[LockType] = []
         """The locks that idle threads wait for, the latest last."""
         self._waking = False
         """Whether a thread was woken and has not run yet."""
-        self._threads = [
-            threading.Thread(target=self._work, name=f"gunicorn_h2-{number}", daemon=True) for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._max_waiting = max_waiting
+        self._log = log
+        self._warn_at = 0.0
+        self._ending = False
+        self._lock = threading.Lock()
+        """Held to change what follows; `run` needs none of it."""
+        self._surplus = -threads
+        """The threads at work, idle ones included, beyond the number that there should be; negative: as many lack."""
+        self._waiting: set[threading.Thread] = set()
+        """The threads that stand aside."""
+        self._crowd: dict[threading.Thread, None] = {}
+        """The threads that wait beyond the limit, in order; each stands aside when there is room."""
+        self._spares: list[LockType] = []
+        """The locks that spare threads wait for."""
+        self._threads: set[threading.Thread] = set()
+        """The threads that have not ended."""
+        self._started = 0
+        for _ in range(threads):
+            self._add_thread()
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that have not ended."""
+        return len(self._threads)
 
     @property
     def has_idle_threads(self) -> bool:
@@ -68,31 +105,131 @@ class RequestPool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let every thread end after the queued work."""
-        self.tasks.extend([None] * len(self._threads))
-        if self._idle:
-            self._wake()
+        """Let every thread end after the queued work; may be called by a signal handler."""
+        self._ending = True
+        self._end_next()
+        with suppress(IndexError):
+            while True:
+                self._spares.pop().release()
         if wait:
-            for thread in self._threads:
+            for thread in list(self._threads):
                 thread.join()
 
+    def _end_next(self) -> None:
+        """Leave the end to the next thread, which leaves it to the one after it."""
+        self.tasks.append(None)
+        if self._idle:
+            self._wake()
+
+    # Threads that wait for clients
+
+    def begin_wait(self) -> None:
+        """Have another thread take the place of this one, which waits for a client; no effect for other threads."""
+        me = threading.current_thread()
+        with self._lock:
+            if me not in self._threads or self._ending or not self._max_waiting:
+                return
+            is_full = len(self._waiting) >= self._max_waiting
+            if is_full:
+                self._crowd[me] = None
+            else:
+                self._waiting.add(me)
+                self._surplus -= 1
+        if is_full:
+            self._warn()
+        elif not self._idle:
+            self._add_thread()
+
+    def end_wait(self) -> None:
+        """Count the thread as one that is at work again; no effect where `begin_wait` had none."""
+        me = threading.current_thread()
+        with self._lock:
+            if me not in self._waiting:
+                self._crowd.pop(me, None)
+                return
+            self._waiting.remove(me)
+            if self._crowd:
+                # It stands aside in place of this one, which counts in place of it.
+                other = next(iter(self._crowd))
+                del self._crowd[other]
+                self._waiting.add(other)
+            else:
+                self._surplus += 1
+
+    def _add_thread(self) -> None:
+        """Put a spare thread to work, or a new one, if one lacks."""
+        with self._lock:
+            if self._surplus >= 0 or self._ending:
+                return
+            self._surplus += 1
+            if self._spares:
+                self._spares.pop().release()
+                return
+            thread = threading.Thread(target=self._work, name=f"gunicorn_h2-{self._started}", daemon=True)
+            self._started += 1
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # The system allows no more of them. Tasks wait for one of those that there are.
+            with self._lock:
+                self._surplus -= 1
+                self._threads.discard(thread)
+            if self._log is not None:
+                self._log.warning("Cannot start a thread: %s", error)
+
+    def _warn(self) -> None:
+        now = time.monotonic()
+        if self._log is not None and now >= self._warn_at:
+            self._warn_at = now + _WARNING_INTERVAL
+            self._log.warning(
+                "%d threads wait for slow clients; those that wait beyond that keep others from being served"
+                " (http2_max_waiting_threads)",
+                self._max_waiting,
+            )
+
+    def _stay(self, wake_up: LockType) -> bool:
+        """For a thread that may be one too many: wait as a spare; return False if it is to end."""
+        with self._lock:
+            if self._surplus <= 0 or self._ending:
+                return True
+            self._surplus -= 1
+            self._spares.append(wake_up)
+        if wake_up.acquire(timeout=_SPARE_SECONDS):
+            return True
+        try:
+            self._spares.remove(wake_up)
+        except ValueError:
+            # At this moment another thread has put it to work.
+            wake_up.acquire()
+            return True
+        return False
+
+    # The threads
+
     def _work(self) -> None:
+        try:
+            self._run_tasks()
+        finally:
+            self._threads.discard(threading.current_thread())
+
+    def _run_tasks(self) -> None:
         tasks, wake_up = self.tasks, threading.Lock()
         wake_up.acquire()
-        while True:
+        while self._surplus <= 0 or self._stay(wake_up):
             try:
                 task = tasks.popleft()
             except IndexError:
                 task = self._wait(wake_up)
             if task is None:
-                # Pass the end on to the next thread.
-                if self._idle:
-                    self._wake()
+                self._end_next()
                 return
             # One thread at a time is woken, and wakes the next. If each request woke one, most of them
             # would find no work, and compete for the interpreter meanwhile.
             if tasks and self._idle and not self._waking:
                 self._wake()
+            if self._surplus < 0 and not self._idle:
+                self._add_thread()
             call, arguments = task
             try:
                 call(*arguments)

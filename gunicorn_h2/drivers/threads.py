@@ -72,7 +72,7 @@ class ThreadDriver(Driver[Application]):
     ) -> None:
         super().__init__(config, application, log, on_request, on_refused)
         self._selector = selector
-        self._pool = pool
+        self._pool = self.thread_count = pool
         self._on_close = on_close
         self._leadership = Leadership(pool, self, application)
         self.lock = self._leadership.lock

@@ -70,6 +70,14 @@ class ConnectionConfig:
     min_read_rate: int = 240
     """Octets a second that a client must take of the responses that wait for it, over `stream_timeout`; 0: no limit."""
 
+    request_buffer_size: int = 65_535
+    """Octets of a body of declared length that are held before the application is called; 0: it is called at once.
+
+    At most the initial window of the stream, because no credit is returned for what no application reads."""
+
+    min_body_rate: int = 240
+    """Octets a second that a client must send of a body of declared length, on average; 0: no minimum."""
+
     setup_timeout: float = 10.0
     """From the first byte to the end of the client's preface and first SETTINGS."""
 
@@ -80,7 +88,7 @@ class ConnectionConfig:
     """How long a connection may stay without an open stream; 0 closes it after its last response."""
 
     stream_timeout: float = 30.0
-    """How long a stream's queued response data may wait for a window without progress."""
+    """How long a stream may go without progress: response data that waits for a window, a body that is to come."""
 
     drain_timeout: float = 1.0
     """How long a graceful shutdown waits for a moment without open streams, and then for the ACK of its PING."""

@@ -22,6 +22,7 @@ from .events import ConnectionTerminated, Event
 from .guard import Guard
 from .headers import Fields, ResponseHead
 from .heads import HeadCache
+from .held import HeldRequests
 from .inflow import Inflow
 from .lifecycle import Lifecycle, Phase, Trigger
 from .outbox import OUTPUT_LIMIT, Outbox, OutputBudget, Store
@@ -32,6 +33,7 @@ from .sender import Sender
 from .stream import OPEN, RETURNED, Source, Stream
 from .streams import StreamTable
 from .upgrade import SWITCHING_PROTOCOLS, Upgrade
+from .uploads import UploadWatch
 from .windows import WindowBudget
 
 __all__ = ["ServerConnection"]
@@ -58,6 +60,7 @@ class ServerConnection:
         "send_response",
         "streams",
         "_heads",
+        "_held",
         "_inflow",
         "_lifecycle",
         "_max_unread",
@@ -67,6 +70,7 @@ class ServerConnection:
         "_referee",
         "_sender",
         "_table",
+        "_uploads",
     )
 
     def __init__(
@@ -90,16 +94,20 @@ class ServerConnection:
         self.blocked = outbox.blocked
         """The streams whose data waits for a window, by identifier, and the time of their last progress."""
         codec, self._referee = make_engine(config, outbox)
-        self._table = streams = StreamTable(outbox, self.pending_events)
+        self._held = held = HeldRequests(config, self.pending_events, window_budget)
+        self._table = streams = StreamTable(outbox, self.pending_events, held)
         self.streams = streams.open
         """The streams that are not closed, by identifier."""
         self._lifecycle = lifecycle = Lifecycle(config, outbox, streams, now)
         self._inflow = inflow = Inflow(config, outbox, streams, Probe(outbox, guard, lifecycle), window_budget)
-        self._sender = sender = Sender(codec, streams, inflow, outbox, now)
+        self._sender = sender = Sender(codec, streams, inflow, outbox)
         self.send_response = sender.send_response
         """Send a whole response, as `send_headers` and `send_data` would; in one step if the windows allow it."""
         self._heads = heads = HeadCache(codec)
-        self._receiver = Receiver(config, streams, heads, guard, inflow, sender, outbox, lifecycle, self.pending_events)
+        self._uploads = UploadWatch(config, self.streams, inflow.window, now)
+        self._receiver = Receiver(
+            config, streams, heads, held, guard, inflow, sender, outbox, lifecycle, self.pending_events
+        )
         self._reader = FrameReader(config.max_frame_size, config.header_timeout, guard)
         outbox.put(config.preface)
 
@@ -115,7 +123,7 @@ class ServerConnection:
         if self._outbox.pending > self._max_unread:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "the client does not read")
             return
-        self._receiver.now = self._sender.now = now
+        self._receiver.now = now
         try:
             if self._referee is not None:
                 # Our earlier frames must be checked before the peer's change h2's state.
@@ -216,7 +224,9 @@ class ServerConnection:
         """Take the events since the last call, oldest first."""
         events = self.pending_events.copy()
         self.pending_events.clear()
-        self._receiver.pending_requests.clear()
+        if self._held.pending:
+            self._uploads.watch(self._held.pending.values())
+            return self._held.sift(events)
         return events
 
     @property
@@ -240,8 +250,9 @@ class ServerConnection:
     def data_to_send(self, now: float) -> bytes:
         """Take the octets to write now: all control frames, and data up to `output_limit`."""
         if not self.closed:
-            self._sender.now = now
             self._outbox.fill(now, self._sender)
+            if self._table.reset_deadlines:
+                self._table.schedule_resets(now)
             if self._referee is not None:
                 self._validate_output(self._referee)
             if not self.streams:
@@ -268,6 +279,8 @@ class ServerConnection:
             deadline = self._reader.block_deadline
         if self._inflow.deadline < deadline:
             deadline = self._inflow.deadline
+        if self._uploads.deadline < deadline:
+            deadline = self._uploads.deadline
         if self._outbox.watched:
             deadline = min(deadline, self._outbox.stall_deadline())
         if self._table.reset_deadlines:
@@ -286,6 +299,9 @@ class ServerConnection:
         for stream_id in [stream_id for stream_id, deadline in streams.reset_deadlines.items() if deadline <= now]:
             streams.reset(streams.open[stream_id], ErrorCode.NO_ERROR)
         self._inflow.handle_timeout(now)
+        if self._uploads.deadline <= now:
+            for stream in self._uploads.check(now):
+                self._receiver.give_up(stream, "the client sends its body too slowly")
         if self._reader.block_deadline <= now:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "a header block took too long")
         elif self._lifecycle.deadline <= now:

@@ -98,6 +98,7 @@ class RequestHead:
     __slots__ = (
         "authority",
         "content_length",
+        "declares_body",
         "derived",
         "expects_continue",
         "fields",
@@ -140,6 +141,10 @@ class RequestHead:
         """Whether the request goes to the application; the core itself answers others (400, 431, 501)."""
         self.priority: tuple[int, bool] = request_priority(fields) if sibling is None else sibling.priority
         """What the `priority` field asks for (RFC 9218)."""
+        self.declares_body: bool = content_length is not None and (
+            not _is_grpc(fields) if sibling is None else sibling.declares_body
+        )
+        """Whether the body has a declared length, and is not gRPC's, whose messages are answered one by one."""
         self.sibling = sibling
         """A head of the same connection that differs in its path only; None if there was none."""
         self.derived: Any = None
@@ -283,6 +288,10 @@ def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], field
     return RequestHead(
         method, scheme, authority, path, fields, None if length is None else int(length), expects_continue, size
     )
+
+
+def _is_grpc(fields: Fields) -> bool:
+    return any(name == b"content-type" and value.lower().startswith(b"application/grpc") for name, value in fields)
 
 
 def _authority(authority: bytes | None, host: bytes | None) -> bytes:

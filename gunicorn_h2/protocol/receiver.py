@@ -11,7 +11,7 @@ from collections.abc import Callable
 from . import frames
 from .config import ConnectionConfig
 from .errors import ConnectionFailure, ErrorCode, MalformedRefusal, RequestRefusal, StreamFailure
-from .events import DataReceived, Event, RequestReceived, RequestRefused, TrailersReceived
+from .events import DataReceived, Event, RequestReceived, RequestRefused, StreamReset, TrailersReceived
 from .guard import SMALL_DATA, Guard
 from .headers import (
     Fields,
@@ -24,12 +24,13 @@ from .headers import (
     parse_request,
 )
 from .heads import HeadCache
+from .held import HeldRequests
 from .inflow import Inflow
 from .lifecycle import Lifecycle, Phase
 from .outbox import Outbox
 from .reader import Dependency
 from .sender import Sender
-from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, NO_CALL, OPEN, RUNNING, Stream
+from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, HELD, NO_CALL, OPEN, RUNNING, Stream
 from .streams import StreamTable
 from .upgrade import Upgrade
 
@@ -41,6 +42,7 @@ _COST_OF_REFUSAL = 4.0
 _EMPTY = [(b"content-length", b"0")]
 _BAD_REQUEST = ResponseHead(400, _EMPTY)
 _WRONG_SCHEME = _BAD_REQUEST, "the scheme is neither http nor https"
+_REQUEST_TIMEOUT = ResponseHead(408, _EMPTY)
 _TOO_LARGE = ResponseHead(431, _EMPTY), "header list too large"
 _TOO_MANY = ResponseHead(431, _EMPTY), "too many header fields"
 _NOT_IMPLEMENTED = ResponseHead(501, _EMPTY), "CONNECT is not supported"
@@ -51,12 +53,12 @@ class Receiver:
     """The receiving half of one connection."""
 
     __slots__ = (
-        "pending_requests",
         "now",
         "_codec",
         "_events",
         "_guard",
         "_heads",
+        "_held",
         "_inflow",
         "_lifecycle",
         "_max_concurrent_streams",
@@ -64,6 +66,7 @@ class Receiver:
         "_max_fields",
         "_max_header_list_size",
         "_outbox",
+        "_pending_requests",
         "_sender",
         "_streams",
         "_window",
@@ -74,6 +77,7 @@ class Receiver:
         config: ConnectionConfig,
         streams: StreamTable,
         heads: HeadCache,
+        held: HeldRequests,
         guard: Guard,
         inflow: Inflow,
         sender: Sender,
@@ -84,8 +88,6 @@ class Receiver:
         """The arguments are the parts of the connection that frames act on."""
         self.now = 0.0
         """The time of the current `ServerConnection.receive_data`."""
-        self.pending_requests: dict[int, RequestReceived] = {}
-        """Requests with a body whose event is not yet taken, by stream; a body of one frame joins its event."""
         self._max_concurrent_streams = config.max_concurrent_streams
         self._max_header_list_size = config.max_header_list_size or float("inf")
         self._max_fields = config.max_header_fields
@@ -93,6 +95,8 @@ class Receiver:
         self._codec = sender.codec
         self._streams = streams
         self._heads = heads
+        self._held = held
+        self._pending_requests = held.pending
         self._guard = guard
         self._inflow = inflow
         self._window = inflow.window
@@ -140,7 +144,7 @@ class Receiver:
             request = RequestReceived(stream, end_stream)
             self._events.append(request)
             if not end_stream:
-                self.pending_requests[stream_id] = request
+                self._pending_requests[stream_id] = request
         else:
             self._answer(stream)
 
@@ -209,6 +213,8 @@ class Receiver:
         if is_excessive or list_size(section) > self._max_header_list_size:
             raise StreamFailure(stream_id, ErrorCode.ENHANCE_YOUR_CALM, "too many or too large trailers")
         fields = _checked_trailers(stream_id, section)
+        if stream.call is HELD:
+            self._held.release(stream, False)
         if stream.has_reader:
             self._events.append(TrailersReceived(stream, fields))
         self._end_request(stream)
@@ -237,11 +243,13 @@ class Receiver:
             return
         if end_stream and stream.state is OPEN and stream.receive_whole_body(len(data), length):
             stream.state = HALF_CLOSED_REMOTE
-            request = self.pending_requests.pop(stream_id, None)
+            request = self._pending_requests.pop(stream_id, None)
             if request is not None:
                 request.end_stream, request.body = True, data
             elif stream.call is RUNNING:
                 self._events.append(DataReceived(stream, data, True))
+            elif stream.call is HELD:
+                self._held.receive(stream, data, True)
         else:
             self._receive_part(stream, end_stream, data, length)
 
@@ -252,7 +260,9 @@ class Receiver:
         self._inflow.consume_stream(stream, length, self.now)
         stream.receive(len(data), end_stream)
         if stream.has_reader:
-            if data or end_stream:
+            if stream.call is HELD or (self._pending_requests and self._held.try_hold(stream)):
+                self._held.receive(stream, data, end_stream)
+            elif data or end_stream:
                 self._events.append(DataReceived(stream, data, end_stream))
             # No application reads padding, so its credit is returned here.
             if length > len(data) and not end_stream:
@@ -264,6 +274,20 @@ class Receiver:
         stream.state = AFTER_REQUEST[stream.state]
         if stream.state is CLOSED:
             self._streams.forget(stream)
+
+    def give_up(self, stream: Stream, reason: str) -> None:
+        """End a stream whose body comes too slowly: with 408, or if the response has begun, RST_STREAM(CANCEL)."""
+        self._guard.reset_requests += 1
+        if stream.head_sent:
+            self._streams.reset_and_notify(stream, ErrorCode.CANCEL, reason)
+            return
+        if stream.call is HELD:
+            self._held.drop(stream)
+            stream.call = NO_CALL
+        else:
+            self._events.append(StreamReset(stream, ErrorCode.CANCEL, reason))
+        self._sender.send_headers(stream, _REQUEST_TIMEOUT, True)
+        self._events.append(RequestRefused(stream.stream_id, reason, 408, stream.head))
 
     # All other frames
 
@@ -303,7 +327,7 @@ class Receiver:
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with a payload")
-            self._inflow.receive_settings_ack(self._streams)
+            self._inflow.receive_settings_ack(self._streams, self.now)
             return
         self._guard.charge_settings(self.now, len(payload))
         self.apply_settings(payload)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .codec import HeaderCodec
 from .errors import ErrorCode
 from .frames import DEFAULT_MAX_FRAME_SIZE
@@ -13,18 +15,14 @@ from .streams import StreamTable
 
 __all__ = ["Sender"]
 
-_RESET_DELAY = 0.1
-
 
 class Sender:
     """The sending half of one connection."""
 
-    __slots__ = ("codec", "now", "_inflow", "_outbox", "_streams")
+    __slots__ = ("codec", "_inflow", "_outbox", "_streams")
 
-    def __init__(self, codec: HeaderCodec, streams: StreamTable, inflow: Inflow, outbox: Outbox, now: float) -> None:
+    def __init__(self, codec: HeaderCodec, streams: StreamTable, inflow: Inflow, outbox: Outbox) -> None:
         self.codec = codec
-        self.now = now
-        """The time of the current call of a `ServerConnection` method."""
         self._streams = streams
         self._inflow = inflow
         self._outbox = outbox
@@ -38,6 +36,8 @@ class Sender:
         self._outbox.put_headers(stream.stream_id, self.codec.encode_head(head), end_stream)
         if head.status >= 200:
             stream.head_sent = True
+        elif head.status == 100:
+            stream.continue_sent = True
 
     def answer_unopened(self, stream_id: int, head: ResponseHead) -> None:
         """Send the head of a response on a stream that was not opened; RST_STREAM must follow."""
@@ -113,4 +113,4 @@ class Sender:
             self._streams.forget(stream)
         else:
             self._inflow.grant_rest(stream)
-            self._streams.reset_deadlines[stream.stream_id] = self.now + _RESET_DELAY
+            self._streams.reset_deadlines[stream.stream_id] = math.inf

@@ -60,11 +60,13 @@ class Call(IntEnum):
 
     NO_CALL = 0
     """No application sees the request: the core answers it."""
-    RUNNING = 1
-    RETURNED = 2
+    HELD = 1
+    """The core waits for the request's body; see `HeldRequests`."""
+    RUNNING = 2
+    RETURNED = 3
 
 
-NO_CALL, RUNNING, RETURNED = Call
+NO_CALL, HELD, RUNNING, RETURNED = Call
 
 
 class Stream:
@@ -84,7 +86,11 @@ class Stream:
     context: Any = None
     received = 0
     """Octets of the body received, without padding."""
+    held: bytearray | None = None
+    """What has arrived of the body while the request is held."""
     call: Call = RUNNING
+    continue_sent = False
+    """Whether the client has been told to send the body that it announced (RFC 9110 section 10.1.1)."""
     head_sent = False
     """Whether the head of the final response has been sent."""
     end_queued = False
@@ -167,8 +173,8 @@ class Stream:
 
     @property
     def has_reader(self) -> bool:
-        """Whether an application may still read the body."""
-        return self.call is RUNNING and not self.response_ended
+        """Whether an application may still read the body, if only once it is called."""
+        return (self.call is RUNNING or self.call is HELD) and not self.response_ended
 
     def drop_queue(self) -> None:
         """Drop the queued response data."""

@@ -6,19 +6,23 @@ Whether a frame on a closed stream is ignored or a connection error depends on h
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 
 from . import frames
 from .errors import ConnectionFailure, ErrorCode
-from .events import Event, StreamReset
+from .events import Event, RequestRefused, StreamReset
+from .held import HeldRequests
 from .outbox import Outbox
-from .stream import CLOSED, RUNNING, Stream
+from .stream import CLOSED, HELD, RUNNING, Stream
 
 __all__ = ["StreamTable"]
 
 # The number of streams reset by us whose frames in flight are ignored.
 _REMEMBERED_RESETS = 512
+# From the end of a response to the RST_STREAM that stops the rest of its request; see `Sender.end_response`.
+_RESET_DELAY = 0.1
 
 
 class StreamTable:
@@ -31,16 +35,20 @@ class StreamTable:
         "orphaned_calls",
         "reset_deadlines",
         "_events",
+        "_held",
         "_outbox",
         "_resets",
         "_skipped",
     )
 
-    def __init__(self, outbox: Outbox, events: list[Event]) -> None:
+    def __init__(self, outbox: Outbox, events: list[Event], held: HeldRequests) -> None:
         self.open: dict[int, Stream] = {}
         """The streams that are not closed, by identifier."""
         self.reset_deadlines: dict[int, float] = {}
-        """When to reset half-closed (local) streams, by identifier (section 8.1); the soonest first."""
+        """When to reset half-closed (local) streams, by identifier (section 8.1); the soonest first.
+
+        Infinite until the end of the response has been taken from the outbox: see `schedule_resets`.
+        """
         self.orphaned_calls: set[int] = set()
         """Streams that were reset while their application call was running, until it returns.
 
@@ -52,6 +60,7 @@ class StreamTable:
         """The last stream of the final GOAWAY; frames on streams beyond it are ignored (section 6.8)."""
         self._outbox = outbox
         self._events = events
+        self._held = held
         self._resets: dict[int, None] = {}
         self._skipped: deque[tuple[int, int]] | None = None
 
@@ -102,6 +111,14 @@ class StreamTable:
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
 
+    def schedule_resets(self, now: float) -> None:
+        """Set the deadlines of the streams whose responses have ended since the last call."""
+        deadlines = self.reset_deadlines
+        for stream_id in reversed(deadlines):
+            if deadlines[stream_id] != math.inf:
+                return
+            deadlines[stream_id] = now + _RESET_DELAY
+
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """Send RST_STREAM and close the stream."""
         self.reset_unopened(stream.stream_id, code)
@@ -110,22 +127,30 @@ class StreamTable:
         self.forget(stream)
 
     def reset_and_notify(self, stream: Stream, code: ErrorCode, reason: str) -> None:
-        """Reset a stream, with a StreamReset event for its application."""
+        """Reset a stream, with a StreamReset event for its application, or RequestRefused if none knows of it."""
         self.reset(stream, code)
-        self._events.append(StreamReset(stream, code, reason))
+        self._notify(stream, code, reason)
 
     def forget_and_notify(self, stream: Stream, code: int, reason: str) -> None:
-        """Close a stream that the peer or the connection ended, with a StreamReset event for its application."""
+        """Close a stream that the peer or the connection ended, with an event as `reset_and_notify`."""
         if stream.call is RUNNING:
             self.orphaned_calls.add(stream.stream_id)
         self.forget(stream)
-        self._events.append(StreamReset(stream, code, reason))
+        self._notify(stream, code, reason)
+
+    def _notify(self, stream: Stream, code: int, reason: str) -> None:
+        if stream.call is HELD:
+            self._events.append(RequestRefused(stream.stream_id, reason))
+        else:
+            self._events.append(StreamReset(stream, code, reason))
 
     def forget(self, stream: Stream) -> None:
         """Close a stream: drop its queue and remove it from the tables."""
         stream_id = stream.stream_id
         if stream.queued:
             self._outbox.drop(stream)
+        if stream.call is HELD:
+            self._held.drop(stream)
         stream.state = CLOSED
         del self.open[stream_id]
         self.reset_deadlines.pop(stream_id, None)

@@ -11,7 +11,7 @@ from gunicorn.workers import ggevent
 
 from gunicorn_h2.drivers.green_gevent import GEVENT
 
-from .green import GreenListener, GreenWorker
+from .green import GreenListener, GreenWorker, NamedListener
 
 __all__ = ["GeventWorker"]
 
@@ -38,7 +38,8 @@ class GeventWorker(GreenWorker, ggevent.GeventWorker):  # type: ignore[misc]
         """See `GreenWorker.start_accepting`."""
         listener.setblocking(1)
         # Without TLS, whose handshake has no time limit in gevent.
-        server = _Server(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
+        handle = partial(self.handle, NamedListener(listener))
+        server = _Server(listener, handle=handle, spawn=Pool(self.worker_connections))
         if self.cfg.workers > 1:
             # As in Gunicorn's worker: leave connections to the other workers.
             server.max_accept = 1

@@ -21,7 +21,7 @@ from gunicorn_h2.drivers.green_hub import Library, Waiter
 
 from .base import Http2Worker
 
-__all__ = ["GreenListener", "GreenWorker"]
+__all__ = ["GreenListener", "GreenWorker", "NamedListener"]
 
 _NOTIFY_SECONDS = 1.0
 _DRAIN_SECONDS = 0.1
@@ -43,6 +43,21 @@ class ReplayingSocket:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
+
+
+class NamedListener:
+    """A listening socket that knows its name when it is closed: its last connections may still have to begin."""
+
+    def __init__(self, listener: Any) -> None:
+        self._listener = listener
+        self._name = listener.getsockname()
+
+    def getsockname(self) -> Any:
+        """See `socket.socket.getsockname`."""
+        return self._name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._listener, name)
 
 
 class GreenListener(Protocol):

@@ -340,6 +340,33 @@ TABLE: tuple[SettingSpec, ...] = (
         "Kestrel: 240 (MinResponseDataRate)",
     ),
     SettingSpec(
+        "http2_request_buffer_size",
+        "request_buffer_size",
+        Integer(0, MAX_31),
+        65_535,
+        "octets",
+        "Body of declared length to wait for before the application is called, at most the initial window; 0: none.",
+        "nginx: 16 KiB, then a file; waitress: 512 KiB, then a file; Kestrel: 1 MiB unread",
+    ),
+    SettingSpec(
+        "http2_min_body_rate",
+        "min_body_rate",
+        Integer(0, MAX_31),
+        240,
+        "octets a second",
+        "Rate at which a client must send bodies of declared length, on average over `timeout`; 0: no minimum.",
+        "Kestrel: 240, after 5 seconds; Apache: 500, after 20",
+    ),
+    SettingSpec(
+        "http2_max_waiting_threads",
+        "max_waiting_threads",
+        Integer(0, 1_000_000),
+        256,
+        "threads",
+        "Threads of a ThreadWorker that wait for their clients and do not count among its threads; 0: all count.",
+        "Tomcat, Jetty: none wait (200 threads in all)",
+    ),
+    SettingSpec(
         "http2_handshake_timeout",
         "handshake_timeout",
         Seconds(0, 3_600),
@@ -411,6 +438,9 @@ class Settings:
     handshake_timeout: float = 10.0
     """Seconds for the TLS handshake; 0: no limit."""
 
+    max_waiting_threads: int = 256
+    """Threads that may wait for clients without counting among the worker's threads."""
+
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
     """The limits of each connection."""
 
@@ -428,6 +458,7 @@ def load_settings(cfg: Any) -> Settings:
         protocols=tuple(ALPN_NAMES[name] for name in values["protocols"]),
         cleartext=values["cleartext"],
         handshake_timeout=values["handshake_timeout"],
+        max_waiting_threads=values["max_waiting_threads"],
         connection=ConnectionConfig(
             engine="h2" if values["engine"] == "h2" else "fast",
             setup_timeout=values["handshake_timeout"],

@@ -36,6 +36,14 @@ _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NOT_AN_ERROR = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
 
+def _open_spare() -> int:
+    """Return a file descriptor; one that is not open if a thread of the application has taken the last one."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
 class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     """HTTP/2 with concurrent streams in a pool of `threads` threads; HTTP/1 by Gunicorn's own code."""
 
@@ -58,11 +66,11 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     def get_thread_pool(self) -> RequestPool:
         """Make the pool, which runs the requests of both protocols."""
-        return RequestPool(self.cfg.threads)
+        return RequestPool(self.cfg.threads, self.settings.max_waiting_threads, self.log)
 
     def run(self) -> None:
         """Serve until told to stop."""
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._spare = _open_spare()
         self._local_addresses = {listener: listener.getsockname() for listener in self.sockets}
         handler = WSGIHandler(self)
         self._driver = ThreadDriver(
@@ -112,12 +120,12 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         Otherwise the connection would keep the listening socket readable, and the loop busy.
         """
         self.log.warning("No file descriptor left for a connection; raise the limit or lower worker_connections")
-        os.close(self._spare)
         try:
+            os.close(self._spare)
             listener.accept()[0].close()
         except OSError as error:
             self.log.debug("Cannot turn a connection away: %s", error)
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._spare = _open_spare()
 
     def _serve_http1(self, sock: socket.socket, peer: Any, local_address: Any, data: bytes) -> None:
         """Give a connection to Gunicorn's own code, with the `data` read during negotiation."""

@@ -418,7 +418,8 @@ def test_a_response_without_the_body(serve):
         return [b"unread"]
 
     rig = serve(app)
-    reply = post(rig, (b"content-length", b"1000000"), body=b"x" * 10_000)
+    # Enough for the application to be called before the body is complete.
+    reply = post(rig, (b"content-length", b"1000000"), body=b"x" * 40_000)
     rig.client.wait_for(reply)
     assert (reply.status, reply.body, reply.ended) == (200, b"unread", True)
     rig.until(lambda: reply.reset is not None, "RST_STREAM")

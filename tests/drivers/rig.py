@@ -55,14 +55,15 @@ class Log:
 class Rig:
     """A driver, its main thread, its pool, and what they have told."""
 
-    def __init__(self, certs, application, threads=4, handshake_timeout=TIMEOUT, on_request=None, **config):
+    def __init__(self, certs, application, threads=4, handshake_timeout=TIMEOUT, on_request=None, max_waiting=256,
+                 **config):
         self.certs, self.handshake_timeout = certs, handshake_timeout
         self.log, self.requests, self.closes = Log(), 0, Counter()
         self.handed_over, self.refusals = queue.SimpleQueue(), queue.SimpleQueue()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certs.server_cert, certs.server_key)
         self.context.set_alpn_protocols(["h2", "http/1.1"])
-        self.selector, self.pool = selectors.DefaultSelector(), RequestPool(threads)
+        self.selector, self.pool = selectors.DefaultSelector(), RequestPool(threads, max_waiting, self.log)
         config.setdefault("idle_timeout", TIMEOUT)
         # Applications wait for their clients, unless a test is about the spool.
         config.setdefault("worker_spool_size", 0)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gunicorn_h2.drivers import channel as channel_module
 from gunicorn_h2.drivers.channel import SPOOLED_SIZE, STALL_CHECK_SECONDS, Channel, StreamAborted
 from gunicorn_h2.drivers.spool import Spool
 from gunicorn_h2.protocol.errors import ErrorCode
@@ -20,7 +21,8 @@ TIMEOUT = 10
 class Owner:
     """Keeps what was submitted; `accepting` owners take data over at once, as if all of it had been sent."""
 
-    def __init__(self, stream_buffer_size=100, read_timeout=TIMEOUT, accepting=True):
+    def __init__(self, stream_buffer_size=100, read_timeout=TIMEOUT, accepting=True, thread_count=None):
+        self.thread_count = thread_count
         self.stream_buffer_size, self.read_timeout = stream_buffer_size, read_timeout
         self.response_spool_size, self.spool, self.stalled = 1 << 24, Spool(0, None), False
         self.accepting, self.done = accepting, []
@@ -564,3 +566,73 @@ def test_a_client_that_reads_is_awaited_in_memory():
     result()
     assert channel.stream.stored > 0
     assert octets_of(channel.stream) == LARGE
+
+
+# -- waits that last ---------------------------------------------------------------------------------------------------
+
+
+class ThreadCount:
+    """Notes the waits that threads announce."""
+
+    def __init__(self):
+        self.notes, self.begun = [], threading.Event()
+
+    def begin_wait(self):
+        """A wait that lasts begins."""
+        self.notes.append("begin")
+        self.begun.set()
+
+    def end_wait(self):
+        """It has ended."""
+        self.notes.append("end")
+
+
+@pytest.mark.parametrize("wake", ["data", "abort"])
+def test_a_read_that_lasts_is_announced(wake):
+    count = ThreadCount()
+    channel = make(Owner(thread_count=count))
+    result = in_thread(channel.read)
+    assert count.begun.wait(TIMEOUT)
+    if wake == "data":
+        channel.deliver(b"late", False)
+        assert result() == b"late"
+    else:
+        channel.abort(8, "gone")
+        assert isinstance(result(), StreamAborted)
+    assert count.notes == ["begin", "end"]
+
+
+def test_a_write_that_lasts_is_announced():
+    count = ThreadCount()
+    channel = make(Owner(accepting=False, thread_count=count))
+    result = in_thread(channel.respond, ResponseHead(200, []), bytes(101), False)
+    assert count.begun.wait(TIMEOUT)
+    channel.accept(101)
+    assert result() is None
+    assert count.notes == ["begin", "end"]
+
+
+def test_a_read_that_times_out_is_over():
+    count = ThreadCount()
+    channel = make(Owner(read_timeout=0.01, thread_count=count))
+    with pytest.raises(StreamAborted):
+        channel.read()
+    assert count.notes == ["begin", "end"]
+
+
+def test_a_timeout_within_a_moment_holds():
+    channel = make(Owner(read_timeout=0.0001, thread_count=ThreadCount()))
+    with pytest.raises(StreamAborted, match="stopped sending"):
+        channel.read()
+
+
+def test_a_read_that_ends_within_a_moment_is_not_announced(monkeypatch):
+    monkeypatch.setattr(channel_module, "_MOMENT", TIMEOUT)
+    count = ThreadCount()
+    channel = make(Owner(thread_count=count))
+    result = in_thread(channel.read)
+    while channel._waiter is None:
+        assert result.thread.is_alive()
+    channel.deliver(b"soon", False)
+    assert result() == b"soon"
+    assert count.notes == []

@@ -124,7 +124,8 @@ def test_no_100_continue_if_the_body_is_not_read(h2):
 def test_an_unread_body_does_not_lose_the_response(h2, wsgi):
     """The whole response, then RST_STREAM(NO_ERROR) (RFC 9113 section 8.1); the connection goes on."""
     stream = h2.request("POST", "/unread", [("content-length", "1000000")], end=False)
-    h2.send_raw(h2.data_frame(stream.stream_id, b"x" * 10_000))
+    # Enough for the application to be called before the body is complete.
+    h2.send_body(stream, b"x" * 40_000, end=False)
     h2.wait_for(lambda: stream.ended and stream.reset is not None, "the response and RST_STREAM")
     assert (stream.status, stream.text, stream.reset) == (200, "unread\n", NO_ERROR)
     assert h2.get("/hello").status == 200

@@ -364,6 +364,10 @@ HONEST_FRAMES = {
     "settings that closed streams do not mind": lambda game: last(
         game.receive(game.request(1), window_update(1, 2**31 - 65_536)), game.put(game.response(1, end=True)),
         [settings((INITIAL_WINDOW_SIZE, 65_536))]),
+    "settings that streams whose response has ended do not mind": lambda game: last(
+        game.receive(game.request(1, end=False), window_update(1, 2**31 - 65_536)),
+        game.put(game.response(1, end=True)),
+        [settings((INITIAL_WINDOW_SIZE, 65_536)), settings((INITIAL_WINDOW_SIZE, 2**31 - 1)), data(1, end=True)]),
     "frames beyond the final GOAWAY": lambda game: last(
         game.receive(game.request(1)), game.put(goaway(2**31 - 1), goaway(1)),
         [game.request(3, (b"connection", b"close")), data(3, b"x"), data(5, b"x"), window_update(7, 0), rst_stream(9)]),

@@ -199,7 +199,8 @@ def test_a_section_is_counted_as_the_rfc_says():
 
 
 @pytest.mark.parametrize("sent", [[b"1234"], [b"12", b"34"], [b"1", b"", b"234", b""]])
-def test_a_body_as_long_as_announced(peer, sent):
+def test_a_body_as_long_as_announced(connect, sent):
+    peer = connect(request_buffer_size=0)
     peer.open((b"content-length", b"4"), end=False, method=b"POST")
     peer.send(*[data(1, piece, end=number == len(sent) - 1) for number, piece in enumerate(sent)])
     assert b"".join(event.data for event in peer.of(DataReceived)) == b"1234"
@@ -209,7 +210,7 @@ def test_a_body_as_long_as_announced(peer, sent):
 
 @pytest.mark.parametrize("sent", [[b"12345"], [b"123", b"45"], [b"123"], [b"", b""]])
 def test_a_body_of_another_length_is_an_error(connect, sent):
-    peer = connect(connection_window_size=65_535)
+    peer = connect(connection_window_size=65_535, request_buffer_size=0)
     peer.open((b"content-length", b"4"), end=False, method=b"POST")
     peer.send(*[data(1, piece, end=number == len(sent) - 1) for number, piece in enumerate(sent)])
     assert (peer.resets, peer.aborted) == ([(1, PROTOCOL)], [(1, PROTOCOL)])

@@ -156,7 +156,8 @@ def test_a_reset_while_the_response_waits_is_told(connect):
     peer.assert_alive()
 
 
-def test_a_body_error_breaks_a_response_off(peer):
+def test_a_body_error_breaks_a_response_off(connect):
+    peer = connect(request_buffer_size=0)
     stream = peer.open((b"content-length", b"1"), end=False)
     peer.respond(stream, b"half", end=False, finish=False)
     peer.send(data(1, b"too much"))

@@ -112,7 +112,7 @@ def test_the_clients_table_size_does_not_bind_what_we_decode(connect):
 
 def test_whole_and_in_pieces_give_the_same_octets(engine):
     def talk(cut):
-        peer = Peer(engine, cut, [(INITIAL_WINDOW_SIZE, 5)])
+        peer = Peer(engine, cut, [(INITIAL_WINDOW_SIZE, 5)], request_buffer_size=0)
         stream = peer.open((b"content-length", b"4"), end=False, method=b"POST")
         peer.send(data(1, b"ab", padding=3), ping(), data(1, b"cd", end=True), window_update(1, 100))
         peer.respond(stream, b"hello world")

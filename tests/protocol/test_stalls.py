@@ -327,7 +327,7 @@ def test_once_there_was_a_stall_others_do_not_hide_the_next_one(open_uploads):
 
 
 def test_once_there_was_a_stall_there_is_credit_for_the_rest_of_a_body(open_uploads):
-    peer, _ = open_uploads()
+    peer, _ = open_uploads(request_buffer_size=0)
     answer_all(peer)
     known = peer.open((b"content-length", b"1000000"), method=b"POST", end=False)
     unknown = peer.open(method=b"POST", end=False)

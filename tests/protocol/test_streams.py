@@ -100,8 +100,9 @@ def test_a_window_may_be_filled_up_to_the_largest_behind_the_response(peer, in_o
 @pytest.mark.parametrize(("extra", "sent", "rest"), [
     ([(b"content-length", b"100000")], 10, 99_990), ([], 10, 2**30), ([(b"content-length", b"%d" % 2**40)], 0, 2**30)])
 @pytest.mark.parametrize("in_one_step", [True, False])
-def test_credit_for_the_rest_of_a_body_comes_before_the_end(peer, extra, sent, rest, in_one_step):
+def test_credit_for_the_rest_of_a_body_comes_before_the_end(connect, extra, sent, rest, in_one_step):
     """There are clients that read nothing more once they have the response, and would wait for it for ever."""
+    peer = connect(request_buffer_size=0)
     stream = peer.open(*extra, end=False, method=b"POST")
     peer.send(data(1, bytes(sent)))
     peer.respond(stream, b"early", end=in_one_step)
@@ -400,6 +401,20 @@ def test_an_end_that_comes_late_is_an_empty_frame(peer):
     peer.core.send_data(stream, b"", True)
     peer.core.send_data(stream, b"ignored behind the end", True)
     assert [(frame.data, frame.flags) for frame in peer.collect().take()[2:]] == [(b"", {"END_STREAM"})]
+
+
+@pytest.mark.parametrize("body", [b"", b"done"])
+def test_a_slow_application_declines_the_rest_a_moment_after_its_response_too(peer, body):
+    """Some clients drop a response that the reset arrives with, however long they have waited for it."""
+    first, second = peer.open(end=False), peer.open(end=False)
+    peer.now += 5
+    peer.respond(first, body)
+    assert peer.core.next_deadline() > peer.now
+    peer.now += 0.05
+    peer.respond(second, body)
+    assert peer.wait(0.04).resets == []
+    assert peer.wait(0.02).resets == [(1, ErrorCode.NO_ERROR)]
+    assert peer.wait(0.05).resets == [(1, ErrorCode.NO_ERROR), (3, ErrorCode.NO_ERROR)]
 
 
 def test_the_unread_rest_of_a_body_is_declined_after_the_response(peer):

@@ -275,7 +275,7 @@ def test_growth_can_be_forbidden(connect, config):
 
 def test_credit_for_a_body_that_nobody_reads_is_used_up_first(connect):
     """The end of its response has let the client send the rest of it."""
-    peer = connect()
+    peer = connect(request_buffer_size=0)
     stream = peer.open((b"content-length", b"3000000"), method=b"POST", end=False)
     read_all(peer, stream, 48_000)
     peer.respond(stream, b"enough", finish=False)
