@@ -316,7 +316,15 @@ class AsyncHttp2Connection(TransportConnection):
     def __init__(self, driver: AsyncioDriver, watch: _Watch, transport: Transport, peer: object) -> None:
         config = driver.config
         super().__init__(
-            transport, peer, transport.local_address(), config, driver.loop.time, driver.log, driver.window_budget
+            transport,
+            peer,
+            transport.local_address(),
+            config,
+            driver.loop.time,
+            driver.log,
+            driver.window_budget,
+            driver.output_budget,
+            driver.spool,
         )
         self.loop = driver.loop
         self.held: list[HeldEnd] = []
@@ -339,6 +347,11 @@ class AsyncHttp2Connection(TransportConnection):
         if not self.flush_scheduled:
             self.flush_scheduled = True
             self.loop.call_soon(self._watch.call, self.flush)
+
+    def write_now(self) -> None:
+        """See `AsyncStreamOwner.write_now`."""
+        # The ends that are held may still change.
+        self._watch.call(super().flush)
 
     def flush(self) -> None:
         """See `TransportConnection.flush`."""

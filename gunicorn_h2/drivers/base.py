@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -13,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import RequestRefused
+from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.windows import WindowBudget
 
 from .admission import CALM_COST, HANDSHAKE_COST, Admission
@@ -22,6 +24,7 @@ from .dispatch import WRITE_TIMEOUT
 from .handshake_errors import Displaced, HandshakeLog
 from .log import Log
 from .negotiation import Negotiation, Terms, adequate_cipher
+from .spool import Spool
 
 __all__ = ["Application", "Driver", "HandOver", "Holder", "RefusalHandler"]
 
@@ -75,6 +78,8 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         self.config = config
         self.log = log
         self.window_budget = WindowBudget(config.worker_window_size)
+        self.output_budget = OutputBudget(config.worker_buffer_size or math.inf)
+        self.spool = Spool(config.worker_spool_size, log)
         self.application = application
         self.on_request = on_request
         self.on_refused = on_refused
@@ -229,6 +234,6 @@ def _stalled(busy: list[tuple[TransportConnection, _HolderT]], count: int, now: 
         scanned += len(connection.core.streams)
         if len(found) == count or scanned > _MAX_SCANNED_STREAMS:
             break
-        if connection.is_stalled(now):
+        if connection.waits_for_client(now):
             found.append(holder)
     return found

@@ -18,6 +18,7 @@ from gunicorn_h2.protocol.events import (
     StreamWritable,
     TrailersReceived,
 )
+from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.windows import WindowBudget
 
 from .log import Log
@@ -32,11 +33,17 @@ class EventDispatcher(ABC):
     """The base of a driver's connections: a core, and a channel in `stream.context` for each request."""
 
     def __init__(
-        self, config: ConnectionConfig, peer: object, clock: Callable[[], float], log: Log, window_budget: WindowBudget
+        self,
+        config: ConnectionConfig,
+        peer: object,
+        clock: Callable[[], float],
+        log: Log,
+        window_budget: WindowBudget,
+        output_budget: OutputBudget,
     ) -> None:
-        """`clock` returns the time in seconds, for deadlines. All connections of the worker share `window_budget`."""
+        """`clock` returns the time in seconds, for deadlines. All connections of the worker share the budgets."""
         self.now = clock
-        self.core = ServerConnection(config, clock(), window_budget)
+        self.core = ServerConnection(config, clock(), window_budget, output_budget)
         self.peer = peer
         self.read_timeout = config.stream_timeout or None
         """Seconds that an application waits for the next piece of a body; None: no limit."""

@@ -128,6 +128,8 @@ class _Owner:
     def __init__(self, driver: GreenDriver, fd: int) -> None:
         self.config = driver.config
         self.log = driver.log
+        self.output_budget = driver.output_budget
+        self.spool = driver.spool
         self.window_budget = driver.window_budget
         self._driver = driver
         self._runners = driver.runners
@@ -299,6 +301,15 @@ class _Owner:
     def note_closed(self, connection: Http2Connection, reason: str, detail: str) -> None:
         """See `DriverHooks.note_closed`."""
         self._driver.note_closed(connection, reason, detail)
+
+    def act_now(self, connection: Http2Connection) -> None:
+        """See `StreamOwner.act_now`."""
+        if not self._acting:
+            self._act()
+
+    def run(self, call: Callable[[], object]) -> None:
+        """See `DriverHooks.run`."""
+        self._runners.run(call)
 
     def _serve_request(self, connection: Http2Connection, channel: Channel) -> None:
         self._not_begun -= 1

@@ -36,6 +36,9 @@ from .waker import Waker
 
 __all__ = ["ThreadDriver"]
 
+# Commands that may gather, each with a response, before a thread that has one more waits to run them itself.
+_MOST_COMMANDS = 64
+
 
 class _Registered:
     """A socket in the selector, with its negotiation and then its HTTP/2 connection."""
@@ -307,6 +310,13 @@ class ThreadDriver(Driver[Application, _Registered]):
         """See `DriverHooks.note_refusal`."""
         self._pool.run(self.on_refused, connection, refusal)
 
+    def act_now(self, connection: Http2Connection) -> None:
+        """See `StreamOwner.act_now`: the leader acts at the same time."""
+
+    def run(self, call: Callable[[], object]) -> None:
+        """See `DriverHooks.run`."""
+        self._pool.run(call)
+
     def submit(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit`."""
         self._commands.append((connection, do, arguments))
@@ -331,6 +341,8 @@ class ThreadDriver(Driver[Application, _Registered]):
                 self.run_commands()
             finally:
                 self.lock.release()
+        elif len(self._commands) > _MOST_COMMANDS:
+            self._run_commands_here()
         else:
             self.wake()
 
