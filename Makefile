@@ -2,9 +2,12 @@
 # make test    everything: linters, types, tests with coverage
 # make lint    linters and types alone
 # make compat  the quick tests with every supported Gunicorn and Python
+# make soak    mixed load, attacks and reloads for SOAK_SECONDS, half an hour; memory and lost requests are counted
 # make bench   compare the servers; BENCH takes arguments for `python -m bench` (see --help)
 # make bench-compare A=rev B=rev   compare two revisions of this package; . is the working tree
+# make attack  attack the workers beside bystanders; ATTACK takes arguments for `python -m bench.attack` (see --help)
 # make profile where a request's time and calls go; PROFILE takes arguments for `python -m bench.profile`
+# make fuzz    look for mistakes in what reads from peers, FUZZ_SECONDS long; FUZZ names targets (python -m tests.fuzz)
 # make clean   remove what the others have made
 #
 # Python >= 3.10 is all they need: PYTHON names another than python3.
@@ -12,6 +15,9 @@
 PYTHON ?= python3
 VENV := .venv
 BENCH_VENV := .venv-bench
+FUZZ_VENV := .venv-fuzz
+FUZZ_SECONDS ?= 600
+PROPERTIES := $(addprefix tests/protocol/test_,bounds.py differential.py model.py properties.py)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PORT ?= 8443
@@ -28,7 +34,7 @@ export PYTHON
 # The tests start hundreds of processes, which would compile the same modules over and over.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint compat bench bench-compare profile clean packages bench-packages
+.PHONY: demo test lint compat soak bench bench-compare attack profile fuzz clean packages bench-packages
 
 demo: $(VENV)/demo
 	@echo
@@ -55,6 +61,9 @@ lint: $(VENV)/dev
 compat:
 	.ci/compat
 
+soak: packages $(VENV)/dev
+	$(BIN)/python -m tests.soak $(SOAK)
+
 bench: $(BENCH_VENV)/bench bench-packages
 	$(BENCH_VENV)/bin/python -m bench $(BENCH)
 
@@ -62,16 +71,24 @@ bench-compare: $(BENCH_VENV)/bench bench-packages
 	@test -n "$(A)" -a -n "$(B)" || { echo "make bench-compare A=rev B=rev" >&2; exit 2; }
 	$(BENCH_VENV)/bin/python -m bench --compare $(A) $(B) $(BENCH)
 
+attack: $(BENCH_VENV)/bench
+	$(BENCH_VENV)/bin/python -m bench.attack $(ATTACK)
+
 profile: $(BENCH_VENV)/bench bench-packages
 	$(BENCH_VENV)/bin/python -m bench.profile $(PROFILE)
+
+# A sixth of the time is for the property tests, with more random examples than in `make test`.
+fuzz: $(FUZZ_VENV)/fuzz
+	$(FUZZ_VENV)/bin/python -m tests.fuzz --seconds $$(( $(FUZZ_SECONDS) * 5 / 6 )) --jobs $(CORES) $(FUZZ)
+	FUZZ_EFFORT=$$(( $(FUZZ_SECONDS) / 60 + 1 )) $(FUZZ_VENV)/bin/python -m $(PYTEST) $(BUSY) --timeout 0 $(PROPERTIES)
 
 bench-packages:
 	@.ci/need h2load=nghttp2-client nginx=nginx
 
 packages:
-	@.ci/need curl=curl nghttp=nghttp2-client h2load=nghttp2-client
+	@.ci/need curl=curl nghttp=nghttp2-client h2load=nghttp2-client node=nodejs nginx=nginx haproxy=haproxy
 
-$(BIN)/python $(BENCH_VENV)/bin/python:
+$(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=..." >&2; exit 1; }
 	@.ci/need venv=python3-venv
@@ -89,6 +106,13 @@ $(BENCH_VENV)/bench: setup.cfg | $(BENCH_VENV)/bin/python
 	$(BENCH_VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
+$(FUZZ_VENV)/fuzz: setup.cfg | $(FUZZ_VENV)/bin/python
+	$(FUZZ_VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[fuzz]' || { \
+		echo "atheris has wheels for CPython 3.10 to 3.14 on Linux (x86-64) alone: make fuzz PYTHON=..." >&2; \
+		echo "make test plays the fuzzer's corpus without it." >&2; exit 1; }
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) .venv-compat-* build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) .fuzz tests/fuzz/crashes
+	rm -rf .venv-compat-* build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

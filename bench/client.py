@@ -178,6 +178,20 @@ class Connection:
         self._write(frame(PING, 0, 0, b"settled?"))
         self._read_until(lambda: self._pings >= target, "the acknowledgement of a PING")
 
+    # Requests that are answered some time
+
+    def receive(self, seconds: float) -> None:
+        """Take in what is there, or what comes within so many seconds."""
+        if self._socket.pending() or self._readable.poll(max(0, seconds * 1000)):
+            self._read_some("a response")
+
+    def take_done(self) -> dict[int, Response]:
+        """Return the responses that are done, by stream, and forget them."""
+        done = {stream_id: response for stream_id, response in self._responses.items() if response.done}
+        for stream_id in done:
+            del self._responses[stream_id], self._windows[stream_id]
+        return done
+
     # For a given time
 
     def upload_for(self, path: str, seconds: float) -> tuple[int, float, Response]:

@@ -67,7 +67,7 @@ def _summaries(results: Results) -> list[str]:
         head = ["server", *(f"{workload.name}, {unit(workload.metrics[0])}" for workload in workloads)]
         rows = [[title, *cells] for title, cells in _summary_rows(results, workloads, reference)]
         note = f" In brackets: the ratio to {reference}." if reference else ""
-        parts += [f"## {group}", "; ".join(f"{w.name}: {w.title}" for w in workloads) + "." + note, _table(head, rows)]
+        parts += [f"## {group}", "; ".join(f"{w.name}: {w.title}" for w in workloads) + "." + note, table(head, rows)]
     return parts
 
 
@@ -90,7 +90,7 @@ def _failures(results: Results) -> list[str]:
         [server, workload, f"{failed} of {total}", note.replace("|", "/")]
         for server, workload, failed, total, note in results.failures()
     ]
-    return ["## Failures", _table(["server", "workload", "failed", "what was seen"], rows)] if rows else []
+    return ["## Failures", table(["server", "workload", "failed", "what was seen"], rows)] if rows else []
 
 
 def _details(results: Results) -> list[str]:
@@ -115,7 +115,7 @@ def _details(results: Results) -> list[str]:
         ]  # fmt: skip
         if rows:
             picture = f"![{workload.title}]({workload.name}.svg)"
-            parts += [f"### {workload.name}: {workload.title}", _table(head, rows), picture]
+            parts += [f"### {workload.name}: {workload.title}", table(head, rows), picture]
     return parts
 
 
@@ -149,6 +149,7 @@ def _ratio_range(results: Results, server: str, reference: str, workload: Worklo
     return text if cpu is None or workload.metrics[0].name == "cpu" else f"{text}, cpu {cpu:.2f}"
 
 
-def _table(head: Row, rows: Iterable[Row]) -> str:
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from bench.apps.content import CHUNK_SIZE, FIXED, HELLO, LARGE, SLEEP_SECONDS, received
+from bench.apps.content import CHUNK_SIZE, EVENT, FIXED, FRESH, HELLO, LARGE, SLEEP_SECONDS, received
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+CHUNK = LARGE[:CHUNK_SIZE]
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -28,6 +29,10 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
         await stream(send, len(LARGE))
     elif path == "/endless":
         await stream(send, None)
+    elif path == "/events":
+        await stream(send, None, EVENT, b"text/event-stream")
+    elif path in FRESH:
+        await stream(send, FRESH[path])
     else:
         await respond(send, FIXED.get(path, HELLO))
 
@@ -65,11 +70,12 @@ async def upload(receive: Receive, send: Send) -> None:
     await respond(send, received(size), b"application/json")
 
 
-async def stream(send: Send, length: int | None) -> None:
-    """Answer the large body in pieces, or, without a length, pieces for as long as someone reads them."""
-    await start(send, b"text/plain", length)
-    sent = 0
-    while length is None or sent < length:
-        await send({"type": "http.response.body", "body": LARGE[:CHUNK_SIZE], "more_body": True})
-        sent += CHUNK_SIZE
+async def stream(send: Send, length: int | None, piece: bytes = CHUNK, kind: bytes = b"text/plain") -> None:
+    """Answer so many octets in pieces, each a copy; or, without a length, pieces for as long as someone reads them."""
+    await start(send, kind, length)
+    left = length
+    while left is None or left > 0:
+        body = bytes(memoryview(piece)[:left])
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        left = None if left is None else left - len(body)
     await send({"type": "http.response.body", "body": b""})

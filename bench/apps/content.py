@@ -10,6 +10,10 @@ SLEEP_SECONDS = 0.5
 
 FIXED = {"/hello": HELLO, "/100k": MEDIUM, "/10m": LARGE}
 """The paths whose answer is one object; whatever follows /hello/ is answered like /hello."""
+FRESH = {"/60k": 60_000, "/4m": 4_000_000}
+"""The paths whose answer is made anew for each request, as templates make it, and their octets."""
+EVENT = b"data: " + b"x" * 1_016 + b"\n\n"
+"""What /events sends again and again: 1 KiB."""
 
 
 def document(size: int) -> bytes:

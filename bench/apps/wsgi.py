@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from bench.apps.content import CHUNK_SIZE, FIXED, HELLO, LARGE, SLEEP_SECONDS, received
+from bench.apps.content import CHUNK_SIZE, EVENT, FIXED, FRESH, HELLO, LARGE, SLEEP_SECONDS, received
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -21,6 +21,8 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         return upload(environ, start_response)
     if path in SPECIAL:
         return SPECIAL[path](start_response)
+    if path in FRESH:
+        return fresh(start_response, FRESH[path])
     body = FIXED.get(path, HELLO)
     start_response("200 OK", TEXT.get(path, TEXT["/hello"]))
     return [body]
@@ -55,4 +57,16 @@ def endless(start_response: StartResponse) -> Iterable[bytes]:
     return iter(lambda: LARGE[:CHUNK_SIZE], None)
 
 
-SPECIAL = {"/sleep": sleep, "/stream": stream, "/endless": endless}
+def events(start_response: StartResponse) -> Iterable[bytes]:
+    """Answer one event after another for as long as someone reads them."""
+    start_response("200 OK", [("Content-Type", "text/event-stream")])
+    return iter(lambda: EVENT, None)
+
+
+def fresh(start_response: StartResponse, size: int) -> Iterable[bytes]:
+    """Answer a body that no one else holds."""
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(size))])
+    return [LARGE[:size]]
+
+
+SPECIAL = {"/sleep": sleep, "/stream": stream, "/endless": endless, "/events": events}

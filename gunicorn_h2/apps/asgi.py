@@ -124,7 +124,7 @@ class Exchange:
 
     async def _drain(self) -> None:
         try:
-            await self._channel.drain()
+            await self._channel.drain(self._body_ended)
         except StreamAborted:
             # A task of the application that awaits the disconnect must see it first, because it may cancel
             # this one: Django does that, and would not close its response after an OSError.
@@ -320,7 +320,10 @@ class ASGIHandler:
             if not channel.complete:
                 channel.reset(ErrorCode.CANCEL)
             raise
-        except (Exception, SystemExit):  # Application code may raise anything.
+        except GeneratorExit:
+            # The event loop is gone, and the task with it.
+            raise
+        except BaseException:  # Application code may raise anything.
             self._application_failed(channel, exchange)
         finally:
             if request is not None and self._accounts:

@@ -20,7 +20,7 @@ from .errors import ConnectionFailure, ErrorCode
 from .outbox import Outbox
 from .probe import Probe
 from .stalls import StallWatch
-from .stream import CLOSED, Stream
+from .stream import CLOSED, OPEN, Stream
 from .streams import StreamTable
 from .windows import ReceiveWindow, WindowBudget
 
@@ -110,7 +110,7 @@ class Inflow:
         window = stream.receive_window
         self.announce(stream.stream_id, window.grant(min(rest, room - window.available)))
 
-    def receive_settings_ack(self, streams: Iterable[Stream]) -> None:
+    def receive_settings_ack(self, streams: Iterable[Stream], now: float) -> None:
         """Apply our settings, as the client does from here on (section 6.5.3). Raises ConnectionFailure."""
         if self.settings_acknowledged:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "SETTINGS ACK without SETTINGS")
@@ -119,6 +119,9 @@ class Inflow:
         self.stream_window_size = self._configured_size
         for stream in streams:
             stream.receive_window.resize(change)
+            # Credit that was a small part of the larger window may be all that there is of the smaller one.
+            if stream.state is OPEN:
+                self.acknowledge(stream, 0, now)
 
     # Growth
 

@@ -327,7 +327,7 @@ class Receiver:
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with a payload")
-            self._inflow.receive_settings_ack(self._streams)
+            self._inflow.receive_settings_ack(self._streams, self.now)
             return
         self._guard.charge_settings(self.now, len(payload))
         self.apply_settings(payload)

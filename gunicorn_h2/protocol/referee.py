@@ -252,8 +252,12 @@ class H2Referee:
         return b"" if self._is_gone(stream_id) else octets
 
     def _view_settings(self, octets: bytes, flags: int, stream_id: int) -> bytes:
-        # h2 also changes the windows of closed streams (section 6.9.2), unless this property has dropped them.
+        # h2 also changes the windows of closed streams (section 6.9.2), unless this property has dropped them, and
+        # those of half-closed (local) ones, which are not active: they must not overflow.
         _ = self._connection.open_inbound_streams
+        for stream in self._connection.streams.values():
+            if stream.state_machine.state is StreamState.HALF_CLOSED_LOCAL:
+                stream.outbound_flow_control_window = 0
         payload = octets[frames.FRAME_HEADER_SIZE :]
         known = _known_settings(payload)
         return octets if known == payload else frames.frame(frames.SETTINGS, flags, stream_id, known)

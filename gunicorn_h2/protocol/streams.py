@@ -6,6 +6,7 @@ Whether a frame on a closed stream is ignored or a connection error depends on h
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 
@@ -20,6 +21,8 @@ __all__ = ["StreamTable"]
 
 # The number of streams reset by us whose frames in flight are ignored.
 _REMEMBERED_RESETS = 512
+# From the end of a response to the RST_STREAM that stops the rest of its request; see `Sender.end_response`.
+_RESET_DELAY = 0.1
 
 
 class StreamTable:
@@ -42,7 +45,10 @@ class StreamTable:
         self.open: dict[int, Stream] = {}
         """The streams that are not closed, by identifier."""
         self.reset_deadlines: dict[int, float] = {}
-        """When to reset half-closed (local) streams, by identifier (section 8.1); the soonest first."""
+        """When to reset half-closed (local) streams, by identifier (section 8.1); the soonest first.
+
+        Infinite until the end of the response has been taken from the outbox: see `schedule_resets`.
+        """
         self.orphaned_calls: set[int] = set()
         """Streams that were reset while their application call was running, until it returns.
 
@@ -105,6 +111,14 @@ class StreamTable:
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
 
+    def schedule_resets(self, now: float) -> None:
+        """Set the deadlines of the streams whose responses have ended since the last call."""
+        deadlines = self.reset_deadlines
+        for stream_id in reversed(deadlines):
+            if deadlines[stream_id] != math.inf:
+                return
+            deadlines[stream_id] = now + _RESET_DELAY
+
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """Send RST_STREAM and close the stream."""
         self.reset_unopened(stream.stream_id, code)
@@ -134,10 +148,9 @@ class StreamTable:
         """Close a stream: drop its queue and remove it from the tables."""
         stream_id = stream.stream_id
         if stream.queued:
-            stream.drop_queue()
+            self._outbox.drop(stream)
         if stream.call is HELD:
             self._held.drop(stream)
         stream.state = CLOSED
         del self.open[stream_id]
-        self._outbox.blocked.pop(stream_id, None)
         self.reset_deadlines.pop(stream_id, None)

@@ -19,7 +19,7 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
 
     from gunicorn_h2.drivers.green_eventlet import EVENTLET
 
-    from .green import GreenListener, GreenWorker
+    from .green import GreenListener, GreenWorker, NamedListener
 
     class _Listener:
         """A `GreenListener` that runs Gunicorn's own loop in a greenlet."""
@@ -50,7 +50,7 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
             """See `GreenWorker.start_accepting`."""
             listener = GreenSocket(listener)
             listener.setblocking(1)
-            return _Listener(listener, partial(self.handle, listener), self.worker_connections)
+            return _Listener(listener, partial(self.handle, NamedListener(listener)), self.worker_connections)
 
 else:
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from urllib.parse import parse_qs
 
 PATTERN = bytes(range(256)) * 256
@@ -285,6 +286,12 @@ def send_bytes(environ, start_response):
     return []
 
 
+def send_large(environ, start_response):
+    """Send ``n`` bytes, made for this request, in one piece."""
+    start_response("200 OK", TEXT)
+    return [b"".join(pattern(int(query(environ)["n"])))]
+
+
 def yield_bytes(environ, start_response):
     """Yield ``n`` bytes; ``close`` is recorded."""
     fields = query(environ)
@@ -438,6 +445,15 @@ def gate_write(environ, start_response):
     return send_bytes(environ, start_response)
 
 
+def events(environ, start_response):
+    """An event stream: ``n`` events, ``s`` seconds apart."""
+    fields = query(environ)
+    start_response("200 OK", [("Content-Type", "text/event-stream")])
+    for number in range(int(fields["n"])):
+        yield b"data: %d\n\n" % number
+        time.sleep(float(fields["s"]))
+
+
 def barrier(environ, start_response):
     """Answer once ``n`` requests with the same key are inside at the same time."""
     fields = query(environ)
@@ -467,12 +483,12 @@ ROUTES = {
     "/read": read_all, "/calls": read_calls, "/count": count_body, "/echo": echo_pieces, "/unread": unread,
     "/unread-wait": unread_wait, "/write": with_write, "/empty": empty_iterable, "/empty-strings": empty_strings,
     "/file": file_wrapper, "/file-like": file_like, "/content-length": content_length, "/bytes": send_bytes,
-    "/yield": yield_bytes, "/status": status, "/headers": headers, "/bad-header": bad_header,
+    "/large": send_large, "/yield": yield_bytes, "/status": status, "/headers": headers, "/bad-header": bad_header,
     "/informational": informational, "/restarted": restarted, "/restarted-late": restarted_late,
     "/started-twice": started_twice, "/never-started": never_started, "/late-start": late_start,
     "/not-bytes": not_bytes, "/fail-early": fail_early, "/fail-started": fail_started, "/fail-late": fail_late,
     "/exit": exit_early, "/closing": closing, "/gate": gate, "/gate-stream": gate_stream, "/gate-read": gate_read,
-    "/gate-write": gate_write, "/barrier": barrier, "/records": records, "/busy": busy,
+    "/gate-write": gate_write, "/barrier": barrier, "/events": events, "/records": records, "/busy": busy,
 }
 
 

@@ -13,6 +13,7 @@ from wsgiref.util import FileWrapper
 
 from gunicorn_h2 import StreamAborted
 from tests.apps import flask_app, wsgi_app
+from tests.apps import witness as witness_app
 
 
 class Call(io.RawIOBase):
@@ -47,11 +48,12 @@ class Call(io.RawIOBase):
         """The environ of PEP 3333."""
         scope = self.scope
         server, client = scope["server"] or ("", 0), scope["client"] or ("", 0)
-        priority = scope["extensions"].get("http.response.priority", {})
+        priority = scope.get("extensions", {}).get("http.response.priority", {})
         environ = {
             "REQUEST_METHOD": scope["method"], "SCRIPT_NAME": "", "QUERY_STRING": scope["query_string"].decode(),
             "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"), "SERVER_PROTOCOL": "HTTP/2.0",
-            "RAW_URI": scope["raw_path"].decode(), "SERVER_NAME": server[0], "SERVER_PORT": str(server[1]),
+            "RAW_URI": (scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")).decode(),
+            "SERVER_NAME": server[0], "SERVER_PORT": str(server[1]),
             "REMOTE_ADDR": client[0], "REMOTE_PORT": str(client[1]),
             "wsgi.version": (1, 0), "wsgi.url_scheme": scope["scheme"], "wsgi.input": io.BufferedReader(self),
             "wsgi.errors": sys.stderr, "wsgi.multithread": True, "wsgi.multiprocess": False, "wsgi.run_once": False,
@@ -128,3 +130,4 @@ def bridge(application):
 
 
 wsgi, flask = bridge(wsgi_app.app), bridge(flask_app.app)
+witness, forward = bridge(witness_app.app), bridge(witness_app.forward)

@@ -482,7 +482,8 @@ def test_trailers_that_come_too_late(serve, loop):
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("secret"), SystemExit("secret")], ids=["error", "exit"])
+@pytest.mark.parametrize("error", [ZeroDivisionError("secret"), SystemExit("secret"), BaseException("secret")],
+                         ids=["error", "exit", "base"])
 def test_an_error_of_the_application(serve, error):
     async def app(scope, receive, send):
         raise error

@@ -1,5 +1,6 @@
 """The green driver on each library: real sockets, a real hub in a thread of its own."""
 
+import gc
 import socket
 import struct
 import time
@@ -170,6 +171,20 @@ def test_streams_of_all_connections_run_side_by_side(run, hub, tls):
     clients = [rig.client(tls) for _ in range(4)]
     streams = [(client, client.request(path="/x")) for client in clients for _ in range(50)]
     assert [client.response(stream).text for client, stream in streams] == ["/x"] * 200
+
+
+def test_the_greenlets_of_a_busy_moment_are_not_all_kept(run, hub):
+    """The next requests find some, and no more than a hundred."""
+    before = hub.call(live_greenlets)
+    test_streams_of_all_connections_run_side_by_side(run, hub, False)
+    kept = hub.call(live_greenlets) - before
+    assert 50 < kept < 130
+
+
+def live_greenlets():
+    """How many greenlets there are that have not ended."""
+    gc.collect()
+    return sum(isinstance(thing, greenlet.greenlet) and not thing.dead for thing in gc.get_objects())
 
 
 def test_more_than_the_socket_takes_waits_for_the_client(run, tls):

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from tests.support.h1client import exchange, request_bytes
-from tests.support.h2client import H2Client, open_tcp
+from tests.support.h2client import NO_ERROR, H2Client, open_tcp
 from tests.support.server import ROOT, Server, WorkerKind, stop_all
 from tests.support.tools import run
 
@@ -240,3 +241,32 @@ def test_the_entry_point(serve):
     with H2Client.connect(server) as client:
         assert client.get("/hello").status == 200
     assert "1000 connections" in server.wait_log("gunicorn_h2: .*")[0]
+
+
+ACCEPTED_LATE = """
+def post_worker_init(worker):
+    handle = worker.handle
+
+    def handle_late(listener, client, address):
+        import time
+        worker.log.info("accepted")
+        while worker.alive or listener.fileno() >= 0:
+            time.sleep(0.01)
+        handle(listener, client, address)
+
+    worker.handle = handle_late
+"""
+
+
+def test_a_connection_accepted_last(serve):
+    """One whose greenlet begins when the worker has closed the listener: GOAWAY says that it may try elsewhere."""
+    server = serve(code=ACCEPTED_LATE)
+    with socket.create_connection((server.host, server.port), timeout=15) as sock:
+        server.wait_log("accepted")
+        server.signal(signal.SIGTERM)
+        with server.certs.client_context().wrap_socket(sock, server_hostname="localhost") as secure:
+            client = H2Client(secure, server.authority)
+            client.send_preface()
+            client.wait_closed()
+            assert client.goaways[-1] == (0, NO_ERROR)
+    assert server.wait_exit() == 0

@@ -44,6 +44,14 @@ def test_pieces_are_taken_together_up_to_a_size(pieces, size):
     assert all(len(piece) <= max(size, largest + 1_023) for piece in taken)
 
 
+def test_an_application_takes_whole_pieces_within_a_size():
+    """One that is larger alone is taken as it is."""
+    buffer = BodyBuffer(ended=False)
+    for size in (2_000, 1_500, 5_000, 1_200):
+        buffer.append(bytes(size))
+    assert [len(buffer.take_up_to(4_000)) for _ in range(4)] == [3_500, 5_000, 1_200, 0]
+
+
 def test_one_thread_appends_while_another_takes():
     buffer, taken = BodyBuffer(ended=False), []
 

@@ -8,13 +8,14 @@ import dataclasses
 from collections.abc import Callable
 
 from hyperframe.frame import ContinuationFrame, HeadersFrame
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import ConnectionTerminated, DataReceived
 from gunicorn_h2.protocol.headers import ResponseHead
 
+from .effort import examples
 from .peer import (
     CONTINUATION,
     DATA,
@@ -330,7 +331,7 @@ configs = st.fixed_dictionaries({
 
 
 @given(sessions, st.booleans(), openings, configs)
-@settings(max_examples=300)
+@examples(300)
 def test_the_engines_agree(steps, acknowledges, opening, config):
     fast, h2 = (Session(engine, acknowledges, opening, **config).play(steps) for engine in ("fast", "h2"))
     assert (h2.record, h2.core.closed) == (fast.record, fast.core.closed), (fast.reason, h2.reason)

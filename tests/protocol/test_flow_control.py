@@ -316,6 +316,23 @@ def test_a_smaller_window_counts_from_the_acknowledgement(connect):
     peer.assert_alive()
 
 
+def test_credit_owed_before_the_acknowledgement_comes_back_with_it(connect):
+    """A small part of the default window may be more than all of ours, and nothing else would return it."""
+    peer = connect(setup=False, initial_window_size=100)
+    peer.send(PREFACE, settings(), peer.headers(1, end=False), peer.headers(3, end=False),
+              data(1, bytes(10_000)), data(3, bytes(5_000)))
+    for stream_id in (1, 3):
+        peer.core.acknowledge(peer.core.streams[stream_id], 4_950, peer.now)
+    peer.send(data(3, end=True))
+    assert [stream_id for stream_id, _ in peer.collect().updates if stream_id] == []
+    peer.send(settings_ack())
+    # The rest of stream 1's body is unread, and stream 3 needs no more credit.
+    assert [update for update in peer.updates if update[0]] == [(1, 4_950)]
+    peer.core.acknowledge(peer.core.streams[1], 5_050, peer.now)
+    peer.collect().send(data(1, bytes(100), end=True))
+    peer.assert_alive()
+
+
 def test_a_body_may_end_while_its_window_is_below_zero(connect):
     """An empty frame needs no window (section 6.9)."""
     peer = connect(setup=False, initial_window_size=100)

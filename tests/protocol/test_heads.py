@@ -135,6 +135,18 @@ def block_of(path, *others, **pseudo):
     return b"".join(literal(0, name, value) for name, value in section_of(path, *others, **pseudo))
 
 
+def test_a_connection_serves_requests_that_differ_in_their_path(connect):
+    """The limit on their section still applies to each of them."""
+    peer = connect(max_header_list_size=260)
+    for number, path in enumerate([b"/first", b"/second", b"/third", b"/" + b"x" * 100]):
+        block = b"\x82\x87" + b"\x04" + string(path) + literal(0, b":authority", b"a.example") + literal(0, b"x", b"y")
+        peer.send(raw(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * number, block))
+    first, *others = [event.stream.head for event in peer.of(RequestReceived)]
+    assert [head.path for head in (first, *others)] == [b"/first", b"/second", b"/third"]
+    assert [head.sibling for head in others] == [first, first]
+    assert peer.answers[7].status == 431
+
+
 def contents(head):
     """All that a head says."""
     return (head.method, head.scheme, head.authority, head.path, head.fields, head.content_length,

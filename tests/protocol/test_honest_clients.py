@@ -25,6 +25,9 @@ from .peer import (
     window_update,
 )
 
+# Thousands of messages, over lines that shorter tests cover.
+pytestmark = pytest.mark.uncovered
+
 OK = ResponseHead(200, [(b"content-type", b"text/plain")])
 CANCEL = 8
 BROWSER_FIELDS = [

@@ -14,7 +14,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gunicorn_h2.protocol.config import ConnectionConfig
@@ -29,6 +29,7 @@ from gunicorn_h2.protocol.events import (
 from gunicorn_h2.protocol.headers import ResponseHead
 from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 
+from .effort import examples
 from .peer import (
     HEADER_TABLE_SIZE,
     INITIAL_WINDOW_SIZE,
@@ -126,7 +127,7 @@ class Conversation:
 
 
 @given(requests, responses, cut_sizes, st.integers(20, 70_000), st.integers(0, 70_000), st.integers(0, 65_536))
-@settings(max_examples=40)
+@examples(40)
 def test_conversations_arrive_intact(engine, requests, responses, cut_sizes, window, client_window, table):
     talk = Conversation(ConnectionConfig(engine=engine, initial_window_size=window, control_budget=100_000), cut_sizes,
                         {SettingCodes.INITIAL_WINDOW_SIZE: client_window, SettingCodes.HEADER_TABLE_SIZE: table})
@@ -256,7 +257,7 @@ likely_frames = st.one_of(
 
 @given(st.lists(st.one_of(likely_frames, likely_frames, likely_frames, garbage_frames), max_size=40),
        st.integers(0, 40), st.booleans())
-@settings(max_examples=400)
+@examples(400)
 def test_frames_of_any_kind_never_raise(engine, sequence, shutdown_at, settle):
     peer = Wild.make(engine)
     for number, frame in enumerate(sequence):
@@ -269,7 +270,7 @@ def test_frames_of_any_kind_never_raise(engine, sequence, shutdown_at, settle):
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=100)
+@examples(100)
 def test_octets_of_any_kind_never_raise(engine, octets):
     peer = Wild.make(engine)
     peer.send(octets)
@@ -288,7 +289,7 @@ mutations = st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255), st.sa
 
 
 @given(st.lists(mutations, max_size=4), st.integers(0, 500))
-@settings(max_examples=300)
+@examples(300)
 def test_mutations_of_a_valid_conversation_never_raise(engine, mutations, cut_at):
     octets = bytearray(VALID)
     for position, value, how in mutations:

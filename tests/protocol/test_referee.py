@@ -14,7 +14,7 @@ from gunicorn_h2.protocol.engine import make_engine
 from gunicorn_h2.protocol.errors import ConnectionFailure, ErrorCode
 from gunicorn_h2.protocol.events import ConnectionTerminated, RequestReceived
 from gunicorn_h2.protocol.guard import Guard
-from gunicorn_h2.protocol.outbox import Outbox
+from gunicorn_h2.protocol.outbox import Outbox, OutputBudget
 from gunicorn_h2.protocol.receiver import Receiver
 from gunicorn_h2.protocol.upgrade import SWITCHING_PROTOCOLS
 
@@ -63,7 +63,7 @@ class Game:
 
     def __init__(self, acknowledged=True, upgrade=None, **config):
         config = ConnectionConfig(engine="h2", **config)
-        self.outbox = Outbox(config.stream_buffer_size, config.stream_timeout, Guard(config, 0.0), [])
+        self.outbox = Outbox(config, Guard(config, 0.0), [], OutputBudget())
         self.codec, self.referee = make_engine(config, self.outbox)
         self.encoder, self.blocks = Encoder(), {}
         if upgrade is not None:
@@ -364,6 +364,10 @@ HONEST_FRAMES = {
     "settings that closed streams do not mind": lambda game: last(
         game.receive(game.request(1), window_update(1, 2**31 - 65_536)), game.put(game.response(1, end=True)),
         [settings((INITIAL_WINDOW_SIZE, 65_536))]),
+    "settings that streams whose response has ended do not mind": lambda game: last(
+        game.receive(game.request(1, end=False), window_update(1, 2**31 - 65_536)),
+        game.put(game.response(1, end=True)),
+        [settings((INITIAL_WINDOW_SIZE, 65_536)), settings((INITIAL_WINDOW_SIZE, 2**31 - 1)), data(1, end=True)]),
     "frames beyond the final GOAWAY": lambda game: last(
         game.receive(game.request(1)), game.put(goaway(2**31 - 1), goaway(1)),
         [game.request(3, (b"connection", b"close")), data(3, b"x"), data(5, b"x"), window_update(7, 0), rst_stream(9)]),

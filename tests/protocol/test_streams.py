@@ -403,6 +403,20 @@ def test_an_end_that_comes_late_is_an_empty_frame(peer):
     assert [(frame.data, frame.flags) for frame in peer.collect().take()[2:]] == [(b"", {"END_STREAM"})]
 
 
+@pytest.mark.parametrize("body", [b"", b"done"])
+def test_a_slow_application_declines_the_rest_a_moment_after_its_response_too(peer, body):
+    """Some clients drop a response that the reset arrives with, however long they have waited for it."""
+    first, second = peer.open(end=False), peer.open(end=False)
+    peer.now += 5
+    peer.respond(first, body)
+    assert peer.core.next_deadline() > peer.now
+    peer.now += 0.05
+    peer.respond(second, body)
+    assert peer.wait(0.04).resets == []
+    assert peer.wait(0.02).resets == [(1, ErrorCode.NO_ERROR)]
+    assert peer.wait(0.05).resets == [(1, ErrorCode.NO_ERROR), (3, ErrorCode.NO_ERROR)]
+
+
 def test_the_unread_rest_of_a_body_is_declined_after_the_response(peer):
     stream = peer.open(end=False)
     peer.send(data(1, b"unread"))

@@ -57,6 +57,8 @@ class LoadClient(threading.Thread):
                 return
         for stream in batch:
             self._account(client, stream)
+            # A connection may last for hours.
+            del client.streams[stream.stream_id]
 
     @staticmethod
     def _beyond(client, stream):

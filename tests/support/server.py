@@ -70,6 +70,8 @@ def post_worker_init(worker):
         _post_worker_init(worker)
     worker.log.info("worker %s is ready", worker.pid)
 """
+# For a conf file: the master may outlive its parent, which a successor's is (see `hand_over`).
+OUTLIVES = "ctypes.CDLL(None).prctl(1, 0)"
 
 
 class Server:
@@ -88,7 +90,7 @@ class Server:
         self.expected, self.host, self.port = [], "127.0.0.1", None
         self._lines, self._checked, self._eof = [], 0, False
         self._news = threading.Condition()
-        self._process, self._asked_to_go = None, False
+        self._process, self._asked_to_go, self._successor = None, False, None
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
@@ -198,7 +200,11 @@ class Server:
         self._process.stdout.close()
 
     def wait_exit(self, timeout=20):
-        """Wait until the master is gone, and its log complete; return its exit status."""
+        """Wait until the master is gone, and its log complete; return its exit status (None for a successor's)."""
+        if self._successor is not None:
+            with self._news:
+                assert self._news.wait_for(lambda: self._eof, timeout), f"still running\n{self.log_tail()}"
+            return None
         try:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -210,11 +216,11 @@ class Server:
     @property
     def running(self):
         """Whether the master process lives."""
-        return self._process.poll() is None
+        return self._process.poll() is None if self._successor is None else not self._eof
 
     def signal(self, number):
         """Send a signal to the master."""
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def reload(self, code=None, **settings):
         """Change the conf file, send SIGHUP and return once the new workers can serve."""
@@ -222,6 +228,16 @@ class Server:
         mark = self.log_mark()
         self.signal(signal.SIGHUP)
         self._wait_ready(mark)
+
+    def hand_over(self):
+        """Have another master take over (SIGUSR2), and return once the old one has gone; needs `OUTLIVES`."""
+        mark = self.log_mark()
+        self.signal(signal.SIGUSR2)
+        self._wait_ready(mark)
+        successor = int(self.wait_log(r"\[(\d+)\] \[INFO\] Starting gunicorn", after=mark)[1])
+        self.signal(signal.SIGTERM)
+        self._process.wait(20)
+        self._successor = successor
 
     def wait_settled(self):
         """Wait until no worker is booting: it would miss the signal to stop, and the master then waits for long."""
@@ -320,7 +336,7 @@ class Server:
     @property
     def pid(self):
         """The master's process id."""
-        return self._process.pid
+        return self._successor or self._process.pid
 
     @property
     def worker_pids(self):

@@ -7,12 +7,14 @@ import subprocess
 
 import pytest
 
-PACKAGES = {"nghttp": "nghttp2-client", "h2load": "nghttp2-client", "grpc": "grpcio"}
+PACKAGES = {"nghttp": "nghttp2-client", "h2load": "nghttp2-client", "grpc": "grpcio", "node": "nodejs"}
+# Debian keeps servers where users do not look for commands.
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 
 
 def require_tool(name):
     """Return the path of a command; where it is missing skip, but fail in CI, where no tool may be missing."""
-    return shutil.which(name) or _missing(name)
+    return shutil.which(name, path=SEARCH_PATH) or _missing(name)
 
 
 def require_module(name):
