@@ -225,7 +225,8 @@ class _Watch:
             self._queue_slow_turn()
             return
         began = time.monotonic()
-        self._read()
+        self.call(self.connection.handle_readable)
+        self._check_error()
         ended = time.monotonic()
         self._slow = ended - began > LONG_TURN
         self._driver.slow_lane.note_served(self._since, ended)
@@ -250,6 +251,9 @@ class _Watch:
 
     def _read(self) -> None:
         self.call(self.connection.handle_readable)
+        self._check_error()
+
+    def _check_error(self) -> None:
         # uvloop stops watching a socket with a pending error, even if there was data to read.
         if self._fd >= 0:
             error = self.connection.transport.take_error()
