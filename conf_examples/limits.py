@@ -42,6 +42,16 @@ http2_max_header_list_size = 65_536
 # Response data queued for one stream before the application must wait, in octets.
 http2_stream_buffer_size = 131_072
 
+# What responses may have in a worker's temporary file, in octets, instead of a waiting thread: one, and all of them.
+http2_response_spool_size = 67_108_864
+http2_worker_spool_size = 1_073_741_824
+
+# Response data queued in a worker's memory, in octets, beyond which what waits for clients goes to that file.
+http2_worker_buffer_size = 25_165_824
+
+# Octets a second that a client must take of the responses that wait for it, on average over `timeout` seconds.
+http2_min_read_rate = 240
+
 # How much of a request's body to wait for before the application is called, in octets; no more than a stream's initial
 # window. A body of declared length that fits costs no thread until it is complete.
 http2_request_buffer_size = 65_535
@@ -64,3 +74,7 @@ http2_control_budget = 1_000
 
 # DATA frames of one octet in a second; those of 16 octets and more are free, and others cost in proportion.
 http2_small_data_budget = 10_000
+
+# Connections that one address (of IPv6, one /64 network) may have open to a worker; 0: no limit. Trusted proxies, those
+# in forwarded_allow_ips, may have any number.
+http2_max_connections_per_ip = 0

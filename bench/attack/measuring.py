@@ -71,7 +71,7 @@ class Result:
     resets: dict[str, int]
     ends: dict[str, int]
     left: dict[str, int]
-    """Threads, descriptors and octets of deleted files beyond those before the attack, after a time."""
+    """Threads, descriptors and octets of deleted files beyond those before the attack, after a time; tracebacks."""
 
 
 @dataclass
@@ -115,7 +115,7 @@ def measure(server: Server, attack: Attack, seconds: float, files: Certificate, 
         cpu, peak = _watch(assault, running)
         phases.append(time.monotonic())
         tally = _result_of(assault)
-        left = _wait_for_the_end(running, before)
+        left = {**_wait_for_the_end(running, before), **_tracebacks(running)}
         time.sleep(max(0.0, phases[-1] + AFTER_SECONDS - time.monotonic()))
         phases.append(time.monotonic())
         memory_left = running.resident_octets() - memory
@@ -191,6 +191,12 @@ def _wait_for_the_end(server: RunningServer, before: Resources) -> dict[str, int
     while (left := Resources.of(server.roots).beyond(before)) and time.monotonic() < end:
         time.sleep(SAMPLE_SECONDS)
     return left
+
+
+def _tracebacks(server: RunningServer) -> dict[str, int]:
+    """Count the errors that the server has not expected, by its log."""
+    count = (server.folder / "log").read_text(errors="replace").count("Traceback (most recent call last)")
+    return {"tracebacks": count} if count else {}
 
 
 def _latency(requests: dict[str, Any], newcomers: dict[str, Any], start: float, end: float) -> Latency:

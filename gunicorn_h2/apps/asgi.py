@@ -124,7 +124,7 @@ class Exchange:
 
     async def _drain(self) -> None:
         try:
-            await self._channel.drain()
+            await self._channel.drain(self._body_ended)
         except StreamAborted:
             # A task of the application that awaits the disconnect must see it first, because it may cancel
             # this one: Django does that, and would not close its response after an OSError.

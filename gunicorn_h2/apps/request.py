@@ -13,7 +13,7 @@ from gunicorn.http.message import Request, _ip_in_allow_list
 
 from gunicorn_h2.protocol.headers import Fields, RequestHead
 
-__all__ = ["StreamRequest", "TrustedPeers", "joined_fields", "log_environ", "peer_ip", "policy_names"]
+__all__ = ["Proxies", "StreamRequest", "TrustedPeers", "joined_fields", "log_environ", "peer_ip", "policy_names"]
 
 _MAX_NAMES = 1024
 _MAX_VERDICTS = 1024
@@ -39,13 +39,28 @@ class TrustedPeers:
         address: str = peer[0]
         verdict = self._verdicts.get(address)
         if verdict is None:
-            cfg = self._cfg
-            verdict = bool(_ip_in_allow_list(address, cfg.forwarded_allow_ips, cfg.forwarded_allow_networks()))
+            verdict = self._allows(address)
             if len(self._verdicts) >= _MAX_VERDICTS:
                 # Clients with many addresses must not fill the memory.
                 self._verdicts.clear()
             self._verdicts[address] = verdict
         return verdict
+
+    def _allows(self, address: str) -> bool:
+        cfg = self._cfg
+        return bool(_ip_in_allow_list(address, cfg.forwarded_allow_ips, cfg.forwarded_allow_networks()))
+
+
+class Proxies(TrustedPeers):
+    """The peers that stand for many clients: the trusted ones, and with `proxy_protocol` those in `proxy_allow_ips`."""
+
+    def _allows(self, address: str) -> bool:
+        cfg = self._cfg
+        if super()._allows(address):
+            return True
+        return bool(cfg.proxy_protocol) and bool(
+            _ip_in_allow_list(address, cfg.proxy_allow_ips, cfg.proxy_allow_networks())
+        )
 
 
 def peer_ip(peer: Any) -> str:

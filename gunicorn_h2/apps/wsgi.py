@@ -9,18 +9,21 @@ hook or the access log needs it.
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from gunicorn.http import errors, wsgi
 
 from gunicorn_h2.drivers.channel import Channel, StreamAborted
 from gunicorn_h2.drivers.connection import Http2Connection
+from gunicorn_h2.drivers.files import FilePart, FileSource
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import Fields, RequestHead, ResponseHead, check_response_trailers
-from gunicorn_h2.protocol.stream import DEFAULT_WEIGHT
+from gunicorn_h2.protocol.stream import DEFAULT_WEIGHT, Source
 
 from .environ import EnvironFactory
 from .input import StreamInput
@@ -52,6 +55,10 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
 
     complete = False
     """Whether the whole response has been given to the channel."""
+    detached = False
+    """Whether the connection has taken the rest of the response over, and will say when it has ended."""
+    on_end: Callable[[], None] | None = None
+    """What remains to be done after that."""
     _prepared: PreparedHead | None = None
     _trailers: Fields | None = None
 
@@ -145,6 +152,24 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         else:
             self.write(data)
             self.close()
+
+    @property
+    def omits_body(self) -> bool:
+        """Whether the body is not sent, whatever the application returns: for HEAD, and 204 and 304."""
+        return self._omits_body
+
+    def can_send_whole(self, octets: int) -> bool:
+        """Whether a body of so many octets would be all of the response."""
+        begun = self.headers_sent or self.status is None
+        return not (begun or self._omits_body or self._trailers) and self.response_length in (None, octets)
+
+    def send_source(self, source: Source) -> None:
+        """Send the whole body from a source, without waiting. Raises StreamAborted; the source is not taken then."""
+        assert self._prepared is not None
+        self._channel.respond(self._prepared.head, b"", False)
+        self.headers_sent = self.complete = self.detached = True
+        self.sent = len(source)
+        self._channel.send_source(source)
 
     def sendall(self, data: bytes) -> None:
         """Called by Gunicorn's code to send body data, already cut to Content-Length."""
@@ -247,7 +272,7 @@ class WSGIHandler:
             self._run_observed(connection, channel, environ)
             return
         response = StreamResponse(template, channel, self._cfg, self._heads)
-        self._run(channel, environ, response)
+        self._run(connection, channel, environ, response)
 
     def _run_observed(self, connection: Http2Connection, channel: Channel, environ: dict[str, Any]) -> None:
         """Run the application with hooks or the access log, which need Gunicorn's request."""
@@ -265,23 +290,61 @@ class WSGIHandler:
                 except BaseException:  # A hook of the configuration: application code.
                     self._application_failed(channel, response)
                     return
-            self._run(channel, environ, response)
+            response.on_end = partial(self._account, request, environ, response, started)
+            self._run(connection, channel, environ, response)
         finally:
-            self._account(request, environ, response, timedelta(seconds=time.monotonic() - started))
+            if not response.detached:
+                self._account(request, environ, response, started)
 
-    def _run(self, channel: Channel, environ: dict[str, Any], response: StreamResponse) -> None:
+    def _run(
+        self, connection: Http2Connection, channel: Channel, environ: dict[str, Any], response: StreamResponse
+    ) -> None:
         environ["wsgi.early_hints"] = response.send_early_hints
         environ["gunicorn.http2.send_trailers"] = response.send_trailers
         try:
             result: Iterable[bytes] = self._worker.wsgi(environ, response.start_response)
             if type(result) is list and len(result) == 1:
                 response.write_all(result[0])
+            elif type(result) is wsgi.FileWrapper:
+                self._send_file(connection, response, result)
             else:
                 _send_result(result, response)
         except StreamAborted as error:
             self._log.debug("Ignoring aborted stream: %s", error)
         except BaseException:  # Application code may raise anything, gevent.Timeout and GreenletExit too.
             self._application_failed(channel, response)
+
+    def _send_file(self, connection: Http2Connection, response: StreamResponse, wrapper: Any) -> None:
+        """Send what `wsgi.file_wrapper` has made; the connection reads a regular file, unless it is small."""
+        try:
+            part = FilePart.of(wrapper.filelike, response.response_length)
+            if response.omits_body:
+                response.close()
+            elif part is None or not response.can_send_whole(part.octets):
+                for data in wrapper:
+                    response.write(data)
+                response.close()
+            elif part.octets <= connection.stream_buffer_size:
+                response.write_all(os.pread(part.file.fileno(), part.octets, part.position))
+            else:
+                on_close = partial(self._leave_file, connection, response, wrapper)
+                response.send_source(FileSource(part, on_close, self._log))
+        finally:
+            if not response.detached:
+                _close(wrapper)
+
+    def _leave_file(self, connection: Http2Connection, response: StreamResponse, wrapper: Any, left: int) -> None:
+        """Have the rest done where application code may run: `left` octets of a file were not sent."""
+        response.sent -= left
+        connection.run(partial(self._end_file, response, wrapper))
+
+    def _end_file(self, response: StreamResponse, wrapper: Any) -> None:
+        try:
+            _close(wrapper)
+        except BaseException:  # Application code.
+            self._log.exception("Error closing the file of a response")
+        if response.on_end is not None:
+            response.on_end()
 
     def _application_failed(self, channel: Channel, response: StreamResponse) -> None:
         """Answer 500 if nothing has been sent, else reset the stream; the client learns nothing about the error."""
@@ -316,8 +379,9 @@ class WSGIHandler:
         return len(body)
 
     def _account(
-        self, request: StreamRequest, environ: dict[str, Any], response: StreamResponse, duration: timedelta
+        self, request: StreamRequest, environ: dict[str, Any], response: StreamResponse, started: float
     ) -> None:
+        duration = timedelta(seconds=time.monotonic() - started)
         # Hooks and loggers may change the headers, which are shared.
         response.headers = response.headers.copy()
         try:
@@ -359,8 +423,12 @@ def _send_result(result: Iterable[bytes], response: StreamResponse) -> None:
             response.write(data)
         response.close()
     finally:
-        if hasattr(result, "close"):
-            result.close()
+        _close(result)
+
+
+def _close(result: Iterable[bytes]) -> None:
+    if hasattr(result, "close"):
+        result.close()
 
 
 def octets(headers: AnyHeaders) -> Fields:

@@ -29,12 +29,14 @@ class Acceptor:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         take: Callable[[socket.socket, Any], None],
+        is_busy: Callable[[], bool],
         log: Log,
     ) -> None:
-        """`take(sock, peer)` is called with each connection."""
+        """`take(sock, peer)` is called with each connection; none is accepted in a turn of the loop that `is_busy`."""
         self._loop = loop
         self._sock = sock
         self._take = take
+        self._is_busy = is_busy
         self._log = log
         self._wanted = self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
@@ -70,6 +72,8 @@ class Acceptor:
         self._accepting = accepting
 
     def _accept(self) -> None:
+        if self._is_busy():
+            return
         try:
             sock, peer = self._sock.accept()
         except OSError as error:

@@ -7,6 +7,7 @@ socket, once for everything that happened in a turn of the loop.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Protocol
 
 from gunicorn_h2.protocol.connection import ServerConnection
@@ -14,11 +15,14 @@ from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
 from gunicorn_h2.protocol.stream import CLOSED, BodyBuffer, Stream
 
-from .channel import CONTINUE, StreamAborted
+from .channel import CONTINUE, MAX_STALL_CHECK_SECONDS, SPOOLED_SIZE, STALL_CHECK_SECONDS, StreamAborted
+from .spool import Spool
 
 __all__ = ["AsyncChannel", "AsyncStreamOwner", "HeldEnd"]
 
 _PIECE_SIZE = 65_536
+# What is stored before others have their turn: other tasks may make as much meanwhile.
+_STORED_SIZE = 8_388_608
 _NO_BODY = BodyBuffer(ended=True)
 
 
@@ -37,6 +41,10 @@ class AsyncStreamOwner(Protocol):
 
     core: ServerConnection
     loop: asyncio.AbstractEventLoop
+    stream_buffer_size: int
+    response_spool_size: int
+    """Octets of a response that may be in the spool."""
+    spool: Spool
     read_timeout: float | None
     """Seconds that a task waits for the next piece of a body; None: no limit."""
     flush_scheduled: bool
@@ -46,6 +54,12 @@ class AsyncStreamOwner(Protocol):
     closed: bool
     held: list[HeldEnd]
     """Response ends to flush before the connection writes; adding one requires `schedule_flush`."""
+
+    def write_now(self) -> None:
+        """Write output before this turn of the loop ends."""
+
+    def is_stalled(self, stream: Stream) -> bool:
+        """Whether the client has taken nothing of a response for a moment."""
 
     def schedule_flush(self) -> None:
         """Write the output at the end of this turn of the event loop; call once a turn."""
@@ -72,6 +86,8 @@ class AsyncChannel:
     """Whether the response has ended."""
     aborted = False
     """Whether the stream was reset, or the connection is gone."""
+    starving_since = math.inf
+    """See `Channel.starving_since`."""
     _cause: tuple[int, str] = (0, "")
     """The error code and the reason of the abort."""
     _waiters: list[asyncio.Future[None]] | None = None
@@ -152,12 +168,41 @@ class AsyncChannel:
         while not self.complete and not self.aborted:
             await self._wait()
 
-    async def drain(self) -> None:
-        """Return when the queue has fallen to its low mark. Raises StreamAborted."""
+    async def drain(self, ended: bool = False) -> None:
+        """Return when the queue has fallen to its low mark. Raises StreamAborted.
+
+        If the client stalls, it is enough that a large message is in the spool; the application then waits when it
+        has another one. Nothing comes after a message that has `ended` the response.
+        """
+        stream = self.stream
+        may_spool = ended or not stream.stored
+        patience = STALL_CHECK_SECONDS
+        # Other tasks may make as large messages in this turn.
+        self.connection.write_now()
         # The core resets a stream that makes no progress, so this wait has an end.
-        while self.stream.above_high_mark and not self.aborted:
-            await self._wait()
+        while stream.above_high_mark and not self.aborted:
+            if may_spool and self.connection.is_stalled(stream) and await self._spool_excess():
+                break
+            await self._wait(patience if may_spool else None)
+            patience = min(2 * patience, MAX_STALL_CHECK_SECONDS)
         self.raise_if_aborted()
+
+    async def _spool_excess(self) -> bool:
+        """Have at most a little more than the buffer in memory, the rest in the spool; return False if it is not so.
+
+        The same for little that is queued behind what is in the spool already.
+        """
+        connection, stream = self.connection, self.stream
+        buffer = connection.stream_buffer_size
+        was_spooled = stream.stored > 0
+        while stream.queued - stream.stored > buffer + SPOOLED_SIZE:
+            limit = min(_STORED_SIZE, connection.response_spool_size - stream.stored)
+            if not connection.core.store_queue(stream, buffer, limit, connection.spool.store):
+                return False
+            was_spooled = True
+            if stream.queued - stream.stored > buffer + SPOOLED_SIZE:
+                await asyncio.sleep(0)
+        return was_spooled
 
     def send_interim(self, head: ResponseHead) -> None:
         """Send a 1xx response (RFC 9113 section 8.1); does nothing after the response's head. Raises StreamAborted."""
@@ -225,23 +270,29 @@ class AsyncChannel:
     async def _wait_for_body(self) -> None:
         timeout = self.connection.read_timeout
         timer = self.connection.loop.call_later(timeout, self._give_up) if timeout else None
+        self.starving_since = self.connection.loop.time()
         try:
             await self._wait()
         finally:
+            self.starving_since = math.inf
             if timer is not None:
                 timer.cancel()
 
     def _give_up(self) -> None:
         self._reset(ErrorCode.CANCEL, "the client stopped sending")
 
-    async def _wait(self) -> None:
-        """Wait for the next `wake`."""
-        waiter = self.connection.loop.create_future()
+    async def _wait(self, timeout: float | None = None) -> None:
+        """Wait for the next `wake`, `timeout` seconds at most."""
+        loop = self.connection.loop
+        waiter = loop.create_future()
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(waiter)
+        timer = None if timeout is None else loop.call_later(timeout, self.wake)
         try:
             await waiter
         finally:
+            if timer is not None:
+                timer.cancel()
             if self._waiters is not None and waiter in self._waiters:
                 self._waiters.remove(waiter)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,11 +22,13 @@ from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.stream import Stream
 
+from .admission import Admission
 from .asyncio_channel import AsyncChannel, HeldEnd
 from .base import Driver, RefusalHandler
 from .connection import TransportConnection
 from .log import Log
 from .negotiation import Negotiation, Terms
+from .slow_lane import LONG_TURN, SlowLane
 from .transport import Transport
 
 __all__ = ["AsyncApplication", "AsyncHandOver", "AsyncHttp2Connection", "AsyncioDriver"]
@@ -38,7 +41,7 @@ AsyncHandOver = Callable[[Transport, object, bytes], None]
 """Takes the transport of a connection that speaks HTTP/1, its peer, and what was read from it."""
 
 
-class AsyncioDriver(Driver[AsyncApplication]):
+class AsyncioDriver(Driver[AsyncApplication, "_Watch"]):
     """All HTTP/2 connections of a worker; every method is for the event loop's thread."""
 
     def __init__(
@@ -49,24 +52,29 @@ class AsyncioDriver(Driver[AsyncApplication]):
         log: Log,
         on_request: Callable[[], None],
         on_refused: RefusalHandler,
-        on_close: Callable[[], None],
+        on_close: Callable[[object], object],
+        admission: Admission | None = None,
     ) -> None:
-        """`on_close` is called when a connection is closed and its last task is done."""
+        """`on_close(peer)` is called when a connection is closed and its last task is done."""
         # A task that waits costs no thread, and ASGI applications expect to be called with the head.
-        super().__init__(replace(config, request_buffer_size=0), application, log, on_request, on_refused)
+        config = replace(config, request_buffer_size=0)
+        super().__init__(config, application, log, on_request, on_refused, admission)
         self.loop = loop
         self._on_close = on_close
         self._watches: set[_Watch] = set()
+        self.slow_lane: SlowLane[_Watch] = SlowLane(_Watch.take_slow_turn)
+        self._slow_turns_scheduled = False
 
     def negotiate(self, sock: socket.socket, peer: object, terms: Terms, hand_over: AsyncHandOver) -> None:
         """Negotiate the protocol of an accepted socket; HTTP/1 goes to `hand_over`."""
         negotiation = self.begin_negotiation(sock, peer, terms)
         if negotiation is None:
-            self._on_close()
+            self._on_close(peer)
         else:
             watch = _Watch(self, negotiation, hand_over)
             self._watches.add(watch)
             watch.start()
+            self.hold_negotiation(negotiation, watch)
 
     def handed_over(self, watch: _Watch) -> None:
         """Forget a connection that was handed over, without closing it."""
@@ -75,12 +83,36 @@ class AsyncioDriver(Driver[AsyncApplication]):
     def forget(self, watch: _Watch) -> None:
         """Forget a connection that is closed and has no more tasks."""
         self._watches.remove(watch)
+        peer = watch.connection.peer
         watch.retire()
-        self._on_close()
+        self._on_close(peer)
 
     def watches(self, watch: _Watch) -> bool:
         """Whether it has neither been handed over nor forgotten."""
         return watch in self._watches
+
+    def queue_slow_turn(self, watch: _Watch) -> None:
+        """Give a connection a turn in the slow lane, in this turn of the loop or a later one."""
+        self.slow_lane.add(watch)
+        if not self._slow_turns_scheduled:
+            self._slow_turns_scheduled = True
+            self.loop.call_soon(self._take_slow_turns)
+
+    def _take_slow_turns(self) -> None:
+        self._slow_turns_scheduled = False
+        self.slow_lane.run()
+        if self.slow_lane and not self._slow_turns_scheduled:
+            self._slow_turns_scheduled = True
+            self.loop.call_soon(self._take_slow_turns)
+
+    def _now(self) -> float:
+        return self.loop.time()
+
+    def _holders(self) -> Iterable[_Watch]:
+        return self._watches
+
+    def _make_way(self, watch: _Watch) -> None:
+        watch.call(watch.connection.make_way)
 
     def shutdown(self) -> None:
         """Begin a graceful shutdown of every connection, including new ones."""
@@ -99,11 +131,14 @@ class _Watch:
     """A socket in the event loop, with its negotiation and then its HTTP/2 connection."""
 
     __slots__ = (
-        "_connection",
+        "connection",
         "_driver",
         "_fd",
         "_hand_over",
         "_loop",
+        "_queued",
+        "_since",
+        "_slow",
         "_timer",
         "_timer_deadline",
         "_writing",
@@ -113,7 +148,13 @@ class _Watch:
         self._driver = driver
         self._loop = driver.loop
         self._hand_over = hand_over
-        self._connection: Negotiation | AsyncHttp2Connection = negotiation
+        self.connection: Negotiation | AsyncHttp2Connection = negotiation
+        """See `Holder.connection`."""
+        self._since = time.monotonic()
+        self._slow = True
+        """Whether it takes its turns in the slow lane, as each handshake does."""
+        self._queued = False
+        """Whether it waits for a turn there."""
         self._fd = -1
         """The socket's file descriptor; -1 while it is not watched."""
         self._writing = False
@@ -124,19 +165,21 @@ class _Watch:
 
     def start(self) -> None:
         """Watch the socket."""
-        self._fd = self._connection.transport.fileno()
+        self._fd = self.connection.transport.fileno()
         self._loop.add_reader(self._fd, self._handle_readable)
-        self.call(self._connection.handle_readable)
+        self._update()
 
     def _end_negotiation(self, negotiation: Negotiation) -> None:
+        self._driver.end_negotiation(negotiation)
+        self._slow = False
         if negotiation.error is not None:
             self._release()
             self._driver.end_failed(negotiation)
             self._driver.forget(self)
         elif negotiation.http2:
             self._cancel_timer()
-            self._connection = AsyncHttp2Connection(self._driver, self, negotiation.transport, negotiation.peer)
-            self.call(self._driver.begin, self._connection, negotiation)
+            self.connection = AsyncHttp2Connection(self._driver, self, negotiation.transport, negotiation.peer)
+            self.call(self._driver.begin, self.connection, negotiation)
         else:
             self._release()
             self._driver.handed_over(self)
@@ -149,54 +192,85 @@ class _Watch:
         try:
             call(*arguments)
         except Exception:  # The top of a callback.
-            self._driver.contain(self._connection)
+            self._driver.contain(self.connection)
         finally:
             self._update()
 
     def shutdown(self, timeout: float) -> None:
         """Have the connection end gracefully, or the negotiation within `timeout` seconds."""
-        if isinstance(self._connection, Negotiation):
-            self.call(self._connection.shutdown, timeout)
+        if isinstance(self.connection, Negotiation):
+            self.call(self.connection.shutdown, timeout)
         else:
-            self.call(self._connection.shutdown)
+            self.call(self.connection.shutdown)
 
     def cancel(self) -> None:
         """Cancel the connection's tasks and close it at once."""
-        if not isinstance(self._connection, Negotiation):
-            self._connection.cancel_tasks()
-        self.call(self._connection.abandon)
+        if not isinstance(self.connection, Negotiation):
+            self.connection.cancel_tasks()
+        self.call(self.connection.abandon)
 
     def forget_if_over(self) -> None:
         """Leave the driver if the socket is closed and no task is left."""
         if self._fd >= 0 or not self._driver.watches(self):
             return
-        if not (isinstance(self._connection, AsyncHttp2Connection) and self._connection.channels):
+        if not (isinstance(self.connection, AsyncHttp2Connection) and self.connection.channels):
             self._driver.forget(self)
 
     def retire(self) -> None:
         """Break the reference cycle with the connection, which only the garbage collector would free."""
-        del self._connection
+        del self.connection
 
     def _handle_readable(self) -> None:
-        self.call(self._connection.handle_readable)
+        if self._slow:
+            self._queue_slow_turn()
+            return
+        began = time.monotonic()
+        self._read()
+        ended = time.monotonic()
+        self._slow = ended - began > LONG_TURN
+        self._driver.slow_lane.note_served(self._since, ended)
+
+    def _queue_slow_turn(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._driver.queue_slow_turn(self)
+
+    def take_slow_turn(self) -> None:
+        """Read; for the slow lane."""
+        self._queued = False
+        if self._fd < 0:
+            return
+        if isinstance(self.connection, Negotiation):
+            self._read()
+            return
+        # Not by the time that has passed: the process may have been interrupted.
+        began = time.thread_time()
+        self._read()
+        self._slow = time.thread_time() - began > LONG_TURN
+
+    def _read(self) -> None:
+        self.call(self.connection.handle_readable)
         # uvloop stops watching a socket with a pending error, even if there was data to read.
         if self._fd >= 0:
-            error = self._connection.transport.take_error()
+            error = self.connection.transport.take_error()
             if error is not None:
-                self._driver.log.debug("connection from %s broke: %s", self._connection.peer, error)
-                self.call(self._connection.abandon)
+                self._driver.log.debug("connection from %s broke: %s", self.connection.peer, error)
+                self.call(self.connection.abandon)
 
     def _handle_writable(self) -> None:
-        self.call(self._connection.flush)
+        if isinstance(self.connection, Negotiation):
+            self._queue_slow_turn()
+        else:
+            self.call(self.connection.flush)
 
     def _handle_timer(self) -> None:
         self._timer = None
-        self.call(self._connection.handle_timeout)
+        self.call(self.connection.handle_timeout)
 
     def _update(self) -> None:
         if self._fd < 0:
             return
-        connection = self._connection
+        connection = self.connection
         if connection.closed:
             if isinstance(connection, Negotiation):
                 self._end_negotiation(connection)
@@ -242,7 +316,15 @@ class AsyncHttp2Connection(TransportConnection):
     def __init__(self, driver: AsyncioDriver, watch: _Watch, transport: Transport, peer: object) -> None:
         config = driver.config
         super().__init__(
-            transport, peer, transport.local_address(), config, driver.loop.time, driver.log, driver.window_budget
+            transport,
+            peer,
+            transport.local_address(),
+            config,
+            driver.loop.time,
+            driver.log,
+            driver.window_budget,
+            driver.output_budget,
+            driver.spool,
         )
         self.loop = driver.loop
         self.held: list[HeldEnd] = []
@@ -265,6 +347,11 @@ class AsyncHttp2Connection(TransportConnection):
         if not self.flush_scheduled:
             self.flush_scheduled = True
             self.loop.call_soon(self._watch.call, self.flush)
+
+    def write_now(self) -> None:
+        """See `AsyncStreamOwner.write_now`."""
+        # The ends that are held may still change.
+        self._watch.call(super().flush)
 
     def flush(self) -> None:
         """See `TransportConnection.flush`."""
@@ -289,6 +376,10 @@ class AsyncHttp2Connection(TransportConnection):
     def note_refusal(self, refusal: RequestRefused) -> None:
         """See `EventDispatcher.note_refusal`."""
         self._driver.on_refused(self, refusal)
+
+    def note_closed(self, reason: str, detail: str) -> None:
+        """See `EventDispatcher.note_closed`."""
+        self._driver.note_closed(self, reason, detail)
 
     def finish(self, stream: Stream) -> None:
         """See `AsyncStreamOwner.finish`."""

@@ -1,33 +1,64 @@
-"""What all drivers share: beginning a connection, and containing a defect."""
+"""What all drivers share: beginning and ending connections, making room for others, and containing a defect."""
 
 from __future__ import annotations
 
+import heapq
+import math
 import socket
-from collections.abc import Callable
-from typing import Generic, TypeVar
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import RequestRefused
+from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.windows import WindowBudget
 
+from .admission import CALM_COST, HANDSHAKE_COST, Admission
 from .channel import Channel
 from .connection import Http2Connection, TransportConnection
-from .handshake_errors import HandshakeLog
+from .dispatch import WRITE_TIMEOUT
+from .handshake_errors import Displaced, HandshakeLog
 from .log import Log
 from .negotiation import Negotiation, Terms, adequate_cipher
+from .spool import Spool
 
-__all__ = ["Application", "Driver", "HandOver", "RefusalHandler"]
+__all__ = ["Application", "Driver", "HandOver", "Holder", "RefusalHandler"]
 
 
 Application = Callable[[Http2Connection, Channel], object]
 RefusalHandler = Callable[[TransportConnection, RequestRefused], object]
 HandOver = Callable[[socket.socket, object, object, bytes], None]
 
+_ROOM_SECONDS = 0.1
+"""The shortest time from one look at all connections for those that can make room to the next."""
+_LEAST_IDLE = 0.5
+"""Seconds: a connection that was busy or new more recently is about to be used."""
+_MAX_SCANNED_STREAMS = 2000
+"""Streams looked at in search of stalled connections, each time."""
+_MIN_NEGOTIATIONS = 64
+_NEGOTIATIONS_SHARE = 4
+"""One in so many of the worker's connections may be negotiating its protocol."""
+_NOTABLE_USE = 0.25
+"""A connection that has used less of its budgets costs its address nothing."""
+
+
+class Holder(Protocol):
+    """A driver's record of a connection."""
+
+    @property
+    def connection(self) -> TransportConnection | Negotiation | None:
+        """The negotiation, then the connection."""
+
+
 _ApplicationT = TypeVar("_ApplicationT")
+_HolderT = TypeVar("_HolderT", bound=Holder)
 
 
-class Driver(Generic[_ApplicationT]):
+class Driver(ABC, Generic[_ApplicationT, _HolderT]):
     """The base of the drivers; one for each worker."""
 
     def __init__(
@@ -37,35 +68,64 @@ class Driver(Generic[_ApplicationT]):
         log: Log,
         on_request: Callable[[], None],
         on_refused: RefusalHandler,
+        admission: Admission | None = None,
     ) -> None:
         """`application` serves one request; drivers whose applications block call it in another thread or greenlet.
 
         `on_request` is called for each request; `on_refused`, in the place where applications run, for each
-        request that the core has answered itself.
+        request that the core has answered itself. `admission` learns what connections have cost.
         """
         self.config = config
         self.log = log
         self.window_budget = WindowBudget(config.worker_window_size)
+        self.output_budget = OutputBudget(config.worker_buffer_size or math.inf)
+        self.spool = Spool(config.worker_spool_size, log)
         self.application = application
         self.on_request = on_request
         self.on_refused = on_refused
+        self.admission = admission or Admission(log)
+        self.closings = self.admission.closings
         self._handshakes = HandshakeLog(log)
+        self._negotiating: dict[Negotiation, _HolderT] = {}
+        """The negotiations under way, the oldest first."""
+        self._max_negotiations = max(_MIN_NEGOTIATIONS, self.admission.max_connections // _NEGOTIATIONS_SHARE)
+        self._next_room = 0.0
         self._shutting_down = False
+
+    # Beginning
 
     def begin_negotiation(self, sock: socket.socket, peer: object, terms: Terms) -> Negotiation | None:
         """Make a `Negotiation`; close the socket and return None if the client is gone already."""
         try:
             return Negotiation(sock, peer, terms)
         except OSError as error:
-            # Wrapping in TLS fails if the client has reset the connection.
             self.log.debug("connection from %s failed: %s", peer, error)
             sock.close()
             return None
+
+    def hold_negotiation(self, negotiation: Negotiation, holder: _HolderT) -> None:
+        """Count a negotiation among those under way; if there are too many, the oldest one has to go."""
+        self._negotiating[negotiation] = holder
+        if len(self._negotiating) > self._max_negotiations:
+            self._make_way(self._negotiating.pop(next(iter(self._negotiating))))
+
+    def end_negotiation(self, negotiation: Negotiation) -> None:
+        """Note that a negotiation is over, however it ended."""
+        self._negotiating.pop(negotiation, None)
+        if negotiation.transport.tls:
+            failed = negotiation.error is not None
+            self.admission.charge(negotiation.peer, HANDSHAKE_COST if failed else -HANDSHAKE_COST)
 
     def end_failed(self, negotiation: Negotiation) -> None:
         """Close a connection that ended before its protocol was known, and log why."""
         error = negotiation.error
         assert error is not None
+        if isinstance(error, Displaced):
+            self.closings.count("handshake_displaced")
+        elif isinstance(error, TimeoutError):
+            self.closings.count("handshake_timeout")
+        else:
+            self.closings.count("handshake_failed")
         if negotiation.transport.tls:
             self._handshakes.failed(negotiation.peer, error)
         else:
@@ -89,7 +149,91 @@ class Driver(Generic[_ApplicationT]):
         if self._shutting_down and not connection.closed:
             connection.shutdown()
 
+    # Ending
+
+    def note_closed(self, connection: TransportConnection, reason: str, detail: str) -> None:
+        """See `EventDispatcher.note_closed`: log it, count it, and charge the address for what it has cost."""
+        if reason == WRITE_TIMEOUT:
+            self.closings.count(reason)
+            return
+        if reason != ErrorCode.NO_ERROR.name:
+            message = "HTTP/2 connection from %s closed with %s: %s"
+            self.closings.warn(reason.lower(), message, connection.peer, reason, detail)
+        used = connection.core.used_budget(connection.now())
+        if reason == ErrorCode.ENHANCE_YOUR_CALM.name:
+            used = 1.0
+        if used >= _NOTABLE_USE:
+            self.admission.charge(connection.peer, used * CALM_COST)
+
     def contain(self, connection: TransportConnection | Negotiation) -> None:
         """Handle an exception from a connection: a defect costs one connection, never the worker."""
         self.log.exception("HTTP/2 connection from %s ended by an internal error", connection.peer)
         connection.abandon()
+
+    # Making room
+
+    def _now(self) -> float:
+        """The time on the clock of the connections."""
+        return time.monotonic()
+
+    def make_room(self, count: int) -> None:
+        """Have up to `count` connections end that serve nobody, besides those that end already.
+
+        First those without a stream, the longest idle one first; then those whose streams all wait for their client;
+        then negotiations, the oldest first. Does nothing within a tenth of a second of the last time.
+        """
+        now = self._now()
+        if now < self._next_room:
+            return
+        self._next_room = now + _ROOM_SECONDS
+        chosen = self._choose(count, now - _LEAST_IDLE)
+        for holder in chosen:
+            self.closings.count("made_room")
+            self._make_way(holder)
+        if chosen:
+            self.closings.inform("worker_connections is nearly reached: %d connections make room", len(chosen))
+
+    def _choose(self, count: int, idle_before: float) -> list[_HolderT]:
+        idle: list[tuple[float, int, _HolderT]] = []
+        busy: list[tuple[TransportConnection, _HolderT]] = []
+        for holder in self._holders():
+            connection = holder.connection
+            if not isinstance(connection, TransportConnection):
+                continue
+            if connection.ending:
+                count -= 1
+                continue
+            since = connection.idle_since
+            if since is None:
+                busy.append((connection, holder))
+            elif since <= idle_before:
+                idle.append((since, id(holder), holder))
+        chosen = [holder for _, _, holder in heapq.nsmallest(max(count, 0), idle)]
+        if len(chosen) < count:
+            chosen += _stalled(busy, count - len(chosen), self._now())
+        if len(chosen) < count:
+            oldest = list(islice(self._negotiating, count - len(chosen)))
+            slow = [negotiation for negotiation in oldest if negotiation.began <= idle_before]
+            chosen += [self._negotiating.pop(negotiation) for negotiation in slow]
+        return chosen
+
+    @abstractmethod
+    def _holders(self) -> Iterable[_HolderT]:
+        """All connections and negotiations."""
+
+    @abstractmethod
+    def _make_way(self, holder: _HolderT) -> None:
+        """Call `make_way` of a connection or negotiation."""
+
+
+def _stalled(busy: list[tuple[TransportConnection, _HolderT]], count: int, now: float) -> list[_HolderT]:
+    """Return up to `count` connections that are stalled."""
+    found: list[_HolderT] = []
+    scanned = 0
+    for connection, holder in busy:
+        scanned += len(connection.core.streams)
+        if len(found) == count or scanned > _MAX_SCANNED_STREAMS:
+            break
+        if connection.waits_for_client(now):
+            found.append(holder)
+    return found

@@ -8,6 +8,7 @@ lock is needed.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,14 +16,32 @@ from typing import Protocol
 
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import Fields, ResponseHead, check_response_trailers
-from gunicorn_h2.protocol.stream import BodyBuffer, Stream
+from gunicorn_h2.protocol.stream import BodyBuffer, Source, Stream
 
-__all__ = ["CONTINUE", "Channel", "StreamAborted", "StreamOwner"]
+from .spool import BLOCK_SIZE, Spool
+
+__all__ = [
+    "CONTINUE",
+    "MAX_STALL_CHECK_SECONDS",
+    "SPOOLED_SIZE",
+    "STALL_CHECK_SECONDS",
+    "Channel",
+    "StreamAborted",
+    "StreamOwner",
+]
 
 _MOMENT = 0.001
 """Seconds that a thread waits before it lets another one take its place."""
 CONTINUE = ResponseHead(100, ())
 """The interim response for a client that sent `Expect: 100-continue`."""
+SPOOLED_SIZE = 65_536
+"""The octets beyond `stream_buffer_size` for which the spool is used; fewer are not worth a write."""
+STALL_CHECK_SECONDS = 0.01
+"""How long a write waits before it looks whether the client has stalled; later checks are ever further apart."""
+MAX_STALL_CHECK_SECONDS = 1.0
+# A write of this size goes to the spool by itself, if the client has stalled before.
+_LARGE_WRITE = BLOCK_SIZE
+_PIECE_SIZE = 1_048_576
 _NO_BODY = BodyBuffer(ended=True)
 
 
@@ -57,6 +76,9 @@ class StreamOwner(Protocol):
     """What a channel needs from the connection's driver. Every `do_*` runs in the owner, in order."""
 
     stream_buffer_size: int
+    response_spool_size: int
+    """Octets of a response that may be in the spool."""
+    spool: Spool
     read_timeout: float | None
     """Seconds that an application waits for the next piece of a body; None: no limit."""
 
@@ -76,6 +98,9 @@ class StreamOwner(Protocol):
     def prepare_wait(self) -> Callable[[Callable[[], bool]], bool]:
         """`prepare_wait(ready)`, for a thread about to wait, returns `ready()`; False: the owner runs without it."""
 
+    def is_stalled(self, stream: Stream) -> bool:
+        """Whether the client has taken nothing of a response for a moment; callable from any thread."""
+
     def do_send_headers(self, stream: Stream, head: ResponseHead) -> None:
         """Send an interim response, or the head of the response."""
 
@@ -86,6 +111,19 @@ class StreamOwner(Protocol):
 
     def do_send_data(self, channel: Channel, stream: Stream, data: bytes, end_stream: bool) -> None:
         """Send data."""
+
+    @property
+    def act_now(self) -> Callable[..., None]:
+        """`act_now(owner)`, for a thread that has submitted much: the owner may act before any other call runs."""
+
+    def do_send_source(self, channel: Channel, stream: Stream, source: Source, end_stream: bool) -> None:
+        """Send data from a source."""
+
+    def do_withdraw(self, channel: Channel, stream: Stream) -> None:
+        """Give what is queued beyond the buffer back to the channel: call its `take_withdrawn`."""
+
+    def do_await_empty(self, channel: Channel, stream: Stream) -> None:
+        """Wake the channel when nothing is queued."""
 
     def do_send_trailers(self, stream: Stream, fields: Fields) -> None:
         """End the response with trailers, which are validated already."""
@@ -118,12 +156,19 @@ class Channel:
     """Whether the stream was reset, or the connection is gone."""
     has_body = False
     """Whether the request has a body or trailers."""
+    starving_since = math.inf
+    """Since when the application has waited for more of the body; infinite while it does not."""
 
     # Written by the owner.
     _aborted: StreamAborted | None = None
     _accepted = 0
+    _accepted_sources = 0
+    _withdrawn: tuple[list[bytes | memoryview], bool] | None = None
     # Written by the application.
+    _wrote_at = 0.0
+    """When the last write returned whose client had not taken everything before."""
     _submitted = 0
+    _submitted_sources = 0
     _taken = 0
     _whole_body = b""
     _returned = False
@@ -172,6 +217,15 @@ class Channel:
         self._accepted += octets
         self.wake()
 
+    def accept_source(self, octets: int) -> None:
+        """Note that the connection has a source that was submitted."""
+        self._accepted_sources += octets
+
+    def take_withdrawn(self, pieces: list[bytes | memoryview], ended: bool) -> None:
+        """Take back what was queued in memory, and whether the end of the response was queued behind it."""
+        self._withdrawn = pieces, ended
+        self.wake()
+
     def wake(self) -> None:
         """Wake a waiting application, which checks its condition again."""
         waiter = self._waiter
@@ -217,9 +271,11 @@ class Channel:
             raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the response is complete")
         if self.expects_continue:
             self.send_interim(CONTINUE)
+        self.starving_since = time.monotonic()
         if not self._wait(self._readable, self._owner.read_timeout):
             self.reset(ErrorCode.CANCEL)
             self.abort(ErrorCode.CANCEL, "the client stopped sending")
+        self.starving_since = math.inf
         self._raise_if_aborted()
 
     def send_interim(self, head: ResponseHead) -> None:
@@ -233,7 +289,8 @@ class Channel:
     def respond(self, head: ResponseHead, data: bytes, end_stream: bool) -> None:
         """Send the response's head together with its first data.
 
-        Waits while more than `stream_buffer_size` octets are queued. Raises StreamAborted.
+        Waits while more than `stream_buffer_size` octets are queued, until they are in the spool if the client stalls.
+        Raises StreamAborted.
         """
         if self._aborted is not None:
             raise self._aborted
@@ -254,10 +311,21 @@ class Channel:
     def send(self, data: bytes, end_stream: bool) -> None:
         """Send more of the response's data; waits and raises as `respond` does."""
         self._raise_if_aborted()
+        if self.stream.queued and data:
+            self._keep_pace()
         self.complete = end_stream
-        self._submitted += len(data)
-        self._owner.submit(self._owner, self._owner.do_send_data, self, self.stream, data, end_stream)
-        self._wait_for_room()
+        if not (self.stream.stored and len(data) >= _LARGE_WRITE and self._spool(data, end_stream)):
+            self._submitted += len(data)
+            self._owner.submit(self._owner, self._owner.do_send_data, self, self.stream, data, end_stream)
+            self._wait_for_room()
+        if self.stream.queued:
+            self._wrote_at = time.monotonic()
+
+    def send_source(self, source: Source) -> None:
+        """Send the rest of the response from a source, without waiting; it is closed whatever happens."""
+        self.complete = True
+        self._submitted_sources += len(source)
+        self._owner.submit_last(self._owner, self._owner.do_send_source, self, self.stream, source, True)
 
     def send_trailers(self, fields: Fields) -> None:
         """End the response with a trailer section. Raises StreamAborted or InvalidResponse."""
@@ -288,10 +356,86 @@ class Channel:
         return outstanding <= self._owner.stream_buffer_size or self._aborted is not None
 
     def _wait_for_room(self) -> None:
-        if not self._has_room():
-            # The core resets a stream that makes no progress, so this wait has an end.
-            self._wait(self._has_room, None)
+        if self._has_room() or (self.stream.stored and self._spool_excess()):
+            return
+        self._owner.act_now(self._owner)
+        patience = STALL_CHECK_SECONDS
+        if self._owner.is_stalled(self.stream) and self._spool_excess():
+            return
+        # The core resets a stream that makes no progress, so these waits have an end.
+        while not self._wait(self._has_room, patience):
+            if self._owner.is_stalled(self.stream) and self._spool_excess():
+                break
+            patience = min(2 * patience, MAX_STALL_CHECK_SECONDS)
+        self._raise_if_aborted()
+
+    def _keep_pace(self) -> None:
+        """If the application is slow itself, wait until a client that has stalled has taken what was written before.
+
+        An application that would go on for hours, as event streams do, must not do so for a client that does not
+        read, and its next event is better sent when it is read.
+        """
+        owner, stream = self._owner, self.stream
+        if self._wrote_at and time.monotonic() - self._wrote_at > STALL_CHECK_SECONDS and owner.is_stalled(stream):
+            owner.submit(owner, owner.do_await_empty, self, stream)
+            self._wait(self._is_empty, None)
             self._raise_if_aborted()
+
+    def _is_empty(self) -> bool:
+        return not self.stream.queued or self._aborted is not None
+
+    def _spool_excess(self) -> bool:
+        """Keep little more than the buffer in memory, and the rest in the spool; return False if it has no room."""
+        owner, stream = self._owner, self.stream
+        excess = self._submitted - self._accepted + stream.queued - stream.stored - owner.stream_buffer_size
+        if excess <= SPOOLED_SIZE:
+            return self._may_spool(1)
+        if not self._may_spool(excess):
+            return False
+        owner.submit(owner, owner.do_withdraw, self, stream)
+        try:
+            owner.act_now(owner)
+            self._wait(self._has_withdrawn, None)
+        except BaseException:  # gevent.Timeout, for instance.
+            # What may be withdrawn now would be missing in the response.
+            self.reset(ErrorCode.INTERNAL_ERROR)
+            raise
+        self._raise_if_aborted()
+        assert self._withdrawn is not None
+        (pieces, ended), self._withdrawn = self._withdrawn, None
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._spool(data, ended):
+            return True
+        self._submitted += len(data)
+        owner.submit(owner, owner.do_send_data, self, stream, data, ended)
+        return False
+
+    def _has_withdrawn(self) -> bool:
+        return self._withdrawn is not None or self._aborted is not None
+
+    def _may_spool(self, octets: int) -> bool:
+        """Whether the spool may have room for so much more of this response."""
+        spooled = self._submitted_sources - self._accepted_sources + self.stream.stored
+        return spooled + octets <= self._owner.response_spool_size and self._owner.spool.has_room
+
+    def _spool(self, data: bytes | memoryview, end_stream: bool) -> bool:
+        """Send data by the spool; return False, with no effect, if it has no room."""
+        if not self._may_spool(len(data)):
+            return False
+        owner, view = self._owner, memoryview(data)
+        sources: list[Source] = []
+        for start in range(0, len(view), _PIECE_SIZE):
+            source = owner.spool.store(view[start : start + _PIECE_SIZE])
+            if source is None:
+                for written in sources:
+                    written.close()
+                return False
+            sources.append(source)
+        self._submitted_sources += len(view)
+        for number, stored in enumerate(sources, 1):
+            ends = end_stream and number == len(sources)
+            owner.submit(owner, owner.do_send_source, self, self.stream, stored, ends)
+        return True
 
     def _raise_if_aborted(self) -> None:
         if self._aborted is not None:

@@ -7,6 +7,7 @@ drivers whose applications block.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -15,14 +16,15 @@ from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
-from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
-from gunicorn_h2.protocol.stream import CLOSED, Stream
+from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT, OutputBudget
+from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
 from gunicorn_h2.protocol.upgrade import Upgrade
 from gunicorn_h2.protocol.windows import WindowBudget
 
 from .channel import Channel, ThreadCount
-from .dispatch import EventDispatcher
+from .dispatch import WRITE_TIMEOUT, EventDispatcher
 from .log import Log
+from .spool import Spool
 from .transport import Transport
 
 __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
@@ -36,6 +38,19 @@ _FLUSH_ROUNDS = 4
 _LONGEST_WAIT = 0.01
 _LEAST_OUTPUT = 32_768
 _MAX_READS = 8
+# What a client gets to read its last octets whose place is needed for others.
+_PARTING_SECONDS = 0.1
+# Streams that have waited for their client for so long are stalled.
+_STALL_SECONDS = 1.0
+# Seconds after which a client that takes nothing is not awaited in memory any more: a window that is shut for longer
+# than a round trip within a data centre, and a socket that is full for longer than a busy client does something else.
+_SHUT_SECONDS = 0.01
+_FULL_SECONDS = 0.05
+# Less than this is not worth a block of the spool.
+_LEAST_STORED = 1_024
+# Octets that are stored before other connections have their turn, and seconds until the next trial if there is no room.
+_MOST_STORED = 8_388_608
+_STORE_PAUSE = 1.0
 
 
 class DriverHooks(Protocol):
@@ -43,6 +58,8 @@ class DriverHooks(Protocol):
 
     config: ConnectionConfig
     log: Log
+    output_budget: OutputBudget
+    spool: Spool
     window_budget: WindowBudget
 
     @property
@@ -54,6 +71,15 @@ class DriverHooks(Protocol):
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """Have a request that the core has answered itself logged, in another thread or greenlet."""
+
+    def note_closed(self, connection: Any, reason: str, detail: str) -> None:
+        """See `EventDispatcher.note_closed`."""
+
+    def act_now(self, connection: Any) -> None:
+        """See `StreamOwner.act_now`."""
+
+    def run(self, call: Callable[[], object]) -> None:
+        """Call application code, which may block but should not raise, in another thread or greenlet."""
 
     def submit(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
         """See `StreamOwner.submit`; the connection is flushed then."""
@@ -77,11 +103,21 @@ class TransportConnection(EventDispatcher):
         clock: Callable[[], float],
         log: Log,
         window_budget: WindowBudget,
+        output_budget: OutputBudget,
+        spool: Spool,
     ) -> None:
-        super().__init__(config, peer, clock, log, window_budget)
+        super().__init__(config, peer, clock, log, window_budget, output_budget)
         self.transport = transport
         self.local_address = local_address
         self.stream_buffer_size = config.stream_buffer_size
+        self.response_spool_size = config.response_spool_size
+        self.spool = spool
+        self._budget = output_budget
+        self._least_read = config.min_read_rate * config.stream_timeout
+        self._sent = 0
+        """Octets written since the peer's time to read began."""
+        self._store_at = 0.0
+        """When queued data may be stored at the earliest."""
         self.closed = False
         """Whether nothing is left to do but to close the socket."""
         self.context: Any = None
@@ -93,8 +129,11 @@ class TransportConnection(EventDispatcher):
         """Octets that the peer had not acknowledged at the last check of its progress."""
         self._waits_since = 0.0
         """When the `_unsent` octets left the core."""
+        self._last_taken = 0.0
+        """When the socket, or the peer, has last taken some of them."""
         self._write_deadline: float | None = None
         self._linger_deadline: float | None = None
+        self._linger_seconds = LINGER_SECONDS
         self._may_read_on = True
         """Whether one more read is allowed before the connection ends; a second one must wait for its turn."""
 
@@ -105,9 +144,36 @@ class TransportConnection(EventDispatcher):
         if self._linger_deadline is not None:
             return self._linger_deadline
         deadline = self.core.next_deadline()
-        if self._write_deadline is None:
-            return deadline
-        return self._write_deadline if deadline is None else min(deadline, self._write_deadline)
+        if self._write_deadline is not None:
+            deadline = self._write_deadline if deadline is None else min(deadline, self._write_deadline)
+        if self._budget.used > self._budget.limit:
+            deadline = self._with_store_deadline(deadline)
+        return deadline
+
+    def _with_store_deadline(self, deadline: float | None) -> float | None:
+        due = self._store_deadline()
+        return due if deadline is None else min(deadline, due)
+
+    def _store_deadline(self) -> float:
+        """When queued data is to leave the memory, of which the worker's connections use too much; infinite: never."""
+        if not self.core.has_storable:
+            return math.inf
+        if self.core.blocked or (self.wants_write and self._budget.used > 2 * self._budget.limit):
+            return self._store_at
+        return max(self._waits_since + _FULL_SECONDS, self._store_at) if self.wants_write else math.inf
+
+    def is_stalled(self, stream: Stream) -> bool:
+        """Whether the client takes nothing of a stream's response; callable from any thread, which may act on it late.
+
+        The shorter the worker's memory, the sooner: a shut window is enough then, and a full socket at last.
+        """
+        budget = self._budget
+        shut_since = self.core.blocked.get(stream.stream_id)
+        if shut_since is not None:
+            return budget.used > budget.limit or self.now() - shut_since >= _SHUT_SECONDS
+        if not self.wants_write:
+            return False
+        return budget.used > 2 * budget.limit or self.now() - self._waits_since >= _FULL_SECONDS
 
     # Input and timers
 
@@ -160,12 +226,28 @@ class TransportConnection(EventDispatcher):
                 self._linger(now)
             return
         if self._write_deadline is not None and self._write_deadline <= now:
-            if not self._has_read():
+            if not self._has_read(self._least_read):
                 self._give_up_reader()
                 return
             self._await_reader(now)
         self.core.handle_timeout(now)
+        if self._budget.used > self._budget.limit and self._store_deadline() <= now:
+            self._store_queues(now)
         self.schedule_flush()
+
+    def _store_queues(self, now: float) -> None:
+        """Move what the peer does not take out of memory, except what an application's thread is about to move."""
+        core, left = self.core, _MOST_STORED
+        core.has_storable = False
+        for stream in core.streams.values():
+            if _LEAST_STORED <= stream.queued - stream.stored <= 2 * self.stream_buffer_size:
+                stored = core.store_queue(stream, 0, self.response_spool_size - stream.stored, self.spool.store)
+                left -= stored
+                if not stored or left <= 0:
+                    # There is no room; or others have their turn.
+                    core.has_storable = True
+                    self._store_at = now if stored else now + _STORE_PAUSE
+                    return
 
     def shutdown(self) -> None:
         """Begin a graceful shutdown."""
@@ -176,6 +258,38 @@ class TransportConnection(EventDispatcher):
         """End the connection for an error of the peer that only the driver can see."""
         self.core.fail(code, reason)
         self.schedule_flush()
+
+    # Making room for others
+
+    @property
+    def ending(self) -> bool:
+        """Whether the connection is over, or about to be."""
+        return self.core.closed
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when no stream has been open and nothing waits to be written; None while that is not so."""
+        return None if self.wants_write or self.core.has_output else self.core.idle_since
+
+    def waits_for_client(self, now: float) -> bool:
+        """Whether all that is left to do has waited for the client for a while: for a window, a body, or a reader."""
+        since = now - _STALL_SECONDS
+        if self._last_taken > since if self.wants_write else not self.core.streams:
+            return False
+        return all(self._stream_waits(stream, since) for stream in self.core.streams.values())
+
+    def _stream_waits(self, stream: Stream, since: float) -> bool:
+        """Whether a stream has waited since then or longer."""
+        if self.core.is_blocked(stream, since) or (self.wants_write and (stream.queued or stream.end_queued)):
+            return True
+        return stream.context is not None and bool(stream.context.starving_since <= since)
+
+    def make_way(self) -> None:
+        """End the connection soon, whether or not the client reads, because others need its place."""
+        self._linger_seconds = self.read_timeout = _PARTING_SECONDS
+        if self.wants_write:
+            self._await_reader(self.now())
+        self.fail(ErrorCode.NO_ERROR, "")
 
     def schedule_flush(self) -> None:
         """Have `flush` called, in this class at once."""
@@ -194,11 +308,15 @@ class TransportConnection(EventDispatcher):
             self._write_output()
             if core.pending_events:
                 self.dispatch()
+            if self._budget.used > self._budget.limit:
+                now = self.now()
+                if self._store_deadline() <= now:
+                    self._store_queues(now)
         if core.closed and not self.wants_write and self._linger_deadline is None and not self.closed:
             self.transport.half_close()
             now = self.now()
             self._await_reader(now)
-            self._linger_deadline = now + LINGER_SECONDS
+            self._linger_deadline = now + self._linger_seconds
 
     def _write_output(self) -> None:
         core, now = self.core, self.now()
@@ -232,7 +350,8 @@ class TransportConnection(EventDispatcher):
             self._waits_since = now
         self._unsent = memoryview(data)[sent:]
         self.wants_write = True
-        if sent or self._write_deadline is None:
+        self._sent += sent
+        if self._write_deadline is None or (sent and self._sent >= self._least_read):
             self._await_reader(now)
         return False
 
@@ -244,16 +363,23 @@ class TransportConnection(EventDispatcher):
 
     def _await_reader(self, now: float) -> None:
         """Start the peer's time to read."""
+        self._sent = 0
         self._has_read()
+        self._last_taken = now
         self._write_deadline = now + self.read_timeout if self.read_timeout else None
 
-    def _has_read(self) -> bool:
-        """Whether the peer has acknowledged anything since the last check, even from the kernel's buffer only."""
+    def _has_read(self, least: float = 0) -> bool:
+        """Whether the peer has acknowledged all, or at least so many octets and one, since the last check.
+
+        Those that are in the kernel's buffer count.
+        """
         before, self._untaken = self._untaken, len(self._unsent) + self.transport.untaken_octets()
-        return self._untaken < before
+        return self._untaken < before and before - self._untaken >= min(least, before)
 
     def _give_up_reader(self) -> None:
         self._log.debug("HTTP/2 client %s does not read; closing", self.peer)
+        if not self.core.closed:
+            self.note_closed(WRITE_TIMEOUT, "")
         self.abandon()
 
     def _linger(self, now: float) -> None:
@@ -266,7 +392,7 @@ class TransportConnection(EventDispatcher):
         elif self._write_deadline is not None and self._write_deadline <= now:
             self._give_up_reader()
             return
-        self._linger_deadline = now + LINGER_SECONDS
+        self._linger_deadline = now + self._linger_seconds
 
     def abandon(self) -> None:
         """Abort all streams, because the connection is gone; the driver closes the socket."""
@@ -283,8 +409,22 @@ class Http2Connection(TransportConnection):
     """A connection whose applications run in other threads or greenlets, which may block."""
 
     def __init__(self, transport: Transport, peer: object, local_address: object, hooks: DriverHooks) -> None:
-        super().__init__(transport, peer, local_address, hooks.config, time.monotonic, hooks.log, hooks.window_budget)
+        super().__init__(
+            transport,
+            peer,
+            local_address,
+            hooks.config,
+            time.monotonic,
+            hooks.log,
+            hooks.window_budget,
+            hooks.output_budget,
+            hooks.spool,
+        )
         self.submit, self.submit_last, self.prepare_wait = hooks.submit, hooks.submit_last, hooks.prepare_wait
+        self.act_now = hooks.act_now
+        """See `StreamOwner.act_now`."""
+        self.run = hooks.run
+        """See `DriverHooks.run`."""
         self.thread_count = hooks.thread_count
         self._hooks = hooks
 
@@ -297,6 +437,10 @@ class Http2Connection(TransportConnection):
     def note_refusal(self, refusal: RequestRefused) -> None:
         """See `EventDispatcher.note_refusal`."""
         self._hooks.note_refusal(self, refusal)
+
+    def note_closed(self, reason: str, detail: str) -> None:
+        """See `EventDispatcher.note_closed`."""
+        self._hooks.note_closed(self, reason, detail)
 
     # Commands of the applications
 
@@ -323,6 +467,20 @@ class Http2Connection(TransportConnection):
         """See `StreamOwner.do_send_data`."""
         self.core.send_data(stream, data, end_stream)
         channel.accept(len(data))
+
+    def do_send_source(self, channel: Channel, stream: Stream, source: Source, end_stream: bool) -> None:
+        """See `StreamOwner.do_send_source`."""
+        channel.accept_source(len(source))
+        self.core.send_source(stream, source, end_stream)
+
+    def do_withdraw(self, channel: Channel, stream: Stream) -> None:
+        """See `StreamOwner.do_withdraw`."""
+        channel.take_withdrawn(*self.core.withdraw(stream, self.stream_buffer_size))
+
+    def do_await_empty(self, channel: Channel, stream: Stream) -> None:
+        """See `StreamOwner.do_await_empty`."""
+        self.core.await_empty(stream)
+        channel.wake()
 
     def do_send_trailers(self, stream: Stream, fields: Fields) -> None:
         """See `StreamOwner.do_send_trailers`."""

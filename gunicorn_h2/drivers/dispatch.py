@@ -18,22 +18,32 @@ from gunicorn_h2.protocol.events import (
     StreamWritable,
     TrailersReceived,
 )
+from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.windows import WindowBudget
 
 from .log import Log
 
-__all__ = ["EventDispatcher"]
+__all__ = ["WRITE_TIMEOUT", "EventDispatcher"]
+
+WRITE_TIMEOUT = "write_timeout"
+"""Why a connection ends whose client reads nothing."""
 
 
 class EventDispatcher(ABC):
     """The base of a driver's connections: a core, and a channel in `stream.context` for each request."""
 
     def __init__(
-        self, config: ConnectionConfig, peer: object, clock: Callable[[], float], log: Log, window_budget: WindowBudget
+        self,
+        config: ConnectionConfig,
+        peer: object,
+        clock: Callable[[], float],
+        log: Log,
+        window_budget: WindowBudget,
+        output_budget: OutputBudget,
     ) -> None:
-        """`clock` returns the time in seconds, for deadlines. All connections of the worker share `window_budget`."""
+        """`clock` returns the time in seconds, for deadlines. All connections of the worker share the budgets."""
         self.now = clock
-        self.core = ServerConnection(config, clock(), window_budget)
+        self.core = ServerConnection(config, clock(), window_budget, output_budget)
         self.peer = peer
         self.read_timeout = config.stream_timeout or None
         """Seconds that an application waits for the next piece of a body; None: no limit."""
@@ -46,6 +56,10 @@ class EventDispatcher(ABC):
     @abstractmethod
     def note_refusal(self, refusal: RequestRefused) -> None:
         """Have the application layer log a request that the core has answered itself."""
+
+    @abstractmethod
+    def note_closed(self, reason: str, detail: str) -> None:
+        """Note that the connection is over; `reason` is the name of an error code, or WRITE_TIMEOUT."""
 
     def dispatch(self) -> None:
         """Take the core's events and pass them to the channels."""
@@ -77,8 +91,7 @@ class EventDispatcher(ABC):
             self.note_refusal(event)
 
     def _on_terminated(self, event: ConnectionTerminated) -> None:
-        if event.code:
-            self._log.warning("HTTP/2 connection from %s closed with %s: %s", self.peer, event.code.name, event.reason)
+        self.note_closed(event.code.name, event.reason)
 
 
 _REACTIONS: dict[type[Event], Callable[[EventDispatcher, Any], None]] = {

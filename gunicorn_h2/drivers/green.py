@@ -17,7 +17,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -25,12 +25,14 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.events import RequestRefused
 
+from .admission import Admission
 from .base import Application, Driver, HandOver, RefusalHandler
 from .channel import Channel
 from .connection import Http2Connection
 from .green_hub import Library, Signal
 from .log import Log
 from .negotiation import Negotiation, Terms
+from .slow_lane import LONG_TURN, SlowLane
 
 __all__ = ["GreenDriver"]
 
@@ -126,6 +128,8 @@ class _Owner:
     def __init__(self, driver: GreenDriver, fd: int) -> None:
         self.config = driver.config
         self.log = driver.log
+        self.output_budget = driver.output_budget
+        self.spool = driver.spool
         self.window_budget = driver.window_budget
         self._driver = driver
         self._runners = driver.runners
@@ -140,20 +144,25 @@ class _Owner:
         """Whether something happened while a greenlet acted."""
         self._unfinished = 0
         self._not_begun = 0
-        self._connection: Http2Connection | Negotiation | None = None
+        self._since = time.monotonic()
+        self._slow = True
+        """Whether it takes its turns in the slow lane, as each handshake does."""
+        self.connection: Http2Connection | Negotiation | None = None
+        """See `Holder.connection`."""
 
     # The greenlet that `serve` is called in
 
     def negotiate(self, negotiation: Negotiation) -> None:
         """Let the negotiation act until it is over."""
-        self._connection = negotiation
+        self.connection = negotiation
         self._settle(negotiation)
         while not negotiation.closed:
             self._ended.wait()
 
     def serve(self, connection: Http2Connection, negotiation: Negotiation) -> None:
         """Serve a connection until it is closed and every application call has returned."""
-        self._connection = connection
+        self._slow = False
+        self.connection = connection
         self._leave(self._driver.begin, connection, negotiation)
         try:
             while not connection.closed:
@@ -172,7 +181,7 @@ class _Owner:
 
     def retire(self) -> None:
         """Drop the references that form a cycle with this object, which only the garbage collector would free."""
-        self._connection = None
+        self.connection = None
         self._watch.close()
         del self._watch
 
@@ -181,11 +190,24 @@ class _Owner:
     def _act_soon(self) -> None:
         if not self._act_queued:
             self._act_queued = True
-            self._runners.run(self._act)
+            if self._slow:
+                self._driver.queue_slow_turn(self)
+            else:
+                self._runners.run(self._act)
+
+    def take_slow_turn(self) -> None:
+        """Act; for the slow lane."""
+        if isinstance(self.connection, Negotiation):
+            self._act()
+            return
+        # Not by the time that has passed: the greenlet may have waited.
+        began = time.thread_time()
+        self._act()
+        self._slow = time.thread_time() - began > LONG_TURN
 
     def _act(self) -> None:
         self._act_queued = False
-        connection = self._connection
+        connection = self.connection
         if connection is None:
             return
         if self._acting:
@@ -199,10 +221,11 @@ class _Owner:
             if self._commands or watch.writable:
                 watch.writable = False
                 self._run_commands()
-                connection.flush()
+                if not connection.closed:
+                    connection.flush()
             if watch.readable and not connection.closed:
                 watch.readable = False
-                connection.handle_readable()
+                self._read(connection)
             if watch.expired and not connection.closed:
                 watch.expired = False
                 self._check_deadline(connection)
@@ -211,6 +234,16 @@ class _Owner:
         finally:
             self._acting = False
         self._settle(connection)
+
+    def _read(self, connection: Http2Connection | Negotiation) -> None:
+        if self._slow:
+            connection.handle_readable()
+            return
+        began = time.monotonic()
+        connection.handle_readable()
+        ended = time.monotonic()
+        self._slow = ended - began > LONG_TURN
+        self._driver.slow_lane.note_served(self._since, ended)
 
     def _check_deadline(self, connection: Http2Connection | Negotiation) -> None:
         # The watch may have kept one that has moved.
@@ -243,11 +276,16 @@ class _Owner:
 
     def shutdown(self) -> None:
         """Begin a graceful shutdown of the connection, or limit the time of the negotiation."""
-        connection = self._connection
+        connection = self.connection
         if isinstance(connection, Http2Connection):
             self._leave(connection.shutdown)
         elif connection is not None:
             self._leave(connection.shutdown, self.config.drain_timeout)
+
+    def make_way(self) -> None:
+        """Have the connection or the negotiation end, because others need its place."""
+        if self.connection is not None:
+            self._leave(self.connection.make_way)
 
     def start_request(self, connection: Http2Connection, channel: Channel) -> None:
         """See `DriverHooks.start_request`."""
@@ -259,6 +297,19 @@ class _Owner:
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""
         self._runners.run(self._driver.on_refused, connection, refusal)
+
+    def note_closed(self, connection: Http2Connection, reason: str, detail: str) -> None:
+        """See `DriverHooks.note_closed`."""
+        self._driver.note_closed(connection, reason, detail)
+
+    def act_now(self, connection: Http2Connection) -> None:
+        """See `StreamOwner.act_now`."""
+        if not self._acting:
+            self._act()
+
+    def run(self, call: Callable[[], object]) -> None:
+        """See `DriverHooks.run`."""
+        self._runners.run(call)
 
     def _serve_request(self, connection: Http2Connection, channel: Channel) -> None:
         self._not_begun -= 1
@@ -301,7 +352,7 @@ class _Owner:
         self._settle(connection)
 
 
-class GreenDriver(Driver[Application]):
+class GreenDriver(Driver[Application, _Owner]):
     """All HTTP/2 connections of a worker."""
 
     def __init__(
@@ -312,10 +363,13 @@ class GreenDriver(Driver[Application]):
         log: Log,
         on_request: Callable[[], None],
         on_refused: RefusalHandler,
+        admission: Admission | None = None,
     ) -> None:
-        super().__init__(config, application, log, on_request, on_refused)
+        super().__init__(config, application, log, on_request, on_refused, admission)
         self.library = library
         self.runners = _Runners(library)
+        self.slow_lane: SlowLane[_Owner] = SlowLane(_Owner.take_slow_turn)
+        self._slow_turns_scheduled = False
         self._owners: set[_Owner] = set()
 
     def serve(
@@ -333,9 +387,13 @@ class GreenDriver(Driver[Application]):
         transport = negotiation.transport
         owner = _Owner(self, transport.fileno())
         self._owners.add(owner)
+        self.hold_negotiation(negotiation, owner)
         speaks_http1 = False
         try:
-            owner.negotiate(negotiation)
+            try:
+                owner.negotiate(negotiation)
+            finally:
+                self.end_negotiation(negotiation)
             if negotiation.error is not None:
                 self.end_failed(negotiation)
             elif negotiation.http2:
@@ -349,6 +407,29 @@ class GreenDriver(Driver[Application]):
                 transport.close()
         if speaks_http1:
             hand_over(transport.sock, peer, local_address, negotiation.data)
+
+    def queue_slow_turn(self, owner: _Owner) -> None:
+        """Give a connection a turn in the slow lane, in this round of the hub or a later one."""
+        self.slow_lane.add(owner)
+        if not self._slow_turns_scheduled:
+            self._schedule_slow_turns()
+
+    def _schedule_slow_turns(self) -> None:
+        self._slow_turns_scheduled = True
+        self.runners.run(self._take_slow_turns)
+
+    def _take_slow_turns(self) -> None:
+        self.slow_lane.run()
+        if self.slow_lane:
+            self.library.call_after_poll(self._schedule_slow_turns)
+        else:
+            self._slow_turns_scheduled = False
+
+    def _holders(self) -> Iterable[_Owner]:
+        return self._owners
+
+    def _make_way(self, owner: _Owner) -> None:
+        owner.make_way()
 
     def shutdown(self) -> None:
         """Begin a graceful shutdown of every connection, including new ones; any greenlet may call it."""

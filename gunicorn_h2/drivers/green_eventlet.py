@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import eventlet
@@ -55,8 +56,13 @@ def _call_soon(call: Callable[[], object]) -> None:
     hubs.get_hub().schedule_call_global(0, call)
 
 
+def _is_waited_for(listeners: Sequence[socket.socket]) -> bool:
+    # Gunicorn's loop accepts one connection more than it has room for, which nobody sees.
+    return True
+
+
 def _switch_to_hub() -> None:
     hubs.get_hub().switch()
 
 
-EVENTLET = Library(EventletWatch, eventlet.spawn, eventlet.kill, _call_soon, _switch_to_hub)
+EVENTLET = Library(EventletWatch, eventlet.spawn, eventlet.kill, _call_soon, _call_soon, _is_waited_for, _switch_to_hub)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
+from gevent.monkey import get_original
 
 from .green_hub import Library, Watch
 
@@ -59,8 +61,24 @@ def _call_soon(call: Callable[[], object]) -> None:
     gevent.get_hub().loop.run_callback(call)
 
 
+def _call_after_poll(call: Callable[[], object]) -> None:
+    # The loop runs callbacks before it polls, and those that they add as well, but timers after it.
+    timer = gevent.get_hub().loop.timer(0)
+
+    def expire() -> None:
+        timer.close()
+        call()
+
+    timer.start(expire)
+
+
+def _is_waited_for(listeners: Sequence[socket.socket]) -> bool:
+    select = get_original("select", "select")
+    return bool(select(listeners, (), (), 0)[0])
+
+
 def _switch_to_hub() -> None:
     gevent.get_hub().switch()
 
 
-GEVENT = Library(GeventWatch, gevent.spawn, gevent.kill, _call_soon, _switch_to_hub)
+GEVENT = Library(GeventWatch, gevent.spawn, gevent.kill, _call_soon, _call_after_poll, _is_waited_for, _switch_to_hub)

@@ -5,9 +5,10 @@ Everything belongs to one thread: nothing here is safe to call from another one.
 
 from __future__ import annotations
 
+import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from greenlet import getcurrent, greenlet
@@ -99,6 +100,12 @@ class Library(NamedTuple):
 
     call_soon: Callable[[Callable[[], object]], object]
     """Has the hub call it in its next round."""
+
+    call_after_poll: Callable[[Callable[[], object]], object]
+    """Has the hub call it when it has looked at the sockets once more."""
+
+    is_waited_for: Callable[[Sequence[socket.socket]], bool]
+    """Whether newcomers wait at one of the listening sockets, for all that can be seen; does not wait itself."""
 
     switch_to_hub: Callable[[], object]
     """Lets others run until a call in the hub switches back."""

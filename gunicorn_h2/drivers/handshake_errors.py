@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from .log import Log
 
-__all__ = ["HandshakeLog", "explain"]
+__all__ = ["Displaced", "HandshakeLog", "explain"]
 
 _INTERVAL = 1.0
 
@@ -29,6 +29,7 @@ _NOTHING_SHARED = (
 _NO_CLIENT_CERTIFICATE = "the client showed no certificate, which cert_reqs demands"
 _UNTRUSTED_CLIENT = "the client's certificate is not trusted ({detail}); ca_certs must hold its authority"
 _TOO_SLOW = "the client did not finish it within http2_handshake_timeout"
+_DISPLACED = "the client did not finish it before newcomers needed its place"
 
 _EXPLANATIONS = {
     "HTTP_REQUEST": _PLAIN_HTTP,
@@ -61,15 +62,20 @@ _ALERTS = {
 
 def explain(error: Exception) -> str | None:
     """Say what an exception of a handshake means, and what to do; None if the client just went away."""
-    if isinstance(error, (TimeoutError, ConnectionAbortedError)):
-        # The latter is asyncio's.
+    if isinstance(error, TimeoutError):
         return _TOO_SLOW
+    if isinstance(error, Displaced):
+        return _DISPLACED
     if not isinstance(error, ssl.SSLError) or isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return None
     reason = error.reason or ""
     text = _EXPLANATIONS.get(reason) or _ALERTS.get(reason.partition("ALERT_")[2]) or "{detail}"
     detail = getattr(error, "verify_message", "") or reason or str(error)
     return text.format(reason=reason, detail=detail)
+
+
+class Displaced(Exception):
+    """A handshake was ended because its place was needed."""
 
 
 class HandshakeLog:

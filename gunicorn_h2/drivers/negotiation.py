@@ -14,6 +14,7 @@ from typing import NamedTuple
 from gunicorn_h2.protocol.opening import Cleartext, Opening
 from gunicorn_h2.protocol.upgrade import Upgrade
 
+from .handshake_errors import Displaced
 from .transport import TlsSession, Transport
 
 __all__ = ["Negotiation", "Terms", "adequate_cipher"]
@@ -44,7 +45,8 @@ class Negotiation:
         self.closed = False
         self.error: Exception | None = None
         self._opening = None if terms.cleartext is None else Opening(terms.cleartext)
-        self._deadline = time.monotonic() + terms.timeout if terms.timeout else None
+        self.began = self.now()
+        self._deadline = self.began + terms.timeout if terms.timeout else None
 
     now = staticmethod(time.monotonic)
     """The clock that deadlines are on."""
@@ -89,6 +91,10 @@ class Negotiation:
     def handle_timeout(self) -> None:
         """Fail: the client took too long."""
         self._fail(TimeoutError("the client was too slow"))
+
+    def make_way(self) -> None:
+        """Fail: the place is needed for others."""
+        self._fail(Displaced("its place was needed"))
 
     def abandon(self) -> None:
         """Fail because of an internal error."""

@@ -16,12 +16,13 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.events import RequestRefused
 
+from .admission import Admission
 from .base import Application, Driver, HandOver, RefusalHandler
 from .channel import Channel
 from .connection import Http2Connection
@@ -29,27 +30,36 @@ from .leadership import Leadership
 from .log import Log
 from .negotiation import Negotiation, Terms
 from .pool import RequestPool
+from .slow_lane import LONG_TURN, SlowLane
 from .timers import Timers
 from .waker import Waker
 
 __all__ = ["ThreadDriver"]
 
+# Commands that may gather, each with a response, before a thread that has one more waits to run them itself.
+_MOST_COMMANDS = 64
+
 
 class _Registered:
     """A socket in the selector, with its negotiation and then its HTTP/2 connection."""
 
-    __slots__ = ("connection", "hand_over", "local_address", "timer", "wants_write")
+    __slots__ = ("connection", "events", "hand_over", "local_address", "since", "slow", "timer", "wants_write")
 
     def __init__(self, negotiation: Negotiation, local_address: object, hand_over: HandOver) -> None:
         self.connection: Http2Connection | Negotiation = negotiation
         self.local_address = local_address
         self.hand_over = hand_over
         self.wants_write = False
+        self.since = time.monotonic()
+        self.slow = True
+        """Whether it takes its turns in the slow lane, as each handshake does."""
+        self.events = 0
+        """What it has to act on in its turn in the slow lane; 0 while it waits for none."""
         self.timer: list[Any] | None = None
         """See `Timed`."""
 
 
-class ThreadDriver(Driver[Application]):
+class ThreadDriver(Driver[Application, _Registered]):
     """All HTTP/2 connections of a worker.
 
     The selector may be shared: other files in it are called as `key.data(key.fileobj)`, by the leader with
@@ -65,9 +75,11 @@ class ThreadDriver(Driver[Application]):
         log: Log,
         on_request: Callable[[], None],
         on_refused: RefusalHandler,
-        on_close: Callable[[], None],
+        on_close: Callable[[object], object],
+        admission: Admission | None = None,
     ) -> None:
-        super().__init__(config, application, log, on_request, on_refused)
+        """`on_close(peer)` is called when a connection is closed."""
+        super().__init__(config, application, log, on_request, on_refused, admission)
         self._selector = selector
         self._pool = self.thread_count = pool
         self._on_close = on_close
@@ -79,6 +91,7 @@ class ThreadDriver(Driver[Application]):
         """Requests of this round."""
         self._wakes_at = math.inf
         """When the selector returns at the latest."""
+        self.slow_lane = SlowLane(self._take_slow_turn)
         self._waker = Waker()
         self._timers: Timers[_Registered] = Timers()
         self._registered: dict[Http2Connection | Negotiation, _Registered] = {}
@@ -97,17 +110,20 @@ class ThreadDriver(Driver[Application]):
         """Negotiate the protocol of an accepted socket; HTTP/1 goes to `hand_over`."""
         negotiation = self.begin_negotiation(sock, peer, terms)
         if negotiation is None:
-            self._on_close()
+            self._on_close(peer)
             return
         self._registered[negotiation] = registered = _Registered(negotiation, local_address, hand_over)
         self._selector.register(negotiation.transport, selectors.EVENT_READ, registered)
-        self._call(registered, negotiation.handle_readable)
+        self._update(registered)
+        self.hold_negotiation(negotiation, registered)
 
     def _end_negotiation(self, registered: _Registered, negotiation: Negotiation) -> None:
+        self.end_negotiation(negotiation)
+        registered.slow = False
         if negotiation.error is not None:
             self._forget(negotiation)
             self.end_failed(negotiation)
-            self._on_close()
+            self._on_close(negotiation.peer)
         elif negotiation.http2:
             # The socket stays in the selector, and its timer in the heap.
             connection = Http2Connection(negotiation.transport, negotiation.peer, registered.local_address, self)
@@ -126,7 +142,7 @@ class ThreadDriver(Driver[Application]):
         except Exception:  # As in `_call`.
             self.contain(negotiation)
             negotiation.transport.close()
-            self._on_close()
+            self._on_close(negotiation.peer)
 
     def _forget(self, connection: Http2Connection | Negotiation) -> None:
         self._timers.cancel(self._registered.pop(connection))
@@ -154,8 +170,14 @@ class ThreadDriver(Driver[Application]):
                 connection.abandon()
             self._forget(connection)
             connection.transport.close()
-            self._on_close()
+            self._on_close(connection.peer)
         self._selector.unregister(self._waker)
+
+    def _holders(self) -> Iterable[_Registered]:
+        return self._registered.values()
+
+    def _make_way(self, registered: _Registered) -> None:
+        self._call(registered, registered.connection.make_way)
 
     # The loop
 
@@ -175,22 +197,32 @@ class ThreadDriver(Driver[Application]):
         # Until the selector waits, a thread that sets an earlier timer must wake it.
         self._wakes_at = math.inf
         now = time.monotonic()
-        self._wakes_at = wakes_at = min(now + timeout, self._timers.next())
+        self._wakes_at = wakes_at = now if self.slow_lane else min(now + timeout, self._timers.next())
         ready = self._selector.select(max(wakes_at - now, 0.0))
         self._wakes_at = -math.inf
         with self.lock:
+            began = time.monotonic()
             for key, events in ready:
                 registered = key.data
                 if type(registered) is not _Registered:
                     # The main thread's house-keeping may have closed it meanwhile.
                     if self._selector.get_map().get(key.fd) is key:
                         registered(key.fileobj)
+                    began = time.monotonic()
+                elif registered.slow:
+                    self._queue_slow_turn(registered, events)
                 elif events == selectors.EVENT_READ and not registered.connection.closed:
                     self._call(registered, registered.connection.handle_readable)
+                    ended = time.monotonic()
+                    registered.slow = ended - began > LONG_TURN
+                    self.slow_lane.note_served(registered.since, ended)
+                    began = ended
                 else:
                     self._handle_ready(registered, events)
             for registered in self._timers.expired(time.monotonic()):
                 self._call(registered, registered.connection.handle_timeout)
+            if self.slow_lane:
+                self.slow_lane.run()
         if self._starting:
             self._start_requests()
 
@@ -198,6 +230,21 @@ class ThreadDriver(Driver[Application]):
         """See `Loop.wake`."""
         if not self._waker.pending:
             self._waker.wake()
+
+    def _queue_slow_turn(self, registered: _Registered, events: int) -> None:
+        if not registered.events:
+            self.slow_lane.add(registered)
+        registered.events |= events
+
+    def _take_slow_turn(self, registered: _Registered) -> None:
+        events, registered.events = registered.events, 0
+        if isinstance(registered.connection, Negotiation):
+            self._handle_ready(registered, events)
+            return
+        # Not by the time that has passed: the thread may have waited for the interpreter.
+        began = time.thread_time()
+        self._handle_ready(registered, events)
+        registered.slow = time.thread_time() - began > LONG_TURN
 
     def _handle_ready(self, registered: _Registered, events: int) -> None:
         connection = registered.connection
@@ -209,11 +256,14 @@ class ThreadDriver(Driver[Application]):
 
     def _call(self, registered: _Registered, call: Callable[..., None], *arguments: Any) -> None:
         """Call a method of a connection, then update its events and timer."""
-        connection = registered.connection
         try:
             call(*arguments)
         except Exception:  # The top of the I/O thread.
-            self.contain(connection)
+            self.contain(registered.connection)
+        self._update(registered)
+
+    def _update(self, registered: _Registered) -> None:
+        connection = registered.connection
         if not connection.closed:
             if connection.wants_write != registered.wants_write:
                 self._watch_writes(registered)
@@ -226,7 +276,7 @@ class ThreadDriver(Driver[Application]):
         elif connection in self._registered:
             self._forget(connection)
             connection.transport.close()
-            self._on_close()
+            self._on_close(connection.peer)
 
     def _watch_writes(self, registered: _Registered) -> None:
         registered.wants_write = wants_write = registered.connection.wants_write
@@ -260,6 +310,13 @@ class ThreadDriver(Driver[Application]):
         """See `DriverHooks.note_refusal`."""
         self._pool.run(self.on_refused, connection, refusal)
 
+    def act_now(self, connection: Http2Connection) -> None:
+        """See `StreamOwner.act_now`: the leader acts at the same time."""
+
+    def run(self, call: Callable[[], object]) -> None:
+        """See `DriverHooks.run`."""
+        self._pool.run(call)
+
     def submit(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit`."""
         self._commands.append((connection, do, arguments))
@@ -284,6 +341,8 @@ class ThreadDriver(Driver[Application]):
                 self.run_commands()
             finally:
                 self.lock.release()
+        elif len(self._commands) > _MOST_COMMANDS:
+            self._run_commands_here()
         else:
             self.wake()
 

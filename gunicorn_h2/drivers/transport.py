@@ -55,13 +55,15 @@ class Transport:
     """
 
     def __init__(self, sock: socket.socket, wrap: Callable[[socket.socket], ssl.SSLSocket] | None = None) -> None:
-        """`wrap` wraps the socket in TLS, without a handshake yet."""
+        """`wrap` wraps the socket in TLS, without a handshake yet; it is called when that begins."""
         sock.setblocking(False)
         self.tls = wrap is not None
+        # A client that never says anything costs no TLS object, which takes tens of KiB.
+        self._wrap = wrap
         # A TLS read returns one record at most.
         self.full_read = _RECEIVE_SIZE if wrap is None else _RECORD_SIZE
         """The most octets that `receive` returns; after a full read, more has usually arrived."""
-        self.sock: socket.socket = sock if wrap is None else wrap(sock)
+        self.sock: socket.socket = sock
         self._can_cork: bool | None = None
         """Whether TCP_CORK may be used; None before it is needed."""
         self.wants_write = False
@@ -86,7 +88,11 @@ class Transport:
             return None
 
     def handshake(self) -> bool:
-        """Continue the TLS handshake; return whether it is complete."""
+        """Begin or continue the TLS handshake; return whether it is complete."""
+        if self._wrap is not None:
+            wrap, self._wrap = self._wrap, None
+            self.sock = wrap(self.sock)
+            self._use_socket()
         assert isinstance(self.sock, ssl.SSLSocket)
         self.wants_write = False
         try:

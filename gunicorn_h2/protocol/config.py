@@ -58,6 +58,18 @@ class ConnectionConfig:
     stream_buffer_size: int = 131_072
     """High mark of the response data queued for one stream; the low mark is half of it."""
 
+    response_spool_size: int = 67_108_864
+    """Octets of one response that may be kept in the worker's temporary file for a client that reads slowly."""
+
+    worker_spool_size: int = 1_073_741_824
+    """Size of that file; 0: there is none."""
+
+    worker_buffer_size: int = 25_165_824
+    """Response octets queued in a worker's memory beyond which those that wait for clients leave it; 0: no limit."""
+
+    min_read_rate: int = 240
+    """Octets a second that a client must take of the responses that wait for it, over `stream_timeout`; 0: no limit."""
+
     request_buffer_size: int = 65_535
     """Octets of a body of declared length that are held before the application is called; 0: it is called at once.
 

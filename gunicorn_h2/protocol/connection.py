@@ -25,12 +25,12 @@ from .heads import HeadCache
 from .held import HeldRequests
 from .inflow import Inflow
 from .lifecycle import Lifecycle, Phase, Trigger
-from .outbox import OUTPUT_LIMIT, Outbox
+from .outbox import OUTPUT_LIMIT, Outbox, OutputBudget, Store
 from .probe import Probe
 from .reader import FrameReader, Referee
 from .receiver import Receiver
 from .sender import Sender
-from .stream import OPEN, RETURNED, Stream
+from .stream import HELD, OPEN, RETURNED, Source, Stream
 from .streams import StreamTable
 from .upgrade import SWITCHING_PROTOCOLS, Upgrade
 from .uploads import UploadWatch
@@ -53,11 +53,13 @@ class ServerConnection:
     """The server's end of one connection (RFC 9113)."""
 
     __slots__ = (
+        "blocked",
         "closed",
         "config",
         "pending_events",
         "send_response",
         "streams",
+        "_guard",
         "_heads",
         "_held",
         "_inflow",
@@ -72,8 +74,14 @@ class ServerConnection:
         "_uploads",
     )
 
-    def __init__(self, config: ConnectionConfig, now: float, window_budget: WindowBudget | None = None) -> None:
-        """`window_budget` is shared by the worker's connections; None gives the connection one of its own."""
+    def __init__(
+        self,
+        config: ConnectionConfig,
+        now: float,
+        window_budget: WindowBudget | None = None,
+        output_budget: OutputBudget | None = None,
+    ) -> None:
+        """The budgets are shared by the worker's connections; None gives the connection one of its own."""
         if window_budget is None:
             window_budget = WindowBudget(config.worker_window_size)
         self.config = config
@@ -81,9 +89,11 @@ class ServerConnection:
         """Whether the connection is over; `data_to_send` may still return its last octets."""
         self.pending_events: list[Event] = []
         """The events not yet taken; drivers only test whether there are any."""
-        guard = Guard(config, now)
+        self._guard = guard = Guard(config, now)
         self._max_unread = 2 * OUTPUT_LIMIT + config.max_concurrent_streams * _UNREAD_PER_STREAM
-        self._outbox = outbox = Outbox(config.stream_buffer_size, config.stream_timeout, guard, self.pending_events)
+        self._outbox = outbox = Outbox(config, guard, self.pending_events, output_budget or OutputBudget())
+        self.blocked = outbox.blocked
+        """The streams whose data waits for a window, by identifier, and the time of their last progress."""
         codec, self._referee = make_engine(config, outbox)
         self._held = held = HeldRequests(config, self.pending_events, window_budget)
         self._table = streams = StreamTable(outbox, self.pending_events, held)
@@ -152,6 +162,40 @@ class ServerConnection:
         A driver stops at `ConnectionConfig.stream_buffer_size` and waits for StreamWritable.
         """
         self._sender.send_data(stream, data, end_stream)
+
+    def send_source(self, stream: Stream, source: Source, end_stream: bool) -> None:
+        """As `send_data`, for an octet or more that is read when it is to be sent; `source` is closed after that.
+
+        If the source turns out to be incomplete, the stream is reset, with a StreamReset event.
+        """
+        self._sender.send_source(stream, source, end_stream)
+
+    def await_empty(self, stream: Stream) -> None:
+        """Have a StreamWritable event for the moment when nothing is queued, if anything is."""
+        stream.above_high_mark = stream.drains = stream.queued > 0
+
+    def withdraw(self, stream: Stream, keep: int) -> tuple[list[bytes | memoryview], bool]:
+        """Take back queued data behind the first `keep` octets, as far as it is in memory, to send it by a source.
+
+        Returns it, and whether the end of the response was queued behind it, which is to be sent again as well.
+        """
+        return self._outbox.withdraw(stream, keep)
+
+    def store_queue(self, stream: Stream, keep: int, limit: int, store: Store) -> int:
+        """Move queued data behind the first `keep` octets from memory into sources that `store` makes.
+
+        At most `limit` octets; returns how many it were.
+        """
+        return self._outbox.store(stream, keep, limit, store)
+
+    @property
+    def has_storable(self) -> bool:
+        """Whether data was queued in memory since this was last set to False."""
+        return self._outbox.storable
+
+    @has_storable.setter
+    def has_storable(self, value: bool) -> None:
+        self._outbox.storable = value
 
     def send_trailers(self, stream: Stream, fields: Fields) -> None:
         """End the response with a trailer section after the queued data. Raises InvalidResponse."""
@@ -225,6 +269,23 @@ class ServerConnection:
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
 
+    # What drivers judge a connection by
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when no stream has been open; None while one is."""
+        return self._lifecycle.idle_since
+
+    def is_blocked(self, stream: Stream, since: float) -> bool:
+        """Whether a stream has waited since then or longer: its queued data for a window, or its request for a body."""
+        if stream.call is HELD:
+            return stream.opened_at <= since
+        return self._outbox.blocked.get(stream.stream_id, math.inf) <= since
+
+    def used_budget(self, now: float) -> float:
+        """The part of its budgets that the client has used up lately, 0 to 1."""
+        return self._guard.used(now)
+
     # Timers
 
     def next_deadline(self) -> float | None:
@@ -238,7 +299,7 @@ class ServerConnection:
             deadline = self._inflow.deadline
         if self._uploads.deadline < deadline:
             deadline = self._uploads.deadline
-        if self._outbox.blocked:
+        if self._outbox.watched:
             deadline = min(deadline, self._outbox.stall_deadline())
         if self._table.reset_deadlines:
             deadline = min(deadline, next(iter(self._table.reset_deadlines.values())))
@@ -249,9 +310,9 @@ class ServerConnection:
         if self.closed:
             return
         streams = self._table
-        while self._outbox.stall_deadline() <= now:
-            stream = streams.open[next(iter(self._outbox.blocked))]
-            streams.reset_and_notify(stream, ErrorCode.CANCEL, "the client stopped reading")
+        if self._outbox.stall_deadline() <= now:
+            for stream, reason in self._outbox.stalled_streams(now, streams.open):
+                streams.reset_and_notify(stream, ErrorCode.CANCEL, reason)
         # Stop clients from sending bodies that no one reads (section 8.1).
         for stream_id in [stream_id for stream_id, deadline in streams.reset_deadlines.items() if deadline <= now]:
             streams.reset(streams.open[stream_id], ErrorCode.NO_ERROR)

@@ -79,6 +79,10 @@ class TokenBucket:
         self._tokens -= cost
         return True
 
+    def used(self, now: float) -> float:
+        """The part of the capacity that is used up, 0 to 1."""
+        return max(0.0, 1.0 - (self._tokens + (now - self._updated) * self._rate) / self._capacity)
+
 
 class Guard:
     """The limits of one connection. A method raises ConnectionFailure(ENHANCE_YOUR_CALM) where one is exceeded."""
@@ -123,6 +127,10 @@ class Guard:
         self.max_block_size = (config.max_header_list_size or _UNLIMITED_BLOCK_SIZE) + _BLOCK_OVERHEAD
         """The largest encoded field block, in octets."""
         self._max_continuations = max(_MIN_CONTINUATIONS, self.max_block_size // 4096)
+
+    def used(self, now: float) -> float:
+        """The part of the budget for resets, or of that for control frames, that is used up, 0 to 1."""
+        return max(self._resets.used(now), self._control.used(now))
 
     def charge_control(self, now: float, cost: float = 1.0, reason: str = "too many control frames") -> None:
         """Charge a frame that neither opens a request nor carries data; `cost` is its work in tokens."""

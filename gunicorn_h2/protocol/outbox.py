@@ -7,24 +7,47 @@ of a response requires, and encodes trailers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from . import frames
+from .config import ConnectionConfig
 from .errors import ConnectionFailure, ErrorCode, StreamFailure
 from .events import Event, StreamWritable
 from .guard import MESSAGE_CREDIT, Guard
 from .scheduler import Scheduler
-from .stream import Stream
+from .stream import Source, Stream
 
-__all__ = ["OUTPUT_LIMIT", "Outbox"]
+__all__ = ["OUTPUT_LIMIT", "Outbox", "OutputBudget"]
 
 OUTPUT_LIMIT = 131_072
 """The most octets of output that are gathered before a write; the last frame may exceed it."""
 
 
+Store = Callable[[bytes | memoryview], Source | None]
+"""Makes a source of some octets; returns None if it cannot."""
+
+
+class OutputBudget:
+    """The octets of queued response data in memory, of all connections of a worker.
+
+    It is not thread-safe: callers take turns.
+    """
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.limit = limit
+        """Octets beyond which data is to leave the memory; the budget may be overdrawn meanwhile."""
+        self.used = 0
+        """Octets that are in memory now."""
+
+
 class OutboxOwner(Protocol):
     """What the outbox needs from its connection."""
+
+    def lose_response(self, stream: Stream) -> None:
+        """Reset a stream, because the rest of its response is lost."""
 
     def end_response(self, stream: Stream) -> None:
         """Prepare for the frame that ends the stream, which is put next; frames that must precede it may be put now."""
@@ -42,19 +65,23 @@ class Outbox:
         "limit",
         "max_frame_size",
         "pending",
+        "storable",
         "turns",
+        "watched",
         "window",
+        "_budget",
         "_events",
         "_guard",
         "_high_mark",
+        "_least_octets",
         "_octets",
         "_scheduler",
         "_shown",
         "_stall_timeout",
     )
 
-    def __init__(self, high_mark: int, stall_timeout: float, guard: Guard, events: list[Event]) -> None:
-        """`high_mark` is how many octets a stream may queue before its application waits."""
+    def __init__(self, config: ConnectionConfig, guard: Guard, events: list[Event], budget: OutputBudget) -> None:
+        """All connections of the worker share `budget`."""
         self.window = frames.DEFAULT_WINDOW_SIZE
         """The connection's send window, in octets (RFC 9113 section 6.9)."""
         self.initial_window_size = frames.DEFAULT_WINDOW_SIZE
@@ -65,8 +92,14 @@ class Outbox:
         """Octets of output that are currently gathered before a write, OUTPUT_LIMIT at most."""
         self.blocked: dict[int, float] = {}
         """Streams with data that waits for a window, and the time of their last progress; the oldest first."""
-        self._high_mark = high_mark
-        self._stall_timeout = stall_timeout or math.inf
+        self.watched: dict[int, float] = {}
+        """Streams with data that has waited for a window, and since when their rate is measured; the oldest first."""
+        self.storable = False
+        """Whether data was queued in memory since `store_queues` was called."""
+        self._high_mark = config.stream_buffer_size
+        self._stall_timeout = config.stream_timeout or math.inf
+        self._least_octets = config.min_read_rate * config.stream_timeout
+        self._budget = budget
         self._guard = guard
         self._events = events
         self._scheduler = Scheduler()
@@ -210,6 +243,8 @@ class Outbox:
         if data:
             stream.queue.append(data)
             stream.queued += len(data)
+            self._budget.used += len(data)
+            self.storable = True
             if stream.queued > self._high_mark:
                 stream.above_high_mark = True
         if end_stream:
@@ -218,11 +253,75 @@ class Outbox:
         if data or end_stream:
             self._scheduler.add(stream)
 
+    def queue_source(self, stream: Stream, source: Source, end_stream: bool) -> None:
+        """Queue response data that is not in memory, an octet at least, and the end of the stream."""
+        octets = len(source)
+        stream.queue.append(source)
+        stream.queued += octets
+        stream.stored += octets
+        stream.above_high_mark = stream.queued > self._high_mark
+        stream.end_queued = end_stream
+        self._scheduler.add(stream)
+
+    def withdraw(self, stream: Stream, keep: int) -> tuple[list[bytes | memoryview], bool]:
+        """See `Stream.withdraw`."""
+        pieces, ended = stream.withdraw(keep)
+        self._budget.used -= sum(map(len, pieces))
+        return pieces, ended
+
+    def store(self, stream: Stream, keep: int, limit: int, store: Store) -> int:
+        """See `Stream.store`."""
+        octets = stream.store(keep, limit, store)
+        self._budget.used -= octets
+        return octets
+
+    def drop(self, stream: Stream) -> None:
+        """Drop what is queued for a stream."""
+        self._budget.used -= stream.queued - stream.stored
+        stream.drop_queue()
+        self.blocked.pop(stream.stream_id, None)
+        self.watched.pop(stream.stream_id, None)
+
     def stall_deadline(self) -> float:
-        """When the stream that has waited longest for a window must be reset; infinite: never."""
-        for since in self.blocked.values():
-            return since + self._stall_timeout
-        return math.inf
+        """When the next stream may have to be reset, because its client takes too little; infinite: never."""
+        # A blocked stream is watched, too.
+        if not self.watched:
+            return math.inf
+        since = min(next(iter(self.watched.values())), next(iter(self.blocked.values()), math.inf))
+        return since + self._stall_timeout
+
+    def stalled_streams(self, now: float, streams: dict[int, Stream]) -> list[tuple[Stream, str]]:
+        """Return those of the open `streams` that must be reset, because their client takes too little, and why.
+
+        Responses share the connection: each must get its share of the least rate.
+        """
+        due = now - self._stall_timeout
+        stopped = [stream_id for stream_id, since in self.blocked.items() if since <= due]
+        slow = []
+        least = self._least_octets / max(len(self.watched), 1)
+        for stream_id in [stream_id for stream_id, since in self.watched.items() if since <= due]:
+            stream = streams[stream_id]
+            del self.watched[stream_id]
+            if self.blocked.get(stream_id, due) > due:
+                if stream.watched_octets < least:
+                    slow.append(stream)
+                else:
+                    self._watch(stream, now)
+        return [(streams[stream_id], "the client stopped reading") for stream_id in stopped] + [
+            (stream, "the client reads too slowly") for stream in slow
+        ]
+
+    def _watch(self, stream: Stream, now: float) -> None:
+        """Begin to measure the rate at which the client takes a response that waits for a window."""
+        self.watched[stream.stream_id] = now
+        stream.watched_octets = 0
+
+    def _block(self, stream: Stream, now: float) -> None:
+        """Note that a stream waits for a window."""
+        if stream.stream_id not in self.blocked:
+            self.blocked[stream.stream_id] = now
+            if stream.stream_id not in self.watched:
+                self._watch(stream, now)
 
     def fill(self, now: float, owner: OutboxOwner) -> None:
         """Turn queued data into frames until the output holds `limit` octets or no stream may send."""
@@ -231,7 +330,7 @@ class Outbox:
             if stream is None:
                 return
             if stream.queued and stream.send_window <= 0:
-                self.blocked.setdefault(stream.stream_id, now)
+                self._block(stream, now)
             elif stream.queued and self.window <= 0:
                 self._wait_for_window(stream, now, owner)
                 return
@@ -245,14 +344,23 @@ class Outbox:
             pass
         for waiting in turns:
             if waiting.queued:
-                self.blocked.setdefault(waiting.stream_id, now)
+                self._block(waiting, now)
                 self._scheduler.add(waiting)
             else:
                 self._send_frame(waiting, now, owner)
 
     def _send_frame(self, stream: Stream, now: float, owner: OutboxOwner) -> None:
-        size = min(stream.queued, stream.send_window, self.window, self.max_frame_size)
-        data = stream.take(size) if stream.queued else b""
+        data: bytes | memoryview = b""
+        if stream.queued:
+            size = min(stream.queued, stream.send_window, self.window, self.max_frame_size)
+            if stream.stored:
+                data = self._take_piece(stream, size)
+                if not data:
+                    owner.lose_response(stream)
+                    return
+            else:
+                data = stream.take(size)
+                self._budget.used -= size
         ends = stream.end_queued and not stream.queued
         trailers = ends and stream.trailers is not None
         if ends:
@@ -264,7 +372,22 @@ class Outbox:
             self._guard.sent_octets += MESSAGE_CREDIT
         if trailers:
             self.put_headers(stream.stream_id, owner.encode_trailers(stream), True)
+        if self.watched:
+            self._count(stream, len(data))
         self._note_progress(stream, now)
+
+    def _take_piece(self, stream: Stream, size: int) -> bytes | memoryview:
+        in_memory = stream.queued - stream.stored
+        data = stream.take_piece(size)
+        self._budget.used -= in_memory - (stream.queued - stream.stored)
+        return data
+
+    def _count(self, stream: Stream, octets: int) -> None:
+        """Count octets of a stream whose rate may be measured."""
+        if stream.stream_id in self.watched:
+            stream.watched_octets += octets
+            if not stream.queued:
+                del self.watched[stream.stream_id]
 
     def _note_progress(self, stream: Stream, now: float) -> None:
         self.blocked.pop(stream.stream_id, None)
@@ -272,7 +395,7 @@ class Outbox:
             if stream.send_window > 0:
                 self._scheduler.add(stream)
             else:
-                self.blocked[stream.stream_id] = now
-        if stream.above_high_mark and stream.queued * 2 <= self._high_mark:
-            stream.above_high_mark = False
+                self._block(stream, now)
+        if stream.above_high_mark and stream.queued * 2 <= self._high_mark and not (stream.drains and stream.queued):
+            stream.above_high_mark = stream.drains = False
             self._events.append(StreamWritable(stream))

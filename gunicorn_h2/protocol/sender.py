@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from .codec import HeaderCodec
+from .errors import ErrorCode
 from .frames import DEFAULT_MAX_FRAME_SIZE
 from .headers import Fields, ResponseHead, check_response_trailers
 from .inflow import Inflow
 from .outbox import Outbox
-from .stream import AFTER_RESPONSE, CLOSED, HALF_CLOSED_REMOTE, Stream
+from .stream import AFTER_RESPONSE, CLOSED, HALF_CLOSED_REMOTE, Source, Stream
 from .streams import StreamTable
 
 __all__ = ["Sender"]
@@ -75,6 +76,13 @@ class Sender:
         if not stream.response_ended and not stream.end_queued:
             self._outbox.queue(stream, data, end_stream)
 
+    def send_source(self, stream: Stream, source: Source, end_stream: bool) -> None:
+        """See `ServerConnection.send_source`."""
+        if stream.response_ended or stream.end_queued:
+            source.close()
+        else:
+            self._outbox.queue_source(stream, source, end_stream)
+
     def send_trailers(self, stream: Stream, fields: Fields) -> None:
         """See `ServerConnection.send_trailers`."""
         check_response_trailers(fields)
@@ -86,6 +94,10 @@ class Sender:
         """See `OutboxOwner.encode_trailers`."""
         assert stream.trailers is not None
         return self.codec.encode(stream.trailers)
+
+    def lose_response(self, stream: Stream) -> None:
+        """See `OutboxOwner.lose_response`."""
+        self._streams.reset_and_notify(stream, ErrorCode.INTERNAL_ERROR, "the rest of the response is lost")
 
     def end_response(self, stream: Stream) -> None:
         """See `OutboxOwner.end_response`.

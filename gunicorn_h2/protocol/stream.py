@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from .errors import ErrorCode, StreamFailure
 from .headers import Fields, RequestHead
 from .windows import ReceiveWindow
 
-__all__ = ["BodyBuffer", "State", "Stream"]
+__all__ = ["BodyBuffer", "Source", "State", "Stream"]
 
 DEFAULT_WEIGHT: Final = 16
 _SMALL_PIECE = 1024
+# A view keeps all of its object in memory: the last octets of a large response are copied.
+_COPIED_REST = 131_072
+_COPIED_SHARE = 8
+
+
+class Source(Protocol):
+    """Response data that is not in memory, and read when its turn to be sent comes."""
+
+    def __len__(self) -> int:
+        """The octets that are left."""
+
+    def read(self, octets: int) -> bytes:
+        """Take `octets` octets, at most as many as are left. Fewer mean that the rest is lost; never raises."""
+
+    def close(self) -> None:
+        """Free what is left; further calls have no effect. Never raises."""
 
 
 class State(IntEnum):
@@ -80,13 +97,19 @@ class Stream:
     """Whether the end of the response is queued."""
     queued = 0
     """Octets of response data not yet in frames."""
+    stored = 0
+    """Octets of these that are in sources, not in memory."""
     above_high_mark = False
-    """Whether the application must wait before it queues more."""
+    """Whether the application waits for StreamWritable."""
+    drains = False
+    """Whether StreamWritable is to come when the queue is empty, not at its low mark."""
+    watched_octets = 0
+    """Octets sent since the time in `Outbox.watched`."""
     scheduled = False
     """Whether the stream waits for a turn; see `Scheduler`."""
     trailers: Fields | None = None
 
-    _queue: deque[memoryview | bytes] | None = None
+    _queue: deque[bytes | memoryview | Source] | None = None
     _receive_window: ReceiveWindow | None = None
 
     def __init__(self, stream_id: int, head: RequestHead, state: State, send_window: int, receive_size: int) -> None:
@@ -98,7 +121,7 @@ class Stream:
         self._receive_size = receive_size
 
     @property
-    def queue(self) -> deque[memoryview | bytes]:
+    def queue(self) -> deque[bytes | memoryview | Source]:
         """Response data to send, in order."""
         if self._queue is None:
             self._queue = deque()
@@ -155,19 +178,107 @@ class Stream:
 
     def drop_queue(self) -> None:
         """Drop the queued response data."""
+        if self.stored:
+            for piece in self.queue:
+                if not isinstance(piece, (bytes, memoryview)):
+                    piece.close()
         self._queue = None
-        self.queued = 0
+        self.queued = self.stored = 0
+
+    def take_piece(self, size: int) -> bytes | memoryview:
+        """Take up to `size` octets, of one piece, from a queue with sources; nothing if what comes next is lost."""
+        first = self.queue[0]
+        size = min(size, len(first))
+        if isinstance(first, (bytes, memoryview)):
+            return self.take(size)
+        data = first.read(size)
+        if len(data) < size:
+            return b""
+        self.queued -= size
+        self.stored -= size
+        if not len(first):
+            self.queue.popleft()
+            first.close()
+        return data
+
+    def withdraw(self, keep: int) -> tuple[list[bytes | memoryview], bool]:
+        """Take back what is in memory behind the first `keep` octets of the queue, and behind its last source.
+
+        Return it, with whether the end of the response was queued behind it, which is then queued no more.
+        """
+        queue, excess = self.queue, self.queued - keep
+        pieces: deque[bytes | memoryview] = deque()
+        while excess > 0 and queue and isinstance(queue[-1], (bytes, memoryview)):
+            piece = queue.pop()
+            assert isinstance(piece, (bytes, memoryview))
+            if len(piece) > excess:
+                view = memoryview(piece)
+                # A view would keep all of a large piece in memory.
+                queue.append(bytes(view[:-excess]))
+                piece = view[-excess:]
+            excess -= len(piece)
+            self.queued -= len(piece)
+            pieces.appendleft(piece)
+        ended = self.end_queued and len(pieces) > 0
+        if ended:
+            self.end_queued = False
+        return list(pieces), ended
+
+    def store(self, keep: int, limit: int, store: Callable[[bytes | memoryview], Source | None]) -> int:
+        """Move what is in memory behind the first `keep` octets of the queue into sources, `limit` octets at most.
+
+        `store` makes the source of some octets, None if it cannot. Return how many octets it has taken.
+        """
+        rest, self._queue = self.queue, deque()
+        before = self.stored
+        while rest:
+            piece = rest.popleft()
+            if isinstance(piece, (bytes, memoryview)) and keep < len(piece) and self.stored - before < limit:
+                if keep:
+                    rest.appendleft(memoryview(piece)[keep:])
+                    piece, keep = bytes(memoryview(piece)[:keep]), 0
+                else:
+                    piece = self._store_run(piece, rest, limit + before - self.stored, store)
+            else:
+                keep = max(keep - len(piece), 0)
+            self._queue.append(piece)
+        return self.stored - before
+
+    def _store_run(
+        self,
+        first: bytes | memoryview,
+        rest: deque[bytes | memoryview | Source],
+        limit: int,
+        store: Callable[[bytes | memoryview], Source | None],
+    ) -> bytes | memoryview | Source:
+        """Store the beginning of a queue; return what takes its place, and leave the `rest`."""
+        run, size = [first], len(first)
+        while rest and size < limit and isinstance(rest[0], (bytes, memoryview)):
+            run.append(rest.popleft())  # type: ignore[arg-type]
+            size += len(run[-1])
+        octets = b"".join(run) if len(run) > 1 else first
+        if size > limit:
+            rest.appendleft(memoryview(octets)[limit:])
+            octets = memoryview(octets)[:limit]
+        source = store(octets)
+        if source is None:
+            return octets
+        self.stored += len(octets)
+        return source
 
     def take(self, size: int) -> bytes | memoryview:
-        """Take `size` octets from the queue, joining small pieces and slicing large ones."""
-        queue = self.queue
+        """Take `size` octets from a queue without sources, joining small pieces and slicing large ones."""
+        queue: deque[bytes | memoryview] = self.queue  # type: ignore[assignment]
         self.queued -= size
         first = queue.popleft()
         if len(first) == size:
             return first
         if len(first) > size:
             view = memoryview(first)
-            queue.appendleft(view[size:])
+            rest: bytes | memoryview = view[size:]
+            if len(rest) <= _COPIED_REST and len(rest) * _COPIED_SHARE <= len(view.obj):  # type: ignore[arg-type]
+                rest = bytes(rest)
+            queue.appendleft(rest)
             return view[:size]
         pieces: list[bytes | memoryview] = [first]
         missing = size - len(first)

@@ -148,10 +148,9 @@ class StreamTable:
         """Close a stream: drop its queue and remove it from the tables."""
         stream_id = stream.stream_id
         if stream.queued:
-            stream.drop_queue()
+            self._outbox.drop(stream)
         if stream.call is HELD:
             self._held.drop(stream)
         stream.state = CLOSED
         del self.open[stream_id]
-        self._outbox.blocked.pop(stream_id, None)
         self.reset_deadlines.pop(stream_id, None)

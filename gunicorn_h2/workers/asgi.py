@@ -7,6 +7,7 @@ negotiates their protocol, and serves those that speak HTTP/2.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from gunicorn_h2.apps.asgi import ASGIHandler
 from gunicorn_h2.drivers.asyncio_accept import Acceptor
 from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
 from gunicorn_h2.drivers.asyncio_transport import TlsTransport
+from gunicorn_h2.drivers.closings import REPORT_SECONDS
 from gunicorn_h2.drivers.transport import Transport
 
 from .base import Http2Worker
@@ -25,6 +27,7 @@ from .base import Http2Worker
 __all__ = ["ASGIWorker"]
 
 _HEARTBEAT_SECONDS = 1.0
+_ROOM_SECONDS = 0.1
 # Tasks are cancelled after this fraction of `graceful_timeout`, which leaves them time to clean up.
 _CANCEL_BEFORE = 0.9
 
@@ -32,8 +35,9 @@ _CANCEL_BEFORE = 0.9
 class _Http1Protocol(ASGIProtocol):  # type: ignore[misc]
     """Gunicorn's HTTP/1 protocol, which begins with `data` that was read already and reports its end to the worker."""
 
-    def __init__(self, worker: ASGIWorker, data: bytes) -> None:
+    def __init__(self, worker: ASGIWorker, peer: Any, data: bytes) -> None:
         super().__init__(worker)
+        self._peer = peer
         self._data = data
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,7 +54,7 @@ class _Http1Protocol(ASGIProtocol):  # type: ignore[misc]
         super().connection_lost(exc)
         # Gunicorn 25 does not subtract connections that it closed itself.
         self.worker.nr_conns = connections
-        self.worker.connection_closed()
+        self.worker.connection_closed(self._peer)
 
 
 class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
@@ -86,11 +90,13 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             on_request=self.count_request,
             on_refused=handler.note_refusal,
             on_close=self.connection_closed,
+            admission=self.admission,
         )
         for listener in self._listeners:
-            self.servers.append(Acceptor(self.loop, listener.sock, self._take, self.log))
+            self.servers.append(Acceptor(self.loop, listener.sock, self._take, self._is_busy, self.log))
             self.log.info("ASGI server listening on %s", listener)
         self.sockets = []
+        self._report()
 
     def _cleanup(self) -> None:
         """Restore the sockets for Gunicorn's clean-up, which it calls last."""
@@ -102,18 +108,37 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
     def _take(self, sock: socket.socket, peer: Any) -> None:
         """Count a new connection and negotiate its protocol."""
         assert self._driver is not None
+        if not self.admission.admit(sock, peer):
+            return
         self.nr_conns += 1
-        if self.nr_conns >= self.worker_connections:
+        if self.make_room(self._driver, self.nr_conns):
             for server in self.servers:
                 server.pause()
+            self.loop.call_later(_ROOM_SECONDS, self._make_room_again)
         terms = self.terms(peer)
         if terms is not None:
             self._driver.negotiate(sock, peer, terms, self._serve_http1)
         else:
             self._serve_http1(Transport(sock), peer, b"")
 
-    def connection_closed(self) -> None:
+    def has_newcomers(self) -> bool:
+        """See `Http2Worker.has_newcomers`; `sockets` is empty while Gunicorn's code runs."""
+        return bool(select.select(self._listeners, (), (), 0)[0])
+
+    def _make_room_again(self) -> None:
+        """While no connection can be accepted, look for those that have become idle."""
+        assert self._driver is not None
+        if self.make_room(self._driver, self.nr_conns):
+            self.loop.call_later(_ROOM_SECONDS, self._make_room_again)
+
+    def _is_busy(self) -> bool:
+        """Whether handshakes wait for the processor already; those to come then wait in the backlog."""
+        assert self._driver is not None
+        return len(self._driver.slow_lane) > 0
+
+    def connection_closed(self, peer: Any) -> None:
         """Count a closed connection, of either protocol."""
+        self.admission.release(peer)
         self.nr_conns -= 1
         if self.nr_conns < self.worker_connections:
             for server in self.servers:
@@ -123,21 +148,21 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         """Give a connection to Gunicorn's own code, with the `data` read during negotiation."""
         if self.must_refuse_http1(peer):
             self.refuse_http1(transport.sock, peer)
-            self.connection_closed()
+            self.connection_closed(peer)
         elif transport.tls:
-            TlsTransport(self.loop, transport, _Http1Protocol(self, data), peer)
+            TlsTransport(self.loop, transport, _Http1Protocol(self, peer, data), peer)
         else:
-            task = self.loop.create_task(self._serve_cleartext_http1(transport.sock, data))
+            task = self.loop.create_task(self._serve_cleartext_http1(transport.sock, peer, data))
             self._starting_http1.add(task)
             task.add_done_callback(self._starting_http1.discard)
 
-    async def _serve_cleartext_http1(self, sock: socket.socket, data: bytes) -> None:
+    async def _serve_cleartext_http1(self, sock: socket.socket, peer: Any, data: bytes) -> None:
         try:
-            await self.loop.connect_accepted_socket(partial(_Http1Protocol, self, data), sock)
+            await self.loop.connect_accepted_socket(partial(_Http1Protocol, self, peer, data), sock)
         except OSError as error:
             self.log.debug("connection failed: %s", error)
             sock.close()
-            self.connection_closed()
+            self.connection_closed(peer)
 
     # The end
 
@@ -171,6 +196,11 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             self._driver.shutdown()
             self.loop.call_later(self.cfg.graceful_timeout * _CANCEL_BEFORE, self._driver.cancel)
             self._heartbeat()
+
+    def _report(self) -> None:
+        """Have logged and counted what was held back, once a second."""
+        self.admission.closings.report()
+        self.loop.call_later(REPORT_SECONDS, self._report)
 
     def _heartbeat(self) -> None:
         """Notify the arbiter until the end: Gunicorn's own heartbeat stops before the last connections have ended."""

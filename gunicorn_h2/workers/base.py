@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import select
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from gunicorn import util
 from gunicorn.errors import HaltServer
 
-from gunicorn_h2.apps.request import TrustedPeers, peer_ip
+from gunicorn_h2.apps.request import Proxies, TrustedPeers, peer_ip
+from gunicorn_h2.drivers.admission import Admission
+from gunicorn_h2.drivers.base import Driver
 from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.protocol.opening import Cleartext
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
@@ -32,6 +36,7 @@ class Http2Worker:
     log: Any
     max_requests: int
     nr: int
+    sockets: Sequence[Any]
     settings: Settings
 
     _terms: Terms | None = None
@@ -45,6 +50,13 @@ class Http2Worker:
             self.log.error("%s", error)
             raise HaltServer(str(error), 1) from error
         self._trusted = TrustedPeers(self.cfg)
+        self.admission = Admission(
+            self.log,
+            self.cfg.worker_connections,
+            self.settings.max_connections_per_ip,
+            is_exempt=Proxies(self.cfg).__contains__,
+            increment=getattr(self.log, "increment", None),
+        )
 
     @property
     def cfg_protocol(self) -> str:
@@ -76,6 +88,23 @@ class Http2Worker:
         elif "h2" in settings.protocols and self.cfg_protocol == "http" and settings.cleartext != "off":
             upgrade = None if settings.cleartext == "prior-knowledge" else _request_limits(self.cfg)
             self._terms = Terms(None, Cleartext(settings.cleartext != "upgrade", upgrade), settings.handshake_timeout)
+
+    def make_room(self, driver: Driver[Any, Any], connections: int) -> bool:
+        """With so many connections open, have some end that serve nobody; return whether no more can be accepted.
+
+        Then call it again now and then: connections become idle without notice. Some places are kept free for
+        newcomers, unless there are so few that each counts: the last ones only make room for those who wait.
+        """
+        excess, full = self.admission.excess(connections), connections >= self.admission.max_connections
+        if not excess and full and self.has_newcomers():
+            excess = 1
+        if excess:
+            driver.make_room(excess)
+        return full
+
+    def has_newcomers(self) -> bool:
+        """Whether connections wait in the backlog of a listening socket."""
+        return bool(select.select(self.sockets, (), (), 0)[0])
 
     def terms(self, peer: Any) -> Terms | None:
         """How to negotiate the protocol of a new connection; None if it can only be HTTP/1.

@@ -15,9 +15,24 @@ from .green import GreenListener, GreenWorker, NamedListener
 
 __all__ = ["GeventWorker"]
 
+_MAX_ACCEPTS = 16
+"""Connections accepted before other events get their turn."""
+
 
 class _Server(StreamServer):  # type: ignore[misc]
     """A `GreenListener`; `close` is gevent's."""
+
+    max_accept = _MAX_ACCEPTS
+
+    def __init__(self, worker: GeventWorker, listener: Any) -> None:
+        # Without TLS, whose handshake has no time limit in gevent.
+        handle = partial(worker.handle, NamedListener(listener))
+        super().__init__(listener, handle=handle, spawn=Pool(worker.worker_connections))
+        self._worker = worker
+
+    def do_read(self) -> Any:
+        """Accept a connection, for gevent; return None if there is none, or none for now."""
+        return None if self._worker.is_busy else super().do_read()
 
     @property
     def busy(self) -> bool:
@@ -37,9 +52,7 @@ class GeventWorker(GreenWorker, ggevent.GeventWorker):  # type: ignore[misc]
     def start_accepting(self, listener: Any) -> GreenListener:
         """See `GreenWorker.start_accepting`."""
         listener.setblocking(1)
-        # Without TLS, whose handshake has no time limit in gevent.
-        handle = partial(self.handle, NamedListener(listener))
-        server = _Server(listener, handle=handle, spawn=Pool(self.worker_connections))
+        server = _Server(self, listener)
         if self.cfg.workers > 1:
             # As in Gunicorn's worker: leave connections to the other workers.
             server.max_accept = 1

@@ -25,6 +25,7 @@ __all__ = ["GreenListener", "GreenWorker", "NamedListener"]
 
 _NOTIFY_SECONDS = 1.0
 _DRAIN_SECONDS = 0.1
+_ROOM_SECONDS = 0.1
 
 
 class ReplayingSocket:
@@ -78,18 +79,29 @@ class GreenWorker(Http2Worker):
     """The mixin of the workers on greenlets; list it before Gunicorn's worker class."""
 
     PIPE: Sequence[int]
-    sockets: Sequence[Any]
 
     library: ClassVar[Library]
     """What the driver needs of gevent or eventlet."""
     _driver: GreenDriver
     _waiter: Waiter
+    _connections = 0
+    """Connections that are open, of both protocols."""
+    worker_connections: int
 
     def patch(self) -> None:
         """Patch the standard library; called in the worker's process, before it drops its privileges."""
         super().patch()  # type: ignore[misc]
         # Made after patching, so that TLS is the patched one.
         self.make_terms()
+
+    def has_newcomers(self) -> bool:
+        """See `Http2Worker.has_newcomers`."""
+        return self.library.is_waited_for(self.sockets)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether handshakes wait for the processor already; those to come had better wait in the backlog."""
+        return len(self._driver.slow_lane) > 0
 
     def start_accepting(self, listener: Any) -> GreenListener:
         """Have `handle` called for every connection, at most `worker_connections` at a time."""
@@ -108,12 +120,15 @@ class GreenWorker(Http2Worker):
             self.log,
             on_request=self.count_request,
             on_refused=handler.note_refusal,
+            admission=self.admission,
         )
         # Every signal writes to the pipe, which ends the wait.
         self._waiter = self.library.make_waiter(self.PIPE[0])
         listeners = [self.start_accepting(listener) for listener in self.sockets]
         while self.alive:
-            self._wait(_NOTIFY_SECONDS)
+            # A full worker looks for connections that have become idle.
+            full = self.make_room(self._driver, self._connections)
+            self._wait(_ROOM_SECONDS if full else _NOTIFY_SECONDS)
         for listener in listeners:
             listener.close()
         self._driver.shutdown()
@@ -132,6 +147,7 @@ class GreenWorker(Http2Worker):
 
     def _wait(self, seconds: float) -> None:
         self.notify()  # type: ignore[attr-defined]
+        self.admission.closings.report()
         self._waiter.wait(False, time.monotonic() + seconds)
         if self._waiter.readable:
             # eventlet's `read` watches the pipe itself, and a descriptor may have one watcher only.
@@ -144,7 +160,19 @@ class GreenWorker(Http2Worker):
         self._waiter.wake()
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        """Negotiate a connection's protocol and serve it to its end."""
+        """Negotiate a connection's protocol and serve it to its end, if it is admitted."""
+        if not self.admission.admit(client, addr):
+            return
+        self._connections += 1
+        if self.make_room(self._driver, self._connections):
+            self._waiter.wake()
+        try:
+            self._handle(listener, client, addr)
+        finally:
+            self._connections -= 1
+            self.admission.release(addr)
+
+    def _handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         terms = self.terms(addr)
         if terms is not None:
             hand_over = partial(self._serve_http1, listener)

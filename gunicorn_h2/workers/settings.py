@@ -304,6 +304,42 @@ TABLE: tuple[SettingSpec, ...] = (
         "nginx: 64 KiB (output_buffers); granian: 400 KiB",
     ),
     SettingSpec(
+        "http2_response_spool_size",
+        "response_spool_size",
+        Integer(0, MAX_TOTAL),
+        67_108_864,
+        "octets",
+        "What one response may have in the temporary file for slow clients before its application waits; 0: nothing.",
+        "nginx: 1 GiB (proxy_max_temp_file_size); waitress: 16 MiB (outbuf_high_watermark)",
+    ),
+    SettingSpec(
+        "http2_worker_spool_size",
+        "worker_spool_size",
+        Integer(0, MAX_TOTAL),
+        1_073_741_824,
+        "octets",
+        "Largest size of that file, which all responses of a worker share; 0: there is none.",
+        "nginx: 1 GiB for each response",
+    ),
+    SettingSpec(
+        "http2_worker_buffer_size",
+        "worker_buffer_size",
+        Integer(0, MAX_TOTAL),
+        25_165_824,
+        "octets",
+        "Response data queued in a worker's memory; beyond it, what waits for clients goes to that file; 0: no limit.",
+        "waitress: 1 MiB (outbuf_overflow), nginx: 64 KiB (proxy_buffers), for each response",
+    ),
+    SettingSpec(
+        "http2_min_read_rate",
+        "min_read_rate",
+        Integer(0, MAX_31),
+        240,
+        "octets a second",
+        "What a client must take of the responses that wait for it, on average over timeout; 0: an octet in timeout.",
+        "Kestrel: 240 (MinResponseDataRate)",
+    ),
+    SettingSpec(
         "http2_request_buffer_size",
         "request_buffer_size",
         Integer(0, MAX_31),
@@ -384,6 +420,15 @@ TABLE: tuple[SettingSpec, ...] = (
         "DATA frames of one octet a second; those of 16 octets and more, or at the end of a body, are free.",
         "Tomcat: frames below 1 KiB count (overheadDataThreshold); nginx: overhead up to 8 times the payload and 1 MiB",
     ),
+    SettingSpec(
+        "http2_max_connections_per_ip",
+        "max_connections_per_ip",
+        Integer(0, 1_000_000),
+        0,
+        "connections",
+        "Open connections of an address (of IPv6, a /64) to a worker, except those of trusted proxies; 0: no limit.",
+        "nginx: off (limit_conn); HAProxy: off (src_conn_cur); Tomcat, Go: none",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in TABLE}
@@ -401,6 +446,9 @@ class Settings:
 
     handshake_timeout: float = 10.0
     """Seconds for the TLS handshake; 0: no limit."""
+
+    max_connections_per_ip: int = 0
+    """Connections that an address may have open to a worker; 0: no limit."""
 
     max_waiting_threads: int = 256
     """Threads that may wait for clients without counting among the worker's threads."""
@@ -422,6 +470,7 @@ def load_settings(cfg: Any) -> Settings:
         protocols=tuple(ALPN_NAMES[name] for name in values["protocols"]),
         cleartext=values["cleartext"],
         handshake_timeout=values["handshake_timeout"],
+        max_connections_per_ip=values["max_connections_per_ip"],
         max_waiting_threads=values["max_waiting_threads"],
         connection=ConnectionConfig(
             engine="h2" if values["engine"] == "h2" else "fast",

@@ -22,6 +22,7 @@ from gunicorn.http import get_parser
 from gunicorn.workers import gthread
 
 from gunicorn_h2.apps.wsgi import WSGIHandler
+from gunicorn_h2.drivers.closings import REPORT_SECONDS
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
 
@@ -44,6 +45,20 @@ def _open_spare() -> int:
         return -1
 
 
+class _Http1Connection(gthread.TConn):  # type: ignore[misc]
+    """A connection of Gunicorn's own code, which says when it is closed."""
+
+    def __init__(self, worker: ThreadWorker, sock: socket.socket, peer: Any, local_address: Any) -> None:
+        super().__init__(worker.cfg, sock, peer, local_address)
+        self._worker = worker
+
+    def close(self, graceful: bool = False) -> None:
+        """See `gthread.TConn.close`, which is called once, by the thread that holds the driver's lock."""
+        self._worker.admission.release(self.client)
+        # Gunicorn 25.0 has no `graceful`.
+        super().close(*([True] if graceful else []))
+
+
 class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     """HTTP/2 with concurrent streams in a pool of `threads` threads; HTTP/1 by Gunicorn's own code."""
 
@@ -53,6 +68,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     _local_addresses: dict[Any, Any]
     """The addresses of the listening sockets, which Gunicorn's environ takes the server's name from."""
     _quitting = False
+    _next_report = 0.0
 
     @classmethod
     def capacity(cls, cfg: Any) -> str:
@@ -82,6 +98,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             on_request=self.count_request,
             on_refused=handler.note_refusal,
             on_close=self._connection_closed,
+            admission=self.admission,
         )
         super().run()
 
@@ -89,6 +106,9 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Accept connections and find out what they speak, without a thread waiting for them."""
+        if self._driver.slow_lane:
+            # Handshakes wait for the processor already; those to come wait in the backlog.
+            return
         # Workers that share the listening socket share what comes together, too, as with Gunicorn's gevent worker.
         for _ in range(1 if self.cfg.workers > 1 else _MAX_ACCEPTS):
             if not self._accept_one(listener) or self.nr_conns >= self.worker_connections:
@@ -103,8 +123,10 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             elif error.errno not in _NOT_AN_ERROR:
                 raise
             return False
+        if not self.admission.admit(sock, peer):
+            return True
         self.nr_conns += 1
-        if self.nr_conns == self.worker_connections:
+        if self.make_room(self._driver, self.nr_conns):
             self._driver.interrupt()
         local_address = self._local_addresses[listener]
         terms = self.terms(peer)
@@ -131,9 +153,9 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         """Give a connection to Gunicorn's own code, with the `data` read during negotiation."""
         if self.must_refuse_http1(peer):
             self.refuse_http1(sock, peer)
-            self._connection_closed()
+            self._connection_closed(peer)
             return
-        connection = gthread.TConn(self.cfg, sock, peer, local_address)
+        connection = _Http1Connection(self, sock, peer, local_address)
         if data or isinstance(sock, ssl.SSLSocket):
             connection.initialized = True
             connection.parser = get_parser(self.cfg, sock, peer)
@@ -147,7 +169,8 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             callback = partial(self.on_client_socket_readable, connection)
             self.poller.register(sock, selectors.EVENT_READ, callback)
 
-    def _connection_closed(self) -> None:
+    def _connection_closed(self, peer: Any) -> None:
+        self.admission.release(peer)
         self.nr_conns -= 1
         if self.nr_conns == self.worker_connections - 1:
             self._driver.interrupt()
@@ -201,6 +224,12 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         # Gunicorn's loop does its housekeeping after each call. That is not needed after each event, but when
         # `worker_connections` is reached, and when there is room again.
         had_room = self.nr_conns < self.worker_connections
+        if not had_room:
+            # Connections become idle without notice.
+            timeout = min(timeout, _ROUND_SECONDS)
+            with self._driver.lock:
+                self.make_room(self._driver, self.nr_conns)
+        self._report()
         until = time.monotonic() + _ROUND_SECONDS
         while True:
             self._driver.serve(timeout, alone=not had_room)
@@ -208,3 +237,11 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
                 return
             if (self.nr_conns < self.worker_connections) != had_room:
                 return
+
+    def _report(self) -> None:
+        """Have the driver log and count what it has held back, once a second."""
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + REPORT_SECONDS
+            with self._driver.lock:
+                self.admission.closings.report()

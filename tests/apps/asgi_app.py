@@ -145,6 +145,12 @@ async def send_bytes(call):
         raise
 
 
+async def send_large(call):
+    """As many octets as are asked for, made for this request, in one message."""
+    await call.start()
+    await call.body(b"".join([PATTERN] * (call.number("n") // len(PATTERN))))
+
+
 async def gate(call):
     """An answer when the test opens the gate."""
     await call.gate()
@@ -298,6 +304,7 @@ async def environ(call):
 
 ROUTES = {
     "/hello": hello, "/scope": scope, "/echo": echo, "/count": count, "/unread": unread, "/bytes": send_bytes,
+    "/large": send_large,
     "/gate": gate, "/stream-gate": stream_gate, "/disconnect": disconnect, "/after": after, "/background": background,
     "/fail": fail, "/fields": fields, "/hints": hints, "/trailers": trailers, "/order": order, "/sleep": sleep,
     "/forever": forever, "/tasks": tasks, "/loop": loop, "/records": records, "/environ": environ,

@@ -286,6 +286,12 @@ def send_bytes(environ, start_response):
     return []
 
 
+def send_large(environ, start_response):
+    """Send ``n`` bytes, made for this request, in one piece."""
+    start_response("200 OK", TEXT)
+    return [b"".join(pattern(int(query(environ)["n"])))]
+
+
 def yield_bytes(environ, start_response):
     """Yield ``n`` bytes; ``close`` is recorded."""
     fields = query(environ)
@@ -477,7 +483,7 @@ ROUTES = {
     "/read": read_all, "/calls": read_calls, "/count": count_body, "/echo": echo_pieces, "/unread": unread,
     "/unread-wait": unread_wait, "/write": with_write, "/empty": empty_iterable, "/empty-strings": empty_strings,
     "/file": file_wrapper, "/file-like": file_like, "/content-length": content_length, "/bytes": send_bytes,
-    "/yield": yield_bytes, "/status": status, "/headers": headers, "/bad-header": bad_header,
+    "/large": send_large, "/yield": yield_bytes, "/status": status, "/headers": headers, "/bad-header": bad_header,
     "/informational": informational, "/restarted": restarted, "/restarted-late": restarted_late,
     "/started-twice": started_twice, "/never-started": never_started, "/late-start": late_start,
     "/not-bytes": not_bytes, "/fail-early": fail_early, "/fail-started": fail_started, "/fail-late": fail_late,

@@ -34,7 +34,8 @@ PROXY = ("127.0.0.1", 4321)
 UNIX = {"peer": "", "server": "/run/gunicorn.sock"}
 """A connection to a Unix socket."""
 # The core's limit of the fields is Gunicorn's in a worker; here the application's layer is to see what is beyond it.
-LIMITS = {"idle_timeout": TIMEOUT, "stream_timeout": TIMEOUT, "max_header_fields": 1_000}
+# And an application waits for its client, unless a test is about the spool.
+LIMITS = {"idle_timeout": TIMEOUT, "stream_timeout": TIMEOUT, "max_header_fields": 1_000, "worker_spool_size": 0}
 _FRAME_SIZE = 16_384
 
 QUIET = {"accesslog": None, "loglevel": "info"}
@@ -55,7 +56,7 @@ class Backend:
         self._handler = WSGIHandler(worker)
         self._driver = ThreadDriver(
             self._selector, self._pool, ConnectionConfig(**{**LIMITS, **limits}), self._serve, worker.log,
-            on_request=self._count, on_refused=self._handler.note_refusal, on_close=lambda: None)
+            on_request=self._count, on_refused=self._handler.note_refusal, on_close=lambda peer: None)
 
     def adopt(self, sock, peer, server, wrap):
         """Serve a connected socket; `wrap` puts TLS around it."""

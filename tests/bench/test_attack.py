@@ -18,8 +18,8 @@ from bench.client import Connection
 from bench.running import free_port, serve
 
 MOMENT, LONG_ENOUGH = 0.25, 5.0
-FEW = 12
-"""Connections of an attack that has many; fewer than threads."""
+FEW = 40
+"""Connections of an attack that has many; more than threads."""
 ALONE = {"slow-clients"}
 """What takes a server of its own."""
 
@@ -87,6 +87,7 @@ def test_how_each_attack_ends(victim):
         except Exception as error:
             failures[name] = f"{type(error).__name__}: {error}"
     assert failures == {}
+    assert "Traceback" not in (victim.folder / "log").read_text()
 
 
 def test_the_command(tmp_path, capsys):
@@ -95,6 +96,7 @@ def test_the_command(tmp_path, capsys):
     found = json.loads((tmp_path / "results.json").read_text())
     (result,) = found["results"]
     assert (result["server"], result["attack"], found["failures"]) == ("thread", "ping", [])
+    assert "tracebacks" not in result["left"]
     assert set(result["ends"]) <= {"ENHANCE_YOUR_CALM", STAYED}
     for phase in ("quiet", "under", "after"):
         assert result[phase]["requests"] > 0 == result[phase]["failed"]

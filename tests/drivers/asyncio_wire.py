@@ -166,7 +166,7 @@ class WirePeer(Peer):
     def connection(self):
         """The driver's connection, or the negotiation that comes before it."""
         (watch,) = self._watches
-        return watch._connection
+        return watch.connection
 
     @property
     def core(self):
@@ -181,7 +181,7 @@ class WirePeer(Peer):
     def _note_refusal(self, connection, refusal):
         self.noted.append(refusal)
 
-    def _close(self):
+    def _close(self, peer):
         self.closes += 1
 
     def _hand_over(self, transport, peer, data):

@@ -65,9 +65,11 @@ class Rig:
         self.context.set_alpn_protocols(["h2", "http/1.1"])
         self.selector, self.pool = selectors.DefaultSelector(), RequestPool(threads, max_waiting, self.log)
         config.setdefault("idle_timeout", TIMEOUT)
+        # Applications wait for their clients, unless a test is about the spool.
+        config.setdefault("worker_spool_size", 0)
         self.driver = ThreadDriver(
             self.selector, self.pool, ConnectionConfig(**config), application, self.log,
-            on_request or self._count_request, self._note_refusal, self.closes.add)
+            on_request or self._count_request, self._note_refusal, lambda peer: self.closes.add())
         self._calls, self._main_calls, self._stopping = queue.SimpleQueue(), queue.SimpleQueue(), False
         self.alone = False
         self._bell, self._ear = socket.socketpair()

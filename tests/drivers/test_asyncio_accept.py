@@ -32,8 +32,8 @@ class Rig:
 
     def __init__(self):
         self.loop, self.listener, self.log = Loop(), Listener(), Log()
-        self.clients, self.taken, self.room = [], [], None
-        self.acceptor = Acceptor(self.loop, self.listener, self._take, self.log)
+        self.clients, self.taken, self.room, self.busy = [], [], None, False
+        self.acceptor = Acceptor(self.loop, self.listener, self._take, lambda: self.busy, self.log)
 
     def _take(self, sock, peer):
         self.taken.append((sock, peer))

@@ -390,7 +390,7 @@ async def large(connection, channel):
 
 
 def test_a_peer_that_does_not_read_is_given_up(loop):
-    peer = WirePeer(loop, large, stream_timeout=5.0, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
+    peer = WirePeer(loop, large, stream_timeout=5.0, min_read_rate=0, settings=[(INITIAL_WINDOW_SIZE, 10_000_000)])
     peer.send(window_update(0, 10_000_000))
     peer.wire.room = 100_000
     peer.request()
@@ -603,7 +603,7 @@ def test_a_reset_behind_what_was_sent(name):
 
     loop, log = make_loop(name), Log()
     ours, client = tcp_pair()
-    driver = AsyncioDriver(loop, ConnectionConfig(), application, log, lambda: None, None, lambda: closes.append(1))
+    driver = AsyncioDriver(loop, ConnectionConfig(), application, log, lambda: None, None, closes.append)
     driver.negotiate(ours, "a peer", Terms(None, Cleartext(prior_knowledge=True), 10.0), None)
     client.send(PREFACE + settings())
     turn(loop)
@@ -612,7 +612,7 @@ def test_a_reset_behind_what_was_sent(name):
     reset(client)
     turn(loop)
     assert told == ["data", ErrorCode.CANCEL]
-    assert closes == [1]
+    assert closes == ["a peer"]
     assert "broke" in log.text
     assert not loop.errors
     loop.close()
@@ -722,6 +722,9 @@ def test_a_socket_that_is_gone_before_the_negotiation(loop):
         raise ConnectionResetError("gone")
 
     peer = WirePeer(loop, hello, setup=False, wrap=wrap)
+    assert peer.closes == 0
+    peer.wire.client.send(b"\x16")
+    loop.turns()
     assert peer.closes == 1
     assert peer.wire.closed
     assert "gone" in peer.log.text
@@ -779,3 +782,121 @@ def test_a_handshake_that_fails(loop, tls):
     loop.turns()
     assert peer.closes == 1
     assert "plain HTTP" in peer.log.text
+
+
+# -- clients that do not read ------------------------------------------------------------------------------------------
+
+BODY = bytes(range(256)) * 4_000
+SHUT = {"settings": [(INITIAL_WINDOW_SIZE, 0)], "stream_buffer_size": 10_000}
+
+
+def sending(*messages):
+    """An application that sends messages, waiting after each; it keeps how many it has sent."""
+    async def application(connection, channel):
+        application.sent = 0
+        channel.respond(HEAD, b"", False)
+        try:
+            for number, message in enumerate(messages, 1):
+                ends = number == len(messages)
+                channel.send(message, False)
+                await channel.drain(ends)
+                application.sent += 1
+            channel.send(b"", True)
+        finally:
+            channel.finish()
+    return application
+
+
+def read_all(peer, answer):
+    """Open all windows; return what comes then."""
+    peer.send(window_update(0, 100_000_000), window_update(1, 100_000_000))
+    while not answer.ended:
+        peer.collect()
+    return answer.body
+
+
+@pytest.mark.parametrize("messages", [[BODY], [BODY * 12], [BODY, b""], [b"first", BODY]],
+                         ids=["one", "larger than a step", "more to come", "behind another"])
+def test_a_large_message_is_stored_for_a_stalled_client(loop, messages):
+    application = sending(*messages)
+    peer = WirePeer(loop, application, **SHUT)
+    answer = peer.request()
+    assert peer.driver.spool.octets == 0
+    loop.wait(1)
+    assert application.sent == len(messages)
+    stream = peer.core.streams[1]
+    assert (stream.queued, stream.queued - stream.stored) == (len(b"".join(messages)), 10_000)
+    assert read_all(peer, answer) == b"".join(messages)
+    assert peer.driver.spool.octets == 0
+
+
+def test_an_application_that_goes_on_waits_for_its_client(loop):
+    """One message may be stored, so that no more than one waits in memory."""
+    application = sending(BODY, BODY, BODY)
+    peer = WirePeer(loop, application, **SHUT)
+    answer = peer.request()
+    loop.wait(5)
+    assert application.sent == 1
+    assert read_all(peer, answer) == BODY * 3
+
+
+def test_small_messages_wait_in_memory(loop):
+    application = sending(*[bytes(1_000)] * 100)
+    peer = WirePeer(loop, application, **SHUT)
+    answer = peer.request()
+    loop.wait(5)
+    assert (application.sent, peer.driver.spool.octets) == (10, 0)
+    assert read_all(peer, answer) == bytes(100_000)
+
+
+@pytest.mark.parametrize("limits", [{"worker_spool_size": 0}, {"worker_spool_size": 1_000_000},
+                                    {"response_spool_size": 500_000}], ids=["off", "worker", "response"])
+def test_a_message_that_the_file_has_no_room_for_waits(loop, limits):
+    application = sending(BODY)
+    peer = WirePeer(loop, application, **SHUT, **limits)
+    answer = peer.request()
+    loop.wait(5)
+    assert application.sent == 0
+    assert read_all(peer, answer) == BODY
+
+
+@pytest.mark.parametrize("way", ["reset", "leave"])
+def test_the_file_is_empty_when_the_client_is_gone(loop, way):
+    peer = WirePeer(loop, sending(BODY), **SHUT)
+    peer.request()
+    loop.wait(1)
+    assert peer.driver.spool.octets > 0
+    if way == "reset":
+        peer.send(rst_stream(1))
+    else:
+        peer.wire.client.close()
+        loop.turns()
+    assert peer.driver.spool.octets == 0
+
+
+def test_a_short_memory_does_not_wait_for_clients(loop):
+    """Messages of one turn are stored at once, before the next of them is made."""
+    applications = []
+
+    async def application(connection, channel):
+        applications.append(connection.spool.octets)
+        await sending(BODY)(connection, channel)
+
+    peer = WirePeer(loop, application, worker_buffer_size=1_000_000, **SHUT)
+    peer.send(*[peer.headers(peer.next_id()) for _ in range(5)])
+    stored = peer.driver.spool.octets
+    assert stored > 4 * len(BODY)
+    assert peer.driver.output_budget.used <= 1_000_000 + 10_000
+
+
+def test_a_full_socket_is_a_stalled_client(loop):
+    peer = WirePeer(loop, sending(BODY), settings=[(INITIAL_WINDOW_SIZE, 100_000_000)], stream_buffer_size=10_000)
+    peer.send(window_update(0, 100_000_000))
+    peer.wire.room = 10_000
+    answer = peer.request()
+    loop.wait(1)
+    assert peer.driver.spool.octets > 500_000
+    while not answer.ended:
+        peer.wire.drain(1_000_000)
+        peer.collect()
+    assert (answer.body, peer.driver.spool.octets) == (BODY, 0)

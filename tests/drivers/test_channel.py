@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gunicorn_h2.drivers import channel as channel_module
-from gunicorn_h2.drivers.channel import Channel, StreamAborted
+from gunicorn_h2.drivers.channel import SPOOLED_SIZE, STALL_CHECK_SECONDS, Channel, StreamAborted
+from gunicorn_h2.drivers.spool import Spool
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import RequestHead, ResponseHead
 from gunicorn_h2.protocol.stream import State, Stream
+
+from .rig import wait_until
 
 TIMEOUT = 10
 
@@ -21,6 +24,7 @@ class Owner:
     def __init__(self, stream_buffer_size=100, read_timeout=TIMEOUT, accepting=True, thread_count=None):
         self.thread_count = thread_count
         self.stream_buffer_size, self.read_timeout = stream_buffer_size, read_timeout
+        self.response_spool_size, self.spool, self.stalled = 1 << 24, Spool(0, None), False
         self.accepting, self.done = accepting, []
         self.submitted = threading.Semaphore(0)
 
@@ -57,6 +61,27 @@ class Owner:
         """Take data over."""
         if self.accepting:
             channel.accept(len(data))
+
+    def act_now(self, owner):
+        """There is nothing to do."""
+
+    def is_stalled(self, stream):
+        """Whether the test says so."""
+        return self.stalled
+
+    def do_send_source(self, channel, stream, source, end_stream):
+        """Note the data of a source."""
+        channel.accept_source(len(source))
+        self.done.append(("source", source.read(len(source)), end_stream))
+        source.close()
+
+    def do_withdraw(self, channel, stream):
+        """Give back what the test has queued."""
+        channel.take_withdrawn(*stream.withdraw(self.stream_buffer_size))
+
+    def do_await_empty(self, channel, stream):
+        """Note that the application waits."""
+        self.done.append(("await empty",))
 
     def do_send_trailers(self, stream, fields):
         """Note trailers."""
@@ -357,6 +382,190 @@ def test_reader_and_owner_never_miss_each_other():
         channel.deliver(b"ab", False)
     channel.deliver(b"", True)
     assert result() == 40_000
+
+
+# -- clients that stall ------------------------------------------------------------------------------------------------
+
+
+class StallingOwner(Owner):
+    """Queues data in the stream, and sends nothing; its client has stalled."""
+
+    def __init__(self, spool_size=1 << 24, **options):
+        super().__init__(**options)
+        self.spool, self.stalled = Spool(spool_size, None), True
+
+    def do_send_response(self, channel, stream, head, data, end_stream):
+        """Queue the body."""
+        self.do_send_data(channel, stream, data, end_stream)
+
+    def do_send_data(self, channel, stream, data, end_stream):
+        """Queue data."""
+        if data:
+            stream.queue.append(data)
+            stream.queued += len(data)
+        stream.end_queued = end_stream
+        channel.accept(len(data))
+
+    def do_send_source(self, channel, stream, source, end_stream):
+        """Queue a source."""
+        channel.accept_source(len(source))
+        stream.queue.append(source)
+        stream.queued += len(source)
+        stream.stored += len(source)
+        stream.end_queued = end_stream
+
+
+def octets_of(stream):
+    """All that is queued."""
+    octets = b""
+    while stream.queued:
+        octets += stream.take_piece(stream.queued) if stream.stored else stream.take(stream.queued)
+    return octets
+
+
+LARGE = bytes(range(256)) * 12_000
+HEAD = ResponseHead(200, [])
+
+
+@pytest.mark.parametrize("end", [False, True])
+def test_a_stalled_client_does_not_hold_a_large_response_in_memory(end):
+    owner = StallingOwner()
+    channel = make(owner)
+    channel.respond(HEAD, LARGE, end)
+    stream = channel.stream
+    assert (stream.queued, stream.queued - stream.stored, stream.end_queued) == (len(LARGE), 100, end)
+    assert owner.spool.octets >= len(LARGE) - 100
+    assert octets_of(stream) == LARGE
+    assert owner.spool.octets == 0
+
+
+def test_a_little_more_than_the_buffer_is_not_worth_a_write():
+    owner = StallingOwner()
+    channel = make(owner)
+    channel.respond(HEAD, bytes(100 + SPOOLED_SIZE), True)
+    assert channel.stream.stored == 0
+
+
+def test_pieces_follow_into_the_spool_in_their_order():
+    owner = StallingOwner()
+    channel = make(owner)
+    channel.respond(HEAD, b"", False)
+    sizes, position = [1, 70_000, 16_384, 5, 40_000, 16_383, 100_000, 7], 0
+    for size in sizes * 3:
+        channel._wrote_at = 0.0
+        channel.send(LARGE[position:position + size], False)
+        position += size
+        assert channel.stream.queued - channel.stream.stored <= 100 + SPOOLED_SIZE
+    channel.send(b"", True)
+    assert octets_of(channel.stream) == LARGE[:position]
+    assert channel.stream.end_queued
+
+
+@pytest.mark.parametrize("limits", [{"spool_size": 1_000_000}, {}], ids=["worker", "response"])
+def test_a_full_spool_makes_the_application_wait(limits):
+    """It keeps within its bounds, and nothing is lost."""
+    owner = StallingOwner(**limits)
+    owner.response_spool_size = 1_000_000
+    channel = make(owner)
+    channel.respond(HEAD, b"", False)
+    position = 0
+    while channel.stream.stored <= 600_000:
+        channel._wrote_at = 0.0
+        channel.send(LARGE[position:position + 50_000], False)
+        position += 50_000
+    result = in_thread(channel.send, LARGE[position:position + 500_000], True)
+    wait_until(lambda: channel.stream.queued == position + 500_000)
+    assert channel.stream.stored <= 1_000_000
+    assert octets_of(channel.stream) == LARGE[:position + 500_000]
+    channel.wake()
+    assert result() is None
+
+
+def test_a_spool_that_fails_while_it_writes(monkeypatch):
+    """What was taken back is queued again."""
+    owner, calls = StallingOwner(), []
+    store = owner.spool.store
+
+    def store_once(data):
+        calls.append(data)
+        return store(data) if len(calls) == 1 else None
+
+    monkeypatch.setattr(owner.spool, "store", store_once)
+    channel = make(owner)
+    result = in_thread(channel.respond, HEAD, LARGE, True)
+    wait_until(lambda: len(calls) >= 2 and channel.stream.end_queued)
+    assert (channel.stream.stored, owner.spool.octets) == (0, 0)
+    assert octets_of(channel.stream) == LARGE
+    channel.wake()
+    result()
+
+
+@pytest.mark.parametrize("size", [100_000, 3_000_000])
+def test_a_stream_that_is_reset_while_its_rest_is_taken_back(size):
+    class Resetting(StallingOwner):
+        """Aborts the stream instead of giving anything back."""
+
+        def do_withdraw(self, channel, stream):
+            channel.abort(ErrorCode.CANCEL, "a test")
+
+    channel = make(Resetting())
+    with pytest.raises(StreamAborted):
+        channel.respond(HEAD, LARGE[:size], True)
+
+
+def test_an_exception_while_the_rest_is_taken_back_resets_the_stream():
+    """gevent raises its Timeout wherever a greenlet waits."""
+    class Interrupting(StallingOwner):
+        """Raises when the application is about to wait for what it takes back."""
+
+        def do_withdraw(self, channel, stream):
+            self.withdrawing = True
+
+        def act_now(self, owner):
+            if hasattr(self, "withdrawing"):
+                raise KeyboardInterrupt
+
+    owner = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        make(owner).respond(HEAD, LARGE, True)
+    assert owner.done == [("reset", ErrorCode.INTERNAL_ERROR)]
+
+
+def test_a_slow_application_waits_for_a_stalled_client():
+    """An event stream: what it had written before goes out first, and it is told when that has happened."""
+    owner = StallingOwner()
+    channel = make(owner)
+    channel.respond(HEAD, b"", False)
+    channel.send(b"event", False)
+    channel._wrote_at -= 2 * STALL_CHECK_SECONDS
+    result = in_thread(channel.send, b"another", False)
+    wait_until(lambda: owner.done == [("await empty",)])
+    assert channel.stream.queued == 5
+    assert octets_of(channel.stream) == b"event"
+    channel.wake()
+    assert (result(), octets_of(channel.stream)) == (None, b"another")
+
+
+def test_the_end_of_a_response_waits_for_no_one():
+    channel = make(StallingOwner())
+    channel.respond(HEAD, b"event", False)
+    channel._wrote_at -= 2 * STALL_CHECK_SECONDS
+    channel.send(b"", True)
+    assert channel.complete
+
+
+def test_a_client_that_reads_is_awaited_in_memory():
+    """As long as it takes something, and the more rarely looked at the longer it goes on."""
+    owner = StallingOwner()
+    owner.stalled = False
+    channel = make(owner)
+    result = in_thread(channel.respond, HEAD, LARGE, True)
+    threading.Event().wait(5 * STALL_CHECK_SECONDS)
+    assert channel.stream.stored == 0
+    owner.stalled = True
+    result()
+    assert channel.stream.stored > 0
+    assert octets_of(channel.stream) == LARGE
 
 
 # -- waits that last ---------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class LoopServer:
         self.context.load_cert_chain(certs.server_cert, certs.server_key)
         self.context.set_alpn_protocols(["h2", "http/1.1"])
         self.driver = AsyncioDriver(self.loop, ConnectionConfig(**CONFIG), application.serve, Log(), lambda: None, None,
-                                    lambda: None)
+                                    lambda peer: None)
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
 

@@ -151,7 +151,7 @@ def test_data_queued_behind_a_shut_window_has_a_deadline(connect):
 
 
 def test_progress_moves_the_deadline(connect):
-    peer = connect([(INITIAL_WINDOW_SIZE, 1)], stream_timeout=30)
+    peer = connect([(INITIAL_WINDOW_SIZE, 1)], stream_timeout=30, min_read_rate=0)
     stall(peer)
     for _ in range(8):
         peer.wait(29)

@@ -14,7 +14,7 @@ from gunicorn_h2.protocol.engine import make_engine
 from gunicorn_h2.protocol.errors import ConnectionFailure, ErrorCode
 from gunicorn_h2.protocol.events import ConnectionTerminated, RequestReceived
 from gunicorn_h2.protocol.guard import Guard
-from gunicorn_h2.protocol.outbox import Outbox
+from gunicorn_h2.protocol.outbox import Outbox, OutputBudget
 from gunicorn_h2.protocol.receiver import Receiver
 from gunicorn_h2.protocol.upgrade import SWITCHING_PROTOCOLS
 
@@ -63,7 +63,7 @@ class Game:
 
     def __init__(self, acknowledged=True, upgrade=None, **config):
         config = ConnectionConfig(engine="h2", **config)
-        self.outbox = Outbox(config.stream_buffer_size, config.stream_timeout, Guard(config, 0.0), [])
+        self.outbox = Outbox(config, Guard(config, 0.0), [], OutputBudget())
         self.codec, self.referee = make_engine(config, self.outbox)
         self.encoder, self.blocks = Encoder(), {}
         if upgrade is not None:

@@ -121,9 +121,9 @@ class H2Client:
         self._ping_count, self.credit = 0, 0
 
     @classmethod
-    def connect(cls, server, settings=None, preface=True, client_cert=False, timeout=TIMEOUT, **options):
+    def connect(cls, server, settings=None, preface=True, client_cert=False, timeout=TIMEOUT, source=None, **options):
         """Connect to a server of these tests and, unless told otherwise, send preface and SETTINGS."""
-        sock = open_socket(server, alpn=("h2",), client_cert=client_cert, timeout=timeout)
+        sock = open_socket(server, alpn=("h2",), client_cert=client_cert, timeout=timeout, source=source)
         client = cls(sock, server.authority, server.scheme, **options)
         if preface:
             client.send_preface(settings)
@@ -484,9 +484,9 @@ def _text(octets):
     return octets.decode("latin-1")
 
 
-def open_socket(server, alpn=("h2",), client_cert=False, timeout=TIMEOUT):
+def open_socket(server, alpn=("h2",), client_cert=False, timeout=TIMEOUT, source=None):
     """Connect to a server, with TLS if it has TLS, and return the blocking socket."""
-    sock = open_tcp(server, timeout)
+    sock = open_tcp(server, timeout, source)
     if not server.tls:
         return sock
     context = server.certs.client_context(alpn, client_cert)
@@ -497,14 +497,14 @@ def open_socket(server, alpn=("h2",), client_cert=False, timeout=TIMEOUT):
         raise
 
 
-def open_tcp(server, timeout=TIMEOUT):
-    """Connect to a server without any TLS."""
+def open_tcp(server, timeout=TIMEOUT, source=None):
+    """Connect to a server without any TLS, from the address `source` if one is given."""
     if server.socket_path:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(timeout)
         sock.connect(server.socket_path)
         return sock
-    sock = socket.create_connection((server.host, server.port), timeout=timeout)
+    sock = socket.create_connection((server.host, server.port), timeout, source and (source, 0))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
