@@ -68,6 +68,16 @@ def with_budget(engine, cut, octets, others=0, **config):
 # -- bodies that fit ---------------------------------------------------------------------------------------------------
 
 
+def test_the_first_part_of_a_body_may_come_with_its_request(peer):
+    """In one read, before the driver has taken an event."""
+    stream_id = peer.next_id()
+    peer.send(peer.headers(stream_id, declared(10), end=False), data(stream_id, b"first"))
+    assert told(peer) == {}
+    peer.send(data(stream_id, b"other", end=True))
+    assert told(peer) == {stream_id: [(10, True)]}
+    assert held_octets(peer) == 0
+
+
 @pytest.mark.parametrize("sent", [[b"1234"], [b"12", b"34"], [b"1", b"", b"234", b""], [b"1", b"2", b"3", b"4"]])
 def test_a_request_is_told_of_when_its_body_is_complete(peer, sent):
     post(peer, 4)

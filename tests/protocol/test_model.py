@@ -2,7 +2,9 @@
 
 The model is told what either side does, and says from RFC 9113 alone what must come of it: which streams are open, what
 each application is told, which octets the client gets, how much each side may send, and with which code a stream or the
-connection ends. After each step it is compared with the core, and all that crossed the wire with what is allowed.
+connection ends. What is policy of ours, no rule of HTTP/2, is switched off: budgets, growing windows, requests that are
+held until their bodies are complete. After each step the model is compared with the core, and all that crossed the wire
+with what is allowed.
 """
 
 import math
@@ -101,7 +103,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         config = ConnectionConfig(
             engine=self.engine, initial_window_size=window, connection_window_size=connection_window,
             max_concurrent_streams=most, idle_timeout=1e6, control_budget=10**7, reset_budget=10**7,
-            small_data_budget=10**7, max_window_size=0)
+            small_data_budget=10**7, max_window_size=0, request_buffer_size=0, min_body_rate=0)
         self.core = ServerConnection(config, self.now)
         self.wire, self.told = WireCheck(), EventCheck()
         self.streams, self.refused = {}, set()
