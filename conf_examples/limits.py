@@ -47,7 +47,7 @@ http2_response_spool_size = 67_108_864
 http2_worker_spool_size = 1_073_741_824
 
 # Response data queued in a worker's memory, in octets, beyond which what waits for clients goes to that file.
-http2_worker_buffer_size = 25_165_824
+http2_worker_buffer_size = 16_777_216
 
 # Octets a second that a client must take of the responses that wait for it, on average over `timeout` seconds.
 http2_min_read_rate = 240

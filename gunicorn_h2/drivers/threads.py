@@ -311,7 +311,13 @@ class ThreadDriver(Driver[Application, _Registered]):
         self._pool.run(self.on_refused, connection, refusal)
 
     def act_now(self, connection: Http2Connection) -> None:
-        """See `StreamOwner.act_now`: the leader acts at the same time."""
+        """See `StreamOwner.act_now`.
+
+        The leader acts at the same time. But a thread that waits for it may be replaced, by one that makes another
+        large response: when the memory becomes short, the thread acts itself, and knows at once whether to wait.
+        """
+        if self.output_budget.used > self.output_budget.limit / 4:
+            self._run_commands_here()
 
     def run(self, call: Callable[[], object]) -> None:
         """See `DriverHooks.run`."""

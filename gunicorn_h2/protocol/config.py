@@ -64,7 +64,7 @@ class ConnectionConfig:
     worker_spool_size: int = 1_073_741_824
     """Size of that file; 0: there is none."""
 
-    worker_buffer_size: int = 25_165_824
+    worker_buffer_size: int = 16_777_216
     """Response octets queued in a worker's memory beyond which those that wait for clients leave it; 0: no limit."""
 
     min_read_rate: int = 240

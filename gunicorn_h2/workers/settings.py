@@ -325,7 +325,7 @@ TABLE: tuple[SettingSpec, ...] = (
         "http2_worker_buffer_size",
         "worker_buffer_size",
         Integer(0, MAX_TOTAL),
-        25_165_824,
+        16_777_216,
         "octets",
         "Response data queued in a worker's memory; beyond it, what waits for clients goes to that file; 0: no limit.",
         "waitress: 1 MiB (outbuf_overflow), nginx: 64 KiB (proxy_buffers), for each response",

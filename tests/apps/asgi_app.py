@@ -151,6 +151,14 @@ async def send_large(call):
     await call.body(b"".join([PATTERN] * (call.number("n") // len(PATTERN))))
 
 
+async def send_events(call):
+    """An event every 20 ms, for as long as anyone listens."""
+    await call.start()
+    while True:
+        await call.body(b"data: event\n\n", True)
+        await asyncio.sleep(0.02)
+
+
 async def gate(call):
     """An answer when the test opens the gate."""
     await call.gate()
@@ -304,7 +312,7 @@ async def environ(call):
 
 ROUTES = {
     "/hello": hello, "/scope": scope, "/echo": echo, "/count": count, "/unread": unread, "/bytes": send_bytes,
-    "/large": send_large,
+    "/large": send_large, "/endless-events": send_events,
     "/gate": gate, "/stream-gate": stream_gate, "/disconnect": disconnect, "/after": after, "/background": background,
     "/fail": fail, "/fields": fields, "/hints": hints, "/trailers": trailers, "/order": order, "/sleep": sleep,
     "/forever": forever, "/tasks": tasks, "/loop": loop, "/records": records, "/environ": environ,

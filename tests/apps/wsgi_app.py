@@ -292,6 +292,14 @@ def send_large(environ, start_response):
     return [b"".join(pattern(int(query(environ)["n"])))]
 
 
+def send_events(environ, start_response):
+    """An event every 20 ms, for as long as anyone listens."""
+    start_response("200 OK", TEXT)
+    while True:
+        yield b"data: event\n\n"
+        time.sleep(0.02)
+
+
 def yield_bytes(environ, start_response):
     """Yield ``n`` bytes; ``close`` is recorded."""
     fields = query(environ)
@@ -483,7 +491,8 @@ ROUTES = {
     "/read": read_all, "/calls": read_calls, "/count": count_body, "/echo": echo_pieces, "/unread": unread,
     "/unread-wait": unread_wait, "/write": with_write, "/empty": empty_iterable, "/empty-strings": empty_strings,
     "/file": file_wrapper, "/file-like": file_like, "/content-length": content_length, "/bytes": send_bytes,
-    "/large": send_large, "/yield": yield_bytes, "/status": status, "/headers": headers, "/bad-header": bad_header,
+    "/large": send_large, "/endless-events": send_events, "/yield": yield_bytes,
+    "/status": status, "/headers": headers, "/bad-header": bad_header,
     "/informational": informational, "/restarted": restarted, "/restarted-late": restarted_late,
     "/started-twice": started_twice, "/never-started": never_started, "/late-start": late_start,
     "/not-bytes": not_bytes, "/fail-early": fail_early, "/fail-started": fail_started, "/fail-late": fail_late,

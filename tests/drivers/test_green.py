@@ -445,3 +445,22 @@ def test_a_reset_reaches_the_application(run, hub):
     client.reset(stream, CANCEL)
     assert probe.result() == "told"
     client.ping()
+
+
+def test_a_connection_may_act_before_other_calls_run(run):
+    """What an application has submitted is done when `act_now` returns; what it gives to `run` is done some time."""
+    results = SimpleQueue()
+
+    def application(connection, channel):
+        done = []
+        connection.submit(connection, done.append, "submitted")
+        connection.act_now(connection)
+        results.put(list(done))
+        connection.run(lambda: results.put("run"))
+        hello(channel)
+        channel.finish()
+
+    client = run(application).client()
+    assert client.response(client.request(path="/x")).text == "/x"
+    assert results.get(timeout=TIMEOUT) == ["submitted"]
+    assert results.get(timeout=TIMEOUT) == "run"

@@ -194,3 +194,40 @@ def test_a_full_file_leaves_the_rest_in_memory(run):
         client.grant(50_000, stream)
     assert [client.response(stream).body for stream in streams] == [PATTERN[:50_000]] * 10
     assert count_queued(rig) == (0, 0)
+
+
+def test_responses_do_not_gather_in_front_of_a_busy_leader(run):
+    """Threads that have made too many of them wait for it."""
+    go = threading.Event()
+
+    def late(channel):
+        go.wait(10)
+        channel.respond(HEAD, PATTERN[:50_000], True)
+
+    rig = run(Probe(late), threads=4, max_concurrent_streams=200)
+    client = rig.client(settings={0x4: 100_000})
+    client.wait_settings()
+    client.grant(2**30)
+    streams = [client.request() for _ in range(150)]
+    wait_until(lambda: rig.requests == 150)
+    wait_until(lambda: not rig.driver._leadership.delegated)
+    with rig.driver.lock:
+        go.set()
+        wait_until(lambda: len(rig.driver._commands) > 64)
+        threading.Event().wait(0.05)
+        assert len(rig.driver._commands) <= 64 + 4
+    assert [client.response(stream).body for stream in streams] == [PATTERN[:50_000]] * 150
+
+
+@pytest.mark.parametrize("make", [whole, pieces])
+def test_a_short_memory_is_noticed_at_once(run, make):
+    """The thread acts for its connection itself, and need not wait to know that the client has stalled."""
+    rig = run(probe := Probe(make), worker_buffer_size=100_000, **SPOOL)
+    client = rig.client(auto_window=False, settings={0x4: 0})
+    stream = client.request()
+    assert probe.result() == "returned"
+    client.ping()
+    assert rig.driver.output_budget.used <= 100_000
+    client.grant(SIZE)
+    client.grant(SIZE, stream)
+    assert client.response(stream).body == PATTERN * 20

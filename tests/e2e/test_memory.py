@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.memory, pytest.mark.timeout(180)]
 @pytest.fixture
 def server(boot, tls):
     """A server that has warmed up: every thread has worked and large bodies have gone both ways."""
-    server = boot("wsgi", tls=tls, threads=4, timeout=30)
+    server = boot("wsgi", tls=tls, threads=4, timeout=30, http2_response_spool_size=MIB)
     prove_all_free(server, 4)
     with H2Client.connect(server) as client:
         client.get("/bytes?n=1000000")
@@ -77,7 +77,7 @@ def test_upload_while_the_application_does_something_else(server, gate):
 
 
 def test_download_to_a_slow_client(server, key):
-    """The client gives back credit only for what it has read; the application is held to its pace."""
+    """The client gives back credit only for what it has read; the application is ahead by no more than a file."""
     taken, size = 0, size_for(server)
 
     def take(data):
@@ -91,7 +91,7 @@ def test_download_to_a_slow_client(server, key):
         client.auto_window = False
         client.ping()
         ahead = sum(records(server, key)) - taken
-        assert ahead < 2 * MIB
+        assert ahead < 3 * MIB
         client.auto_window = True
         client.grant(65_535)
         client.grant(65_535, stream)

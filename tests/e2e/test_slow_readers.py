@@ -181,6 +181,16 @@ def test_files_that_nobody_reads(boot, name):
         readers.read(LARGE)
 
 
+def test_event_streams_that_nobody_reads(boot, kind):
+    """Applications that pause between their writes wait for their clients, and hold none of the threads meanwhile."""
+    server = boot(kind)
+    with costs_nothing(server, kind) as stack:
+        readers = Readers(server, stack, "/endless-events", 4, 25, settings={4: 0})
+        readers.wait_begun()
+        with H2Client.connect(server) as other:
+            assert other.get("/hello").status == 200
+
+
 def test_responses_that_stall_are_given_up(boot, kind):
     """The connection goes on; the disk is free."""
     server = boot(kind, timeout=1)

@@ -235,6 +235,16 @@ def test_the_end_of_a_large_piece_is_copied():
     assert type(stream.queue[0]) is bytes
 
 
+def test_what_is_stored_at_a_time_has_a_limit():
+    """Small pieces become one source, which ends in the middle of a piece if need be."""
+    stream = make_stream()
+    fill(stream, b"01", b"23", b"45", b"6789")
+    assert stream.store(1, 4, Octets) == 4
+    assert [bytes(piece.data if isinstance(piece, Octets) else piece) for piece in stream.queue] == [
+        b"0", b"1234", b"5", b"6789"]
+    assert drain(stream) == b"0123456789"
+
+
 @given(st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=9)), max_size=8), st.integers(0, 40),
        st.integers(1, 40), st.integers(1, 12), st.integers(1, 9))
 def test_a_queue_is_the_same_in_memory_and_out_of_it(pieces, keep, limit, room, size):
