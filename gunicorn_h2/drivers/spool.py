@@ -2,7 +2,8 @@
 
 The file has no name, so that nothing is left of it when the worker ends, however that happens. It is made when it is
 first needed, and consists of blocks. A piece of data gets the lowest free blocks, so that most pieces are one run of
-them, written by one system call. The end of the file is cut off when it is free: the file is empty when no data waits.
+them, written by one system call. The end of the file is cut off when it is free, and the file is closed when no data
+waits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
 from .log import Log
@@ -100,8 +102,8 @@ class Spool:
             last = in_use.rfind(1)
             del in_use[last + 1 :]
             if not in_use:
-                self._free.clear()
-            if not in_use or self._size - len(in_use) > _FREE_BLOCKS:
+                self._close_file()
+            elif self._size - len(in_use) > _FREE_BLOCKS:
                 self._truncate()
 
     def close(self) -> None:
@@ -110,6 +112,15 @@ class Spool:
             self._limit = 0
             if self._file is not None:
                 self._file.close()
+
+    def _close_file(self) -> None:
+        """Close a file without data: neither disk nor descriptor is held for no one."""
+        assert self._file is not None
+        file, self._file = self._file, None
+        with suppress(OSError):
+            file.close()
+        self._free.clear()
+        self._size = 0
 
     def _allocate(self, count: int) -> list[_Run]:
         """Take blocks, the lowest first; none if there are not as many. Raises OSError."""

@@ -350,8 +350,8 @@ def test_pings_do_not_keep_an_idle_connection(boot):
 
 @compat
 def test_timeout_ends_a_response_that_is_not_read(boot, key):
-    """After `timeout` without progress: RST_STREAM(CANCEL), and write() raises; the connection goes on."""
-    server = boot("wsgi", threads=2, timeout=2, keepalive=30)
+    """After `timeout` without progress: RST_STREAM(CANCEL), and a write() that waits raises; the connection goes on."""
+    server = boot("wsgi", threads=2, timeout=2, keepalive=30, http2_response_spool_size=0)
     with H2Client.connect(server, auto_window=False) as client:
         client.grant(1_000_000)
         stream = client.request("GET", f"/bytes?n=10000000&key={key}")

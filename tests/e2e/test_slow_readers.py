@@ -193,7 +193,7 @@ def test_event_streams_that_nobody_reads(boot, kind):
 
 def test_responses_that_stall_are_given_up(boot, kind):
     """The connection goes on; the disk is free."""
-    server = boot(kind, timeout=1)
+    server = boot(kind, timeout=2)
     with costs_nothing(server, kind) as stack:
         readers = Readers(server, stack, f"/large?n={LARGE}", 1, 8)
         (client,), (streams,) = readers.clients, readers.streams
