@@ -28,7 +28,7 @@ from .base import Driver, RefusalHandler
 from .connection import TransportConnection
 from .log import Log
 from .negotiation import Negotiation, Terms
-from .slow_lane import LONG_TURN, SlowLane
+from .slow_lane import LONG_TURN, RECENT, SlowLane
 from .transport import Transport
 
 __all__ = ["AsyncApplication", "AsyncHandOver", "AsyncHttp2Connection", "AsyncioDriver"]
@@ -93,7 +93,7 @@ class AsyncioDriver(Driver[AsyncApplication, "_Watch"]):
 
     def queue_slow_turn(self, watch: _Watch) -> None:
         """Give a connection a turn in the slow lane, in this turn of the loop or a later one."""
-        self.slow_lane.add(watch)
+        self.slow_lane.queue.append(watch)
         if not self._slow_turns_scheduled:
             self._slow_turns_scheduled = True
             self.loop.call_soon(self._take_slow_turns)
@@ -101,7 +101,7 @@ class AsyncioDriver(Driver[AsyncApplication, "_Watch"]):
     def _take_slow_turns(self) -> None:
         self._slow_turns_scheduled = False
         self.slow_lane.run()
-        if self.slow_lane and not self._slow_turns_scheduled:
+        if self.slow_lane.queue and not self._slow_turns_scheduled:
             self._slow_turns_scheduled = True
             self.loop.call_soon(self._take_slow_turns)
 
@@ -229,7 +229,8 @@ class _Watch:
         self._check_error()
         ended = time.monotonic()
         self._slow = ended - began > LONG_TURN
-        self._driver.slow_lane.note_served(self._since, ended)
+        if ended - self._since > RECENT:
+            self._driver.slow_lane.served_at = ended
 
     def _queue_slow_turn(self) -> None:
         if not self._queued:

@@ -32,7 +32,7 @@ from .connection import Http2Connection
 from .green_hub import Library, Signal
 from .log import Log
 from .negotiation import Negotiation, Terms
-from .slow_lane import LONG_TURN, SlowLane
+from .slow_lane import LONG_TURN, RECENT, SlowLane
 
 __all__ = ["GreenDriver"]
 
@@ -243,7 +243,8 @@ class _Owner:
         connection.handle_readable()
         ended = time.monotonic()
         self._slow = ended - began > LONG_TURN
-        self._driver.slow_lane.note_served(self._since, ended)
+        if ended - self._since > RECENT:
+            self._driver.slow_lane.served_at = ended
 
     def _check_deadline(self, connection: Http2Connection | Negotiation) -> None:
         # The watch may have kept one that has moved.
@@ -410,7 +411,7 @@ class GreenDriver(Driver[Application, _Owner]):
 
     def queue_slow_turn(self, owner: _Owner) -> None:
         """Give a connection a turn in the slow lane, in this round of the hub or a later one."""
-        self.slow_lane.add(owner)
+        self.slow_lane.queue.append(owner)
         if not self._slow_turns_scheduled:
             self._schedule_slow_turns()
 
@@ -420,7 +421,7 @@ class GreenDriver(Driver[Application, _Owner]):
 
     def _take_slow_turns(self) -> None:
         self.slow_lane.run()
-        if self.slow_lane:
+        if self.slow_lane.queue:
             self.library.call_after_poll(self._schedule_slow_turns)
         else:
             self._slow_turns_scheduled = False

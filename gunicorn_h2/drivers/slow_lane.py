@@ -3,8 +3,8 @@
 A TLS handshake takes a millisecond, and some of what a client can send takes longer than that. If a hundred of them
 are ready at once, all other connections wait for them. So what takes long waits in a queue of its own. In each round
 the owner serves all others, and then from the queue for `_SLICE` seconds, and at least one. While only new connections
-are served, nobody is kept waiting: longer rounds then save changes of threads. While some are left in the queue,
-new connections stay in the backlog of the listening socket.
+are served, nobody is kept waiting: longer rounds then save changes of threads. While the queue is long, new connections
+stay in the backlog of the listening socket.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["LONG_TURN", "SlowLane"]
+__all__ = ["LONG_TURN", "RECENT", "SlowLane"]
 
 _SLICE = 0.004
 """Seconds: the longest that others wait for this queue, but for its last turn."""
 _LONG_SLICE = 0.01
-_RECENT = 2.0
+_LONG_QUEUE = 64
+RECENT = 2.0
 """Seconds: rounds are short for so long after a connection was served that is older than this."""
 LONG_TURN = 0.001
 """Seconds: a connection whose turn takes longer has its next one here."""
@@ -35,26 +36,20 @@ class SlowLane(Generic[_T]):
         """`take_turn(item)` is called for each item in its turn, and must not raise."""
         self._take_turn = take_turn
         self._clock = clock
-        self._queue: deque[_T] = deque()
-        self._served_at = -math.inf
+        self.queue: deque[_T] = deque()
+        """What waits for a turn, each item once."""
+        self.served_at = -math.inf
+        """When the owner has last served a connection that is older than `RECENT`."""
 
-    def __len__(self) -> int:
-        """The number of items that wait."""
-        return len(self._queue)
-
-    def add(self, item: _T) -> None:
-        """Queue an item, which is not in the queue yet."""
-        self._queue.append(item)
-
-    def note_served(self, since: float, now: float) -> None:
-        """Note that the owner has served a connection that was negotiated at `since`."""
-        if now - since > _RECENT:
-            self._served_at = now
+    @property
+    def is_long(self) -> bool:
+        """Whether so many wait that no more connections should be accepted."""
+        return len(self.queue) >= _LONG_QUEUE
 
     def run(self) -> None:
         """Take turns until the queue is empty or the round's time is used up."""
-        queue, now = self._queue, self._clock()
-        until = now + (_SLICE if now - self._served_at < _RECENT else _LONG_SLICE)
+        queue, now = self.queue, self._clock()
+        until = now + (_SLICE if now - self.served_at < RECENT else _LONG_SLICE)
         turns = len(queue)
         # In a turn that waits for a log, another greenlet may empty the queue.
         while turns and queue:

@@ -30,7 +30,7 @@ from .leadership import Leadership
 from .log import Log
 from .negotiation import Negotiation, Terms
 from .pool import RequestPool
-from .slow_lane import LONG_TURN, SlowLane
+from .slow_lane import LONG_TURN, RECENT, SlowLane
 from .timers import Timers
 from .waker import Waker
 
@@ -114,7 +114,9 @@ class ThreadDriver(Driver[Application, _Registered]):
             return
         self._registered[negotiation] = registered = _Registered(negotiation, local_address, hand_over)
         self._selector.register(negotiation.transport, selectors.EVENT_READ, registered)
-        self._update(registered)
+        deadline = negotiation.next_deadline()
+        if deadline is not None:
+            self._set_timer(registered, deadline)
         self.hold_negotiation(negotiation, registered)
 
     def _end_negotiation(self, registered: _Registered, negotiation: Negotiation) -> None:
@@ -196,8 +198,8 @@ class ThreadDriver(Driver[Application, _Registered]):
         """See `Loop.poll`."""
         # Until the selector waits, a thread that sets an earlier timer must wake it.
         self._wakes_at = math.inf
-        now = time.monotonic()
-        self._wakes_at = wakes_at = now if self.slow_lane else min(now + timeout, self._timers.next())
+        now, lane = time.monotonic(), self.slow_lane
+        self._wakes_at = wakes_at = now if lane.queue else min(now + timeout, self._timers.next())
         ready = self._selector.select(max(wakes_at - now, 0.0))
         self._wakes_at = -math.inf
         with self.lock:
@@ -215,14 +217,15 @@ class ThreadDriver(Driver[Application, _Registered]):
                     self._call(registered, registered.connection.handle_readable)
                     ended = time.monotonic()
                     registered.slow = ended - began > LONG_TURN
-                    self.slow_lane.note_served(registered.since, ended)
+                    if ended - registered.since > RECENT:
+                        lane.served_at = ended
                     began = ended
                 else:
                     self._handle_ready(registered, events)
             for registered in self._timers.expired(time.monotonic()):
                 self._call(registered, registered.connection.handle_timeout)
-            if self.slow_lane:
-                self.slow_lane.run()
+            if lane.queue:
+                lane.run()
         if self._starting:
             self._start_requests()
 
@@ -233,7 +236,7 @@ class ThreadDriver(Driver[Application, _Registered]):
 
     def _queue_slow_turn(self, registered: _Registered, events: int) -> None:
         if not registered.events:
-            self.slow_lane.add(registered)
+            self.slow_lane.queue.append(registered)
         registered.events |= events
 
     def _take_slow_turn(self, registered: _Registered) -> None:
@@ -256,14 +259,11 @@ class ThreadDriver(Driver[Application, _Registered]):
 
     def _call(self, registered: _Registered, call: Callable[..., None], *arguments: Any) -> None:
         """Call a method of a connection, then update its events and timer."""
+        connection = registered.connection
         try:
             call(*arguments)
         except Exception:  # The top of the I/O thread.
-            self.contain(registered.connection)
-        self._update(registered)
-
-    def _update(self, registered: _Registered) -> None:
-        connection = registered.connection
+            self.contain(connection)
         if not connection.closed:
             if connection.wants_write != registered.wants_write:
                 self._watch_writes(registered)

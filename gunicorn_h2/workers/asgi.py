@@ -134,7 +134,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
     def _is_busy(self) -> bool:
         """Whether handshakes wait for the processor already; those to come then wait in the backlog."""
         assert self._driver is not None
-        return len(self._driver.slow_lane) > 0
+        return self._driver.slow_lane.is_long
 
     def connection_closed(self, peer: Any) -> None:
         """Count a closed connection, of either protocol."""

@@ -101,7 +101,7 @@ class GreenWorker(Http2Worker):
     @property
     def is_busy(self) -> bool:
         """Whether handshakes wait for the processor already; those to come had better wait in the backlog."""
-        return len(self._driver.slow_lane) > 0
+        return self._driver.slow_lane.is_long
 
     def start_accepting(self, listener: Any) -> GreenListener:
         """Have `handle` called for every connection, at most `worker_connections` at a time."""

@@ -106,7 +106,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Accept connections and find out what they speak, without a thread waiting for them."""
-        if self._driver.slow_lane:
+        if self._driver.slow_lane.is_long:
             # Handshakes wait for the processor already; those to come wait in the backlog.
             return
         # Workers that share the listening socket share what comes together, too, as with Gunicorn's gevent worker.

@@ -25,23 +25,22 @@ class Rig:
 
 def test_a_round_takes_no_longer_than_a_slice():
     rig = Rig(1 / 1024)
-    rig.lane.note_served(rig.clock.now - 3, rig.clock.now)
+    rig.lane.served_at = rig.clock.now
     for item in range(12):
-        rig.lane.add(item)
+        rig.lane.queue.append(item)
     assert rig.run() == [0, 1, 2, 3, 4]
     assert rig.run() == [5, 6, 7, 8, 9]
-    assert len(rig.lane) == 2
+    assert len(rig.lane.queue) == 2
     assert rig.run() == [10, 11]
-    assert not rig.lane
+    assert not rig.lane.queue
 
 
 def test_rounds_are_longer_where_only_new_connections_are_served():
     rig = Rig(1 / 1024)
     for item in range(50):
-        rig.lane.add(item)
-    rig.lane.note_served(rig.clock.now - 0.5, rig.clock.now)
+        rig.lane.queue.append(item)
     assert rig.run() == list(range(11))
-    rig.lane.note_served(rig.clock.now - 3, rig.clock.now)
+    rig.lane.served_at = rig.clock.now
     assert rig.run() == list(range(11, 16))
     rig.clock.now += 2.1
     assert rig.run() == list(range(16, 27))
@@ -49,26 +48,26 @@ def test_rounds_are_longer_where_only_new_connections_are_served():
 
 def test_what_takes_longer_than_a_slice_has_a_turn_all_the_same():
     rig = Rig(0.01)
-    rig.lane.note_served(rig.clock.now - 3, rig.clock.now)
-    rig.lane.add("a")
-    rig.lane.add("b")
+    rig.lane.served_at = rig.clock.now
+    rig.lane.queue.append("a")
+    rig.lane.queue.append("b")
     assert rig.run() == ["a"]
-    rig.lane.add("a")
+    rig.lane.queue.append("a")
     assert rig.run() == ["b"]
     assert rig.run() == ["a"]
 
 
 def test_what_is_added_in_a_round_waits_for_the_next_one():
     rig = Rig(0.0)
-    rig.lane = SlowLane(lambda item: rig.turns.append(item) or rig.lane.add(item), rig.clock)
-    rig.lane.add("a")
+    rig.lane = SlowLane(lambda item: rig.turns.append(item) or rig.lane.queue.append(item), rig.clock)
+    rig.lane.queue.append("a")
     assert rig.run() == ["a"]
     assert rig.run() == ["a"]
 
 
 def test_a_queue_that_others_empty_meanwhile():
     rig = Rig(0.0)
-    rig.lane = SlowLane(lambda item: rig.turns.append(item) or rig.lane._queue.clear(), rig.clock)
-    rig.lane.add("a")
-    rig.lane.add("b")
+    rig.lane = SlowLane(lambda item: rig.turns.append(item) or rig.lane.queue.clear(), rig.clock)
+    rig.lane.queue.append("a")
+    rig.lane.queue.append("b")
     assert rig.run() == ["a"]
