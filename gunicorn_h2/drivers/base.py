@@ -37,6 +37,8 @@ _ROOM_SECONDS = 0.1
 """The shortest time from one look at all connections for those that can make room to the next."""
 _LEAST_IDLE = 0.5
 """Seconds: a connection that was busy or new more recently is about to be used."""
+_LEAST_NEGOTIATION = 1.0
+"""Seconds that every client has for its handshake while the worker has places."""
 _MAX_SCANNED_STREAMS = 2000
 """Streams looked at in search of stalled connections, each time."""
 _MIN_NEGOTIATIONS = 64
@@ -104,10 +106,15 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
             return None
 
     def hold_negotiation(self, negotiation: Negotiation, holder: _HolderT) -> None:
-        """Count a negotiation among those under way; if there are too many, the oldest one has to go."""
+        """Count a negotiation among those under way; if there are too many, the oldest one has to go.
+
+        Unless it is young: many clients may come at once, and none of them is slow then.
+        """
         self._negotiating[negotiation] = holder
         if len(self._negotiating) > self._max_negotiations:
-            self._make_way(self._negotiating.pop(next(iter(self._negotiating))))
+            oldest = next(iter(self._negotiating))
+            if negotiation.began - oldest.began > _LEAST_NEGOTIATION:
+                self._make_way(self._negotiating.pop(oldest))
 
     def end_negotiation(self, negotiation: Negotiation) -> None:
         """Note that a negotiation is over, however it ended."""

@@ -19,7 +19,7 @@ __all__ = ["LONG_TURN", "RECENT", "SlowLane"]
 
 _SLICE = 0.004
 """Seconds: the longest that others wait for this queue, but for its last turn."""
-_LONG_SLICE = 0.01
+_LONG_SLICE = 0.1
 _LONG_QUEUE = 64
 RECENT = 2.0
 """Seconds: rounds are short for so long after a connection was served that is older than this."""

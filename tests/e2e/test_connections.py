@@ -111,6 +111,17 @@ def test_handshakes_that_do_not_go_on_make_room(serve, tls):
             assert_serves(server)
 
 
+def test_clients_that_come_together_are_all_served(serve):
+    """More handshakes at once than may be under way for long: each client gets through its own."""
+    server = serve(tls=True, worker_connections=1000)
+    context = server.certs.client_context(("h2",), False)
+    # All have connected before the first of them begins.
+    for sock in [open_tcp(server) for _ in range(400)]:
+        with H2Client(context.wrap_socket(sock, server_hostname="localhost"), server.authority) as client:
+            client.send_preface()
+            assert client.get("/hello").status == 200
+
+
 def test_connections_become_idle_when_the_worker_is_full(serve, gate):
     """Nobody can be sent away at first; as soon as someone can, the one who waits is served."""
     server = serve(tls=False, worker_connections=3)
