@@ -1,6 +1,7 @@
 # make demo    serve the demo application at https://localhost:8443
 # make test    everything: linters, types, tests with coverage
 # make lint    linters and types alone
+# make thorough  what takes long and is not in `make test`: crowds of connections, faults, attacks, proxies, replacements
 # make compat  the quick tests with every supported Gunicorn and Python
 # make soak    mixed load, attacks and reloads for SOAK_SECONDS, half an hour; memory and lost requests are counted
 # make bench   compare the servers; BENCH takes arguments for `python -m bench` (see --help)
@@ -34,7 +35,7 @@ export PYTHON
 # The tests start hundreds of processes, which would compile the same modules over and over.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint compat soak bench bench-compare attack profile fuzz clean packages bench-packages
+.PHONY: demo test thorough lint compat soak bench bench-compare attack profile fuzz clean packages bench-packages
 
 demo: $(VENV)/demo
 	@echo
@@ -46,12 +47,15 @@ demo: $(VENV)/demo
 
 test: packages lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run --concurrency=thread -m $(PYTEST) $(BUSY) -m "not (uncovered or alone)"
-	$(BIN)/python -m $(PYTEST) $(WAITING) -m "uncovered and not alone"
+	$(BIN)/coverage run --concurrency=thread -m $(PYTEST) $(BUSY) -m "not (uncovered or alone or thorough)"
+	$(BIN)/python -m $(PYTEST) $(WAITING) -m "uncovered and not (alone or thorough)"
 	$(BIN)/python -m $(PYTEST) -m alone
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(OVERALL_FLOOR)
 	$(BIN)/coverage report --fail-under=$(PROTOCOL_FLOOR) --include='gunicorn_h2/protocol/*'
+
+thorough: packages $(VENV)/dev
+	$(BIN)/python -m $(PYTEST) $(WAITING) -m thorough
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

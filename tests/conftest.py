@@ -14,6 +14,15 @@ PROCESSES = {"bench", "conformance", "e2e", "faults", "frameworks", "proxies", "
 """What runs whole processes, through lines that tests in memory cover."""
 
 
+THOROUGH = {"faults", "proxies", "test_attack.py", "test_connections.py", "test_graceful.py"}
+"""What `make test` leaves to `make thorough`."""
+
+
+def _parts(item):
+    """The folders and the file of a test."""
+    return set(item.path.relative_to(item.config.rootpath).parts)
+
+
 def pytest_addoption(parser):
     """Let one choose the worker classes to test."""
     parser.addoption("--worker", action="append", choices=sorted(ALL_WORKERS), default=None,
@@ -25,6 +34,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "compat: the quick subset that is run with every supported Gunicorn and Python")
     config.addinivalue_line("markers", "memory: measures memory")
     config.addinivalue_line("markers", "alone: measures time: make test runs it with no other test beside it")
+    config.addinivalue_line("markers", "thorough: takes long, or is about the long run: make thorough, and CI")
     config.addinivalue_line("markers", "covered: make test runs it with coverage, though it runs whole processes")
     config.addinivalue_line("markers", "uncovered: make test runs it without coverage; given out below")
 
@@ -33,6 +43,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Leave out of coverage what is slow under it and has others for the same lines: see `_is_covered`."""
     for item in items:
+        if THOROUGH & _parts(item):
+            item.add_marker("thorough")
         if not _is_covered(item):
             item.add_marker("uncovered")
 
@@ -41,7 +53,7 @@ def _is_covered(item):
     """Whether coverage may learn from a test: not of whole processes, of random examples, or of memory."""
     if item.get_closest_marker("covered"):
         return True
-    runs_processes = PROCESSES & set(item.path.relative_to(item.config.rootpath).parts)
+    runs_processes = PROCESSES & _parts(item)
     return not (runs_processes or is_hypothesis_test(item.function) or item.get_closest_marker("memory"))
 
 

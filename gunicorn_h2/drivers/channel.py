@@ -32,6 +32,8 @@ __all__ = [
 
 _MOMENT = 0.001
 """Seconds that a thread waits before it has another one take its place."""
+# What it waits before that to learn whether a client has stalled: another thread would make as large a response.
+_STALL_MOMENT = 0.1
 CONTINUE = ResponseHead(100, ())
 """The interim response for a client that sent `Expect: 100-continue`."""
 SPOOLED_SIZE = 65_536
@@ -366,7 +368,7 @@ class Channel:
         if self._owner.is_stalled(self.stream) and self._spool_excess():
             return
         # The core resets a stream that makes no progress, so these waits have an end.
-        while not self._wait(self._has_room, patience):
+        while not self._wait(self._has_room, patience, _STALL_MOMENT):
             if self._owner.is_stalled(self.stream) and self._spool_excess():
                 break
             patience = min(2 * patience, MAX_STALL_CHECK_SECONDS)
@@ -450,8 +452,8 @@ class Channel:
             taken, self._taken = self._taken, 0
             self._owner.submit(self._owner, self._owner.do_acknowledge, self.stream, taken)
 
-    def _wait(self, ready: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `ready()`; return False if `timeout` seconds pass first."""
+    def _wait(self, ready: Callable[[], bool], timeout: float | None, moment: float = 0.0) -> bool:
+        """Wait until `ready()`; return False if `timeout` seconds pass first. For a `moment`, do not let others in."""
         if ready() or self._owner.prepare_wait(ready):
             return True
         # From here on the owner sees the waiter, and sets it for any change after the next check.
@@ -462,6 +464,10 @@ class Channel:
         try:
             if thread_count is None:
                 return _wait_until(waiter, ready, deadline)
+            if moment:
+                until = now + moment if deadline is None else min(deadline, now + moment)
+                if _wait_until(waiter, ready, until) or until == deadline:
+                    return ready()
             try:
                 if not thread_count.begin_wait():
                     # Most waits end within a moment, for which it is not worth having another thread.

@@ -92,6 +92,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     """The core, its client, its applications and the model of them."""
 
     engine = "fast"
+    examples = 50
 
     @initialize(cut=st.sampled_from([None, None, 1, 7]), window=st.sampled_from([100, 16_384, 65_535, 200_000]),
                 connection_window=st.sampled_from([65_535, 100_000]), most=st.sampled_from([2, 100]),
@@ -605,9 +606,10 @@ class RefereedMachine(ConnectionMachine):
     """The same with h2's engine: its referee must not object to anything either."""
 
     engine = "h2"
+    examples = 15
 
 
 @pytest.mark.uncovered
 @pytest.mark.parametrize("machine", [ConnectionMachine, RefereedMachine], ids=lambda machine: machine.engine)
 def test_the_connection_and_its_model_agree(machine):
-    run_state_machine_as_test(machine, settings=examples(70, stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=examples(machine.examples, stateful_step_count=40))
