@@ -23,14 +23,16 @@ RETRY_SECONDS = 0.05
 """Before the next attempt after one that the server has not accepted."""
 OPENED_AT_ONCE = 200
 NICENESS = 10
+STRANGER = "127.0.0.2" if sys.platform == "linux" else ""
+"""Where attackers connect from. Gunicorn trusts 127.0.0.1 to be a proxy, which limits by address spare."""
 
 
 class Assault:
-    """One attack on a port."""
+    """One attack on a port, from a local address if one is given."""
 
-    def __init__(self, attack: Attack, port: int) -> None:
+    def __init__(self, attack: Attack, port: int, source: str = "") -> None:
         attack.prepare()
-        self.attack, self.port, self.tally = attack, port, Tally()
+        self.attack, self.port, self.source, self.tally = attack, port, source, Tally()
         self._links: dict[int, Link] = {}
         self._watched: dict[int, int] = {}
         self._epoll = select.epoll()
@@ -61,7 +63,7 @@ class Assault:
         else:
             missing = 0 if now < self._not_before else attack.connections - len(self._links)
         for _ in range(missing):
-            link = Link(self.port, attack.tls, attack.script, self.tally)
+            link = Link(self.port, attack.tls, attack.script, self.tally, self.source)
             self.tally.connections += 1
             if link.closed:
                 self._not_before = now + RETRY_SECONDS
@@ -104,7 +106,7 @@ class Assault:
 def main() -> None:
     """Carry out one attack."""
     name, port, seconds = sys.argv[1:]
-    assault = Assault(ATTACKS[name], int(port))
+    assault = Assault(ATTACKS[name], int(port), STRANGER)
     os.nice(NICENESS)
     print("ready", flush=True)
     if sys.stdin.readline():

@@ -49,7 +49,7 @@ class Tally:
 class Link:
     """One connection. `handle` is called with what epoll says; `wanted` is what it should watch for."""
 
-    def __init__(self, port: int, tls: bool, script: Script, tally: Tally) -> None:
+    def __init__(self, port: int, tls: bool, script: Script, tally: Tally, source: str = "") -> None:
         self.tally, self.closed, self.deaf, self.has_settings = tally, False, False, False
         self.end = ""
         """How it ended."""
@@ -61,14 +61,16 @@ class Link:
         self._waits = self._quits = False
         self._input, self._goaway = bytearray(), ""
         self._window, self._initial_window, self._windows = DEFAULT_WINDOW, DEFAULT_WINDOW, dict[int, int]()
-        self._connect(port, tls)
+        self._connect(port, tls, source)
 
-    def _connect(self, port: int, tls: bool) -> None:
+    def _connect(self, port: int, tls: bool, source: str) -> None:
         raw = socket.socket()
         raw.setblocking(False)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A close is a reset, and leaves no TIME_WAIT behind: ports would soon be used up.
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if source:
+            raw.bind((source, 0))
         self.socket, self._tls = raw, tls
         self._connected = self._established = False
         error = raw.connect_ex(("127.0.0.1", port))
