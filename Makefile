@@ -18,7 +18,8 @@ VENV := .venv
 BENCH_VENV := .venv-bench
 FUZZ_VENV := .venv-fuzz
 FUZZ_SECONDS ?= 600
-PROPERTIES := $(addprefix tests/protocol/test_,bounds.py differential.py model.py properties.py)
+PROPERTIES := $(addprefix tests/protocol/test_,bounds.py codec_fast.py differential.py huffman.py model.py \
+    properties.py)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PORT ?= 8443
@@ -84,7 +85,7 @@ profile: $(BENCH_VENV)/bench bench-packages
 # A sixth of the time is for the property tests, with more random examples than in `make test`.
 fuzz: $(FUZZ_VENV)/fuzz
 	$(FUZZ_VENV)/bin/python -m tests.fuzz --seconds $$(( $(FUZZ_SECONDS) * 5 / 6 )) --jobs $(CORES) $(FUZZ)
-	FUZZ_EFFORT=$$(( $(FUZZ_SECONDS) / 60 + 1 )) $(FUZZ_VENV)/bin/python -m $(PYTEST) $(BUSY) --timeout 0 $(PROPERTIES)
+	FUZZ_EFFORT=$$(( $(FUZZ_SECONDS) / 20 + 1 )) $(FUZZ_VENV)/bin/python -m $(PYTEST) $(BUSY) --timeout 0 $(PROPERTIES)
 
 bench-packages:
 	@.ci/need h2load=nghttp2-client nginx=nginx

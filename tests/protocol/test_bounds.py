@@ -36,7 +36,7 @@ QUIET = 300_000
 
 @given(st.lists(st.one_of(likely_frames, likely_frames, garbage_frames), max_size=25),
        st.lists(st.integers(1, 60), min_size=1, max_size=8))
-@examples(150)
+@examples(60)
 def test_octets_mean_the_same_however_they_are_cut(engine, frames, sizes):
     octets = OPENING + b"".join(frames)
     whole, pieces = Peer(engine, setup=False), Peer(engine, setup=False)

@@ -6,12 +6,13 @@ import tracemalloc
 import hpack
 import pytest
 from hpack import HPACKError, OversizedHeaderListError
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gunicorn_h2.protocol.codec_fast import FastCodec
 from gunicorn_h2.protocol.errors import ConnectionFailure, ErrorCode
 
+from .effort import examples
 from .hpack_blocks import dynamic_table, integer, literal, size_update, string
 
 COMPRESSION, CALM = ErrorCode.COMPRESSION_ERROR, ErrorCode.ENHANCE_YOUR_CALM
@@ -149,7 +150,7 @@ blocks_of_an_encoder = st.lists(st.tuples(
 
 
 @given(blocks_of_an_encoder)
-@settings(max_examples=150)
+@examples(60)
 def test_what_hpack_encodes_is_decoded_alike(blocks):
     pair, encoder = Pair(), hpack.Encoder()
     for section, huffman, sizes in blocks:
@@ -181,7 +182,7 @@ written_blocks = st.builds(lambda update, parts, cut: (update + b"".join(parts))
 
 
 @given(st.lists(written_blocks, max_size=12))
-@settings(max_examples=400)
+@examples(150)
 def test_blocks_of_any_representations_are_decoded_alike_or_refused_alike(blocks):
     pair = Pair()
     for block in blocks:
@@ -190,7 +191,7 @@ def test_blocks_of_any_representations_are_decoded_alike_or_refused_alike(blocks
 
 
 @given(st.lists(st.binary(max_size=80), max_size=6))
-@settings(max_examples=400)
+@examples(150)
 @example([b"\x3f\xe1\x1f\x82"])
 def test_octets_of_any_kind_are_decoded_alike_or_refused_alike(blocks):
     pair = Pair()
@@ -255,7 +256,7 @@ def assert_cut(blocks, limit):
 
 
 @given(st.lists(written_blocks, max_size=12), st.integers(0, 6))
-@settings(max_examples=400)
+@examples(150)
 def test_a_limit_of_the_fields_leaves_the_table_as_it_would_be(blocks, limit):
     assert_cut(blocks, limit)
 

@@ -331,7 +331,7 @@ configs = st.fixed_dictionaries({
 
 
 @given(sessions, st.booleans(), openings, configs)
-@examples(300)
+@examples(100)
 def test_the_engines_agree(steps, acknowledges, opening, config):
     fast, h2 = (Session(engine, acknowledges, opening, **config).play(steps) for engine in ("fast", "h2"))
     assert (h2.record, h2.core.closed) == (fast.record, fast.core.closed), (fast.reason, h2.reason)

@@ -5,10 +5,12 @@ from itertools import product
 import pytest
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gunicorn_h2.protocol import huffman
+
+from .effort import examples
 
 CODES = [f"{code:0{length}b}" for code, length in zip(REQUEST_CODES, REQUEST_CODES_LENGTH, strict=True)]
 EOS = CODES[256]
@@ -84,7 +86,7 @@ def test_every_octet_in_every_state():
 
 
 @given(st.binary(max_size=12))
-@settings(max_examples=500)
+@examples(200)
 def test_strings_of_any_octets(data):
     assert decode(data) == decode_bits(data)
 

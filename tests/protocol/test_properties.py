@@ -127,7 +127,7 @@ class Conversation:
 
 
 @given(requests, responses, cut_sizes, st.integers(20, 70_000), st.integers(0, 70_000), st.integers(0, 65_536))
-@examples(40)
+@examples(15)
 def test_conversations_arrive_intact(engine, requests, responses, cut_sizes, window, client_window, table):
     talk = Conversation(ConnectionConfig(engine=engine, initial_window_size=window, control_budget=100_000), cut_sizes,
                         {SettingCodes.INITIAL_WINDOW_SIZE: client_window, SettingCodes.HEADER_TABLE_SIZE: table})
@@ -257,7 +257,7 @@ likely_frames = st.one_of(
 
 @given(st.lists(st.one_of(likely_frames, likely_frames, likely_frames, garbage_frames), max_size=40),
        st.integers(0, 40), st.booleans())
-@examples(400)
+@examples(150)
 def test_frames_of_any_kind_never_raise(engine, sequence, shutdown_at, settle):
     peer = Wild.make(engine)
     for number, frame in enumerate(sequence):
