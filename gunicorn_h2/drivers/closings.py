@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from .log import Log
+from .log import Log, Throttle
 
 __all__ = ["REPORT_SECONDS", "Closings"]
 
@@ -39,7 +39,7 @@ class Closings:
         self._suppressed: Counter[str] = Counter()
         self._lines = 0
         self._next_second = 0.0
-        self._next_information = 0.0
+        self._information = Throttle(REPORT_SECONDS)
 
     def count(self, reason: str) -> None:
         """Count a connection, without a line in the log."""
@@ -49,9 +49,7 @@ class Closings:
 
     def inform(self, message: str, *arguments: object) -> None:
         """Log something that is not a connection, at info level and at most once a second."""
-        now = self._clock()
-        if now >= self._next_information:
-            self._next_information = now + REPORT_SECONDS
+        if self._information.admit(self._clock()) is not None:
             self._log.info(message, *arguments)
 
     def warn(self, reason: str, message: str, *arguments: object) -> None:
