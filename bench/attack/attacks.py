@@ -32,7 +32,8 @@ class Attack:
 
     There are `connections` at a time, each replaced at once when it ends; or `rate` new ones a second. `ends` has the
     words for the ends that they may come to on our workers, with the default limits: see `bench.attack.link`. `threads`
-    is what --threads must be.
+    is what --threads must be. The latencies are those after `settle` seconds: before them, the application is busy with
+    the requests that the attack has made, as it would be for clients that read.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Attack:
     rate: float = 0.0
     tls: bool = True
     threads: int = 16
+    settle: float = 0.0
 
     @cached_property
     def script(self) -> Script:
@@ -323,6 +325,6 @@ ATTACKS = _table(
            frozenset({STAYED, CLOSED, "SETTINGS_TIMEOUT"}), connections=200),
     Attack("trickled-bodies", "200 uploads at an octet a second", uploads(1), frozenset({STAYED}), connections=200),
     Attack("slow-clients", "200 slow uploads, 200 unread downloads, 200 unread event streams", slow_clients,
-           frozenset({STAYED}), connections=240, threads=4),
+           frozenset({STAYED}), connections=240, threads=4, settle=1.0),
 )  # fmt: skip
 """Every attack. `--attacks` takes patterns of names."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,8 @@ def measure(server: Server, attack: Attack, seconds: float, files: Certificate, 
         phases.append(time.monotonic())
         memory_left = running.resident_octets() - memory
         seen, new = _result_of(requests), _result_of(newcomers)
-    quiet, under, after = (_latency(seen, new, *phase) for phase in pairwise(phases))
+    settle = (0.0, attack.settle, 0.0)
+    quiet, under, after = (_latency(seen, new, *phase) for phase in zip(phases, phases[1:], settle, strict=False))
     return Result(
         server=server.name, attack=attack.name, seconds=seconds, quiet=quiet, under=under, after=after,
         memory_growth=peak - memory, memory_left=memory_left, cpu=cpu, rate=tally["octets"] / seconds,
@@ -199,10 +199,10 @@ def _tracebacks(server: RunningServer) -> dict[str, int]:
     return {"tracebacks": count} if count else {}
 
 
-def _latency(requests: dict[str, Any], newcomers: dict[str, Any], start: float, end: float) -> Latency:
-    """Return what the bystanders have seen of what began in a phase."""
-    answers, failed, late = _phase(requests, start, end)
-    new, new_failed, new_late = _phase(newcomers, start, end)
+def _latency(requests: dict[str, Any], newcomers: dict[str, Any], start: float, end: float, settle: float) -> Latency:
+    """Return what the bystanders have seen of what began in a phase: latencies after so many seconds, all failures."""
+    answers, failed, late = _phase(requests, start, end, settle)
+    new, new_failed, new_late = _phase(newcomers, start, end, settle)
     return Latency(
         p50=percentile(answers, 0.5), p99=percentile(answers, 0.99), worst=percentile(answers, 1.0),
         requests=len(answers) + failed, failed=failed,
@@ -212,8 +212,8 @@ def _latency(requests: dict[str, Any], newcomers: dict[str, Any], start: float, 
     )  # fmt: skip
 
 
-def _phase(seen: dict[str, Any], start: float, end: float) -> tuple[list[float], int, list[float]]:
+def _phase(seen: dict[str, Any], start: float, end: float, settle: float) -> tuple[list[float], int, list[float]]:
     """Return the latencies of a phase in order, the number of failures, and how late the bystander was; in ms."""
-    answers = sorted(taken * 1e3 for made, taken in seen["answered"] if start <= made < end)
+    answers = sorted(taken * 1e3 for made, taken in seen["answered"] if start + settle <= made < end)
     late = sorted(by * 1e3 for due, by in seen["late"] if start <= due < end)
     return answers, sum(start <= due < end for due in seen["failed"]), late

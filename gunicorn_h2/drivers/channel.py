@@ -25,9 +25,11 @@ __all__ = [
     "MAX_STALL_CHECK_SECONDS",
     "SPOOLED_SIZE",
     "STALL_CHECK_SECONDS",
+    "HURRIED_CHECK_SECONDS",
     "Channel",
     "StreamAborted",
     "StreamOwner",
+    "is_endless",
 ]
 
 _MOMENT = 0.001
@@ -41,6 +43,11 @@ SPOOLED_SIZE = 65_536
 STALL_CHECK_SECONDS = 0.01
 """How long a write waits before it looks whether the client has stalled; later checks are ever further apart."""
 MAX_STALL_CHECK_SECONDS = 1.0
+HURRIED_CHECK_SECONDS = 0.002
+"""As `STALL_CHECK_SECONDS`, while requests wait for a thread."""
+# Media types of responses that go on for as long as they are read: to store them takes all the room there is, and what
+# is stored is out of date when it is read.
+_ENDLESS_TYPES = (b"text/event-stream", b"multipart/x-mixed-replace", b"application/grpc")
 # A write of this size goes to the spool by itself, if the client has stalled before.
 _LARGE_WRITE = BLOCK_SIZE
 _PIECE_SIZE = 1_048_576
@@ -66,6 +73,10 @@ class StreamAborted(ConnectionAbortedError):
 
 class ThreadCount(Protocol):
     """Counts the threads at work; see `RequestPool`."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether requests wait for a thread."""
 
     def begin_wait(self) -> bool:
         """Note that the calling thread waits for a client; return False if it is to `stand_aside` when that lasts."""
@@ -103,7 +114,7 @@ class StreamOwner(Protocol):
     def prepare_wait(self) -> Callable[[Callable[[], bool]], bool]:
         """`prepare_wait(ready)`, for a thread about to wait, returns `ready()`; False: the owner runs without it."""
 
-    def is_stalled(self, stream: Stream) -> bool:
+    def is_stalled(self, stream: Stream, in_a_hurry: bool = False) -> bool:
         """Whether the client has taken nothing of a response for a moment; callable from any thread."""
 
     def do_send_headers(self, stream: Stream, head: ResponseHead) -> None:
@@ -170,6 +181,8 @@ class Channel:
     _accepted_sources = 0
     _withdrawn: tuple[list[bytes | memoryview], bool] | None = None
     # Written by the application.
+    _endless = False
+    """See `is_endless`."""
     _wrote_at = 0.0
     """When the last write returned whose client had not taken everything before."""
     _submitted = 0
@@ -313,6 +326,7 @@ class Channel:
                 # The data fits the queue, so there is nothing to wait for.
                 return
         else:
+            self._endless = is_endless(head)
             owner.submit(owner, owner.do_send_response, self, self.stream, head, data, False)
         self._wait_for_room()
 
@@ -366,12 +380,20 @@ class Channel:
     def _wait_for_room(self) -> None:
         if self._has_room() or (self.stream.stored and self._spool_excess()):
             return
-        self._owner.act_now(self._owner)
+        if self._endless:
+            # The core resets a stream that makes no progress, so this wait has an end.
+            self._wait(self._has_room, None)
+            self._raise_if_aborted()
+            return
+        owner, threads = self._owner, self._owner.thread_count
+        owner.act_now(owner)
         patience = STALL_CHECK_SECONDS
-        # The core resets a stream that makes no progress, so these waits have an end.
-        while not (self._owner.is_stalled(self.stream) and self._spool_excess()):
-            if self._wait(self._has_room, patience, _STALL_MOMENT):
+        # As above.
+        while not self._has_room():
+            in_a_hurry = threads is not None and threads.is_short
+            if owner.is_stalled(self.stream, in_a_hurry) and self._spool_excess():
                 break
+            self._wait(self._has_room, HURRIED_CHECK_SECONDS if in_a_hurry else patience, _STALL_MOMENT)
             patience = min(2 * patience, MAX_STALL_CHECK_SECONDS)
         self._raise_if_aborted()
 
@@ -422,7 +444,8 @@ class Channel:
     def _may_spool(self, octets: int) -> bool:
         """Whether the spool may have room for so much more of this response."""
         spooled = self._submitted_sources - self._accepted_sources + self.stream.stored
-        return spooled + octets <= self._owner.response_spool_size and self._owner.spool.has_room
+        has_room = spooled + octets <= self._owner.response_spool_size and self._owner.spool.has_room
+        return has_room and not self._endless
 
     def _spool(self, data: bytes | memoryview, end_stream: bool) -> bool:
         """Send data by the spool; return False, with no effect, if it has no room."""
@@ -480,6 +503,11 @@ class Channel:
                 thread_count.end_wait()
         finally:
             self._waiter = None
+
+
+def is_endless(head: ResponseHead) -> bool:
+    """Whether a response may go on for as long as its client reads, so that the spool is not for it."""
+    return any(name == b"content-type" and value.startswith(_ENDLESS_TYPES) for name, value in head.fields)
 
 
 def _wait_until(waiter: threading.Event, ready: Callable[[], bool], deadline: float | None) -> bool:

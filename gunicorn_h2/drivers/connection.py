@@ -19,7 +19,7 @@ from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
 from gunicorn_h2.protocol.upgrade import Upgrade
 
-from .channel import Channel, ThreadCount
+from .channel import HURRIED_CHECK_SECONDS, Channel, ThreadCount
 from .dispatch import WRITE_TIMEOUT, EventDispatcher, Shared
 from .transport import Transport
 
@@ -133,31 +133,34 @@ class TransportConnection(EventDispatcher):
         deadline = self.core.next_deadline()
         if self._write_deadline is not None:
             deadline = self._write_deadline if deadline is None else min(deadline, self._write_deadline)
-        if self._budget.used > self._budget.limit:
+        if self._budget.used > self._budget.mark:
             due = self._store_deadline()
             deadline = due if deadline is None else min(deadline, due)
         return deadline
 
     def _store_deadline(self) -> float:
         """When queued data is to leave the memory, of which the worker's connections use too much; infinite: never."""
-        if self._budget.used <= self._budget.limit or not self.core.has_storable:
+        if self._budget.used <= self._budget.mark or not self.core.has_storable:
             return math.inf
-        if self.core.blocked or (self.wants_write and self._budget.used > 2 * self._budget.limit):
+        if self.core.blocked or (self.wants_write and self._budget.used > self._budget.limit):
             return self._store_at
         return max(self._waits_since + _FULL_SECONDS, self._store_at) if self.wants_write else math.inf
 
-    def is_stalled(self, stream: Stream) -> bool:
+    def is_stalled(self, stream: Stream, in_a_hurry: bool = False) -> bool:
         """Whether the client takes nothing of a stream's response; callable from any thread, which may act on it late.
 
-        The shorter the worker's memory, the sooner: a shut window is enough then, and a full socket at last.
+        The shorter the worker's memory, the sooner: a shut window is enough then, and a full socket at last. As for
+        threads, a caller whose thread others wait for is `in_a_hurry`.
         """
-        budget = self._budget
+        used, mark = self._budget.used, self._budget.mark
         shut_since = self.core.blocked.get(stream.stream_id)
         if shut_since is not None:
-            return budget.used > budget.limit or self.now() - shut_since >= _SHUT_SECONDS
+            least = HURRIED_CHECK_SECONDS if in_a_hurry else _SHUT_SECONDS
+            return used > mark or self.now() - shut_since >= least
         if not self.wants_write:
             return False
-        return budget.used > 2 * budget.limit or self.now() - self._waits_since >= _FULL_SECONDS
+        least = HURRIED_CHECK_SECONDS if in_a_hurry or used > mark else _FULL_SECONDS
+        return used > self._budget.limit or self.now() - self._waits_since >= least
 
     # Input and timers
 
@@ -295,7 +298,7 @@ class TransportConnection(EventDispatcher):
             self._write_output()
             if core.pending_events:
                 self.dispatch()
-            if self._budget.used > self._budget.limit:
+            if self._budget.used > self._budget.mark:
                 self._store_if_due(self.now())
         if core.closed and not self.wants_write and self._linger_deadline is None and not self.closed:
             self.transport.half_close()
@@ -305,13 +308,15 @@ class TransportConnection(EventDispatcher):
 
     def _write_output(self) -> None:
         core, now = self.core, self.now()
+        if self._budget.used > self._budget.mark:
+            core.output_limit = min(core.output_limit, 2 * _LEAST_OUTPUT)
         for _ in range(_FLUSH_ROUNDS):
             data = core.data_to_send(now)
             if not data or not self._write(data) or len(data) < _LEAST_OUTPUT:
                 return
         # Let other connections have their turn; the socket is still writable.
         core.output_limit = min(core.output_limit * 2, OUTPUT_LIMIT)
-        self._unsent = core.data_to_send(now)
+        self._keep(core.data_to_send(now))
         self._waits_since = now
         self.wants_write = len(self._unsent) > 0
 
@@ -326,19 +331,24 @@ class TransportConnection(EventDispatcher):
         if sent == len(data):
             if self.wants_write:
                 self._note_taken()
-            self._unsent = b""
+                self._keep(b"")
             self.wants_write = False
             self._write_deadline = None
             return True
         now = self.now()
         if not self.wants_write:
             self._waits_since = now
-        self._unsent = memoryview(data)[sent:]
+        self._keep(memoryview(data)[sent:])
         self.wants_write = True
         self._sent += sent
         if self._write_deadline is None or (sent and self._sent >= self._least_read):
             self._await_reader(now)
         return False
+
+    def _keep(self, unsent: bytes | memoryview) -> None:
+        """Keep what the socket did not take, which counts as output in memory."""
+        self._budget.used += len(unsent) - len(self._unsent)
+        self._unsent = unsent
 
     def _note_taken(self) -> None:
         """Note that the socket has taken output that it did not take at once."""
@@ -383,7 +393,7 @@ class TransportConnection(EventDispatcher):
         """Abort all streams, because the connection is gone; the driver closes the socket."""
         if not self.closed:
             self.closed = True
-            self._unsent = b""
+            self._keep(b"")
             self.wants_write = False
             self._write_deadline = None
             self.core.receive_eof()

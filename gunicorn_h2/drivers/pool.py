@@ -12,6 +12,8 @@ the place of another that waits, or ends after a while. So the number of threads
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 import threading
 import time
@@ -32,6 +34,8 @@ _Task = tuple[Callable[..., object], tuple[Any, ...]]
 _SPARE_SECONDS = 2.0
 """How long a spare thread waits for use. To start one takes about 0.1 ms."""
 _WARNING_INTERVAL = 60.0
+_M_ARENA_MAX = -8
+"""The parameter of glibc's mallopt(3)."""
 
 
 class RequestPool(Executor):
@@ -68,6 +72,8 @@ class RequestPool(Executor):
         self._threads: set[threading.Thread] = set()
         """The threads that have not ended."""
         self._started = 0
+        if max_waiting:
+            _share_heaps(threads)
         for _ in range(threads):
             self._add_thread()
 
@@ -80,6 +86,11 @@ class RequestPool(Executor):
     def has_idle_threads(self) -> bool:
         """Whether a thread waits for something to do."""
         return bool(self._idle)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether requests wait for a thread."""
+        return bool(self.tasks) and not self._idle
 
     def run(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have a thread call `call(*arguments)`, which should not raise."""
@@ -284,6 +295,17 @@ class RequestPool(Executor):
         except ValueError:
             return False
         return True
+
+
+def _share_heaps(count: int) -> None:
+    """Have all threads allocate from `count` of glibc's heaps ("arenas"), as many as there are threads at work.
+
+    Each of the threads that wait for clients would else leave a hole in a heap of its own where its response has been.
+    Does nothing where there is no such limit, or the environment has set it.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count)
 
 
 def report_exception() -> None:

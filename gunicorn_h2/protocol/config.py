@@ -65,7 +65,7 @@ class ConnectionConfig:
     """Size of that file; 0: there is none."""
 
     worker_buffer_size: int = 16_777_216
-    """Response octets queued in a worker's memory beyond which those that wait for clients leave it; 0: no limit."""
+    """Response octets in a worker's memory; beyond half of it, those that wait for clients leave it; 0: no limit."""
 
     min_read_rate: int = 240
     """Octets a second that a client must take of the responses that wait for it, over `stream_timeout`; 0: no limit."""

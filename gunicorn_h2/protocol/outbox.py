@@ -29,16 +29,18 @@ Store = Callable[[bytes | memoryview], Source | None]
 
 
 class OutputBudget:
-    """The octets of queued response data in memory, of all connections of a worker.
+    """The octets of response data in memory, of all connections of a worker: those queued, and unsent ones of drivers.
 
     It is not thread-safe: callers take turns.
     """
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("limit", "mark", "used")
 
     def __init__(self, limit: float = math.inf) -> None:
         self.limit = limit
-        """Octets beyond which data is to leave the memory; the budget may be overdrawn meanwhile."""
+        """What there should be at most; only data that cannot leave the memory is beyond it."""
+        self.mark = limit / 2
+        """Octets beyond which data that clients do not take leaves the memory."""
         self.used = 0
         """Octets that are in memory now."""
 

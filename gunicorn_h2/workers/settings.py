@@ -327,7 +327,7 @@ TABLE: tuple[SettingSpec, ...] = (
         Integer(0, MAX_TOTAL),
         16_777_216,
         "octets",
-        "Response data queued in a worker's memory; beyond it, what waits for clients goes to that file; 0: no limit.",
+        "Response data in a worker's memory; beyond half of it, what clients leave goes to that file; 0: no limit.",
         "waitress: 1 MiB (outbuf_overflow), nginx: 64 KiB (proxy_buffers), for each response",
     ),
     SettingSpec(

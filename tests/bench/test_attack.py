@@ -11,8 +11,9 @@ from bench.attack import report
 from bench.attack.__main__ import main
 from bench.attack.assault import Assault
 from bench.attack.attacks import ATTACKS
+from bench.attack.bystander import RATE
 from bench.attack.link import NO_HANDSHAKE, REFUSED, STAYED
-from bench.attack.measuring import Latency, Result
+from bench.attack.measuring import Latency, Result, measure
 from bench.attack.servers import OURS_UNDER_ATTACK, with_threads
 from bench.client import Connection
 from bench.running import free_port, serve
@@ -88,6 +89,22 @@ def test_how_each_attack_ends(victim):
             failures[name] = f"{type(error).__name__}: {error}"
     assert failures == {}
     assert "Traceback" not in (victim.folder / "log").read_text()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("server", OURS_UNDER_ATTACK, ids=lambda server: server.name)
+def test_slow_clients(server, bench_certificate):
+    """600 slow requests and four threads: others are served, in little memory, and nothing is left of it.
+
+    The bound on memory leaves room for what malloc keeps while other tests share the cores: alone it is 40 to 60 MiB.
+    """
+    attack = ATTACKS["slow-clients"]
+    result = measure(server, attack, 4.0, bench_certificate, (None, None))
+    assert (result.under.newcomers_failed, result.after.failed) == (0, 0)
+    # Of those of the first second it may have had to leave out some, because too many waited.
+    assert result.under.failed < RATE * attack.settle
+    assert (result.ends, result.left) == ({STAYED: 240}, {})
+    assert result.memory_growth < 96 * report.MIB
 
 
 def test_the_command(tmp_path, capsys):

@@ -787,7 +787,7 @@ def test_a_handshake_that_fails(loop, tls):
 # -- clients that do not read ------------------------------------------------------------------------------------------
 
 BODY = bytes(range(256)) * 4_000
-SHUT = {"settings": [(INITIAL_WINDOW_SIZE, 0)], "stream_buffer_size": 10_000}
+SHUT = {"settings": [(INITIAL_WINDOW_SIZE, 0)], "stream_buffer_size": 10_000, "worker_buffer_size": 1 << 26}
 
 
 def sending(*messages):
@@ -882,7 +882,7 @@ def test_a_short_memory_does_not_wait_for_clients(loop):
         applications.append(connection.spool.octets)
         await sending(BODY)(connection, channel)
 
-    peer = WirePeer(loop, application, worker_buffer_size=1_000_000, **SHUT)
+    peer = WirePeer(loop, application, **{**SHUT, "worker_buffer_size": 1_000_000})
     peer.send(*[peer.headers(peer.next_id()) for _ in range(5)])
     stored = peer.driver.spool.octets
     assert stored > 4 * len(BODY)

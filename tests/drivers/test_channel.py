@@ -24,7 +24,8 @@ class Owner:
     def __init__(self, stream_buffer_size=100, read_timeout=TIMEOUT, accepting=True, thread_count=None):
         self.thread_count = thread_count
         self.stream_buffer_size, self.read_timeout = stream_buffer_size, read_timeout
-        self.response_spool_size, self.spool, self.stalled = 1 << 24, Spool(0, None), False
+        self.response_spool_size, self.spool = 1 << 24, Spool(0, None)
+        self.stalled = self.stalled_in_a_hurry = False
         self.accepting, self.done = accepting, []
         self.submitted = threading.Semaphore(0)
 
@@ -65,9 +66,9 @@ class Owner:
     def act_now(self, owner):
         """There is nothing to do."""
 
-    def is_stalled(self, stream):
+    def is_stalled(self, stream, in_a_hurry=False):
         """Whether the test says so."""
-        return self.stalled
+        return self.stalled or (in_a_hurry and self.stalled_in_a_hurry)
 
     def do_send_source(self, channel, stream, source, end_stream):
         """Note the data of a source."""
@@ -568,14 +569,46 @@ def test_a_client_that_reads_is_awaited_in_memory():
     assert octets_of(channel.stream) == LARGE
 
 
+@pytest.mark.parametrize("media_type", [b"text/event-stream; charset=utf-8", b"application/grpc+proto"])
+def test_a_response_that_may_be_endless_is_not_spooled(media_type):
+    """Its thread waits, and announces that at once."""
+    count = ThreadCount()
+    owner = StallingOwner(thread_count=count)
+    channel = make(owner)
+    result = in_thread(channel.respond, ResponseHead(200, [(b"content-type", media_type)]), LARGE, False)
+    assert count.begun.wait(TIMEOUT)
+    assert (channel.stream.stored, owner.spool.octets) == (0, 0)
+    assert octets_of(channel.stream) == LARGE
+    channel.wake()
+    assert (result(), count.notes) == (None, ["begin", "aside", "end"])
+
+
+def test_a_response_that_may_be_endless_can_be_aborted():
+    channel = make(StallingOwner())
+    result = in_thread(channel.respond, ResponseHead(200, [(b"content-type", b"text/event-stream")]), LARGE, False)
+    wait_until(lambda: channel.stream.queued)
+    channel.abort(8, "gone")
+    assert isinstance(result(), StreamAborted)
+
+
+def test_a_thread_that_others_wait_for_judges_sooner():
+    count = ThreadCount(is_short=True)
+    owner = StallingOwner(thread_count=count)
+    owner.stalled, owner.stalled_in_a_hurry = False, True
+    channel = make(owner)
+    channel.respond(HEAD, LARGE, True)
+    assert channel.stream.stored > 0
+    assert octets_of(channel.stream) == LARGE
+
+
 # -- waits that last ---------------------------------------------------------------------------------------------------
 
 
 class ThreadCount:
-    """Notes the waits that threads announce; `idle`: there are threads to spare."""
+    """Notes the waits that threads announce; `idle`: there are threads to spare; `is_short`: requests wait for one."""
 
-    def __init__(self, idle=False):
-        self.notes, self.begun, self.idle = [], threading.Event(), idle
+    def __init__(self, idle=False, is_short=False):
+        self.notes, self.begun, self.idle, self.is_short = [], threading.Event(), idle, is_short
 
     def begin_wait(self):
         """A wait begins."""

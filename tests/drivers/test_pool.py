@@ -1,5 +1,9 @@
 """The pool of threads."""
 
+import os
+import platform
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -290,6 +294,52 @@ def test_a_system_that_allows_no_more_threads(waiting_pool, monkeypatch):
     future = pool.submit(divmod, 7, 2)
     clients.leave()
     assert future.result(TIMEOUT) == (3, 1)
+
+
+def test_requests_that_wait_for_a_thread(waiting_pool):
+    pool, _ = waiting_pool(1, 10)
+    gate, begun = threading.Event(), threading.Event()
+    assert not pool.is_short
+    pool.run(lambda: (begun.set(), gate.wait(TIMEOUT)))
+    assert begun.wait(TIMEOUT)
+    assert not pool.is_short
+    future = pool.submit(divmod, 7, 2)
+    assert pool.is_short
+    gate.set()
+    assert future.result(TIMEOUT) == (3, 1)
+    assert not pool.is_short
+
+
+COUNT_HEAPS = """
+import re, threading
+from gunicorn_h2.drivers.pool import RequestPool
+
+pool, gate, made = RequestPool(3, 20), threading.Event(), threading.Barrier(21)
+
+def wait():
+    data = bytes(100_000)
+    if not pool.begin_wait():
+        pool.stand_aside()
+    made.wait(10)
+    gate.wait(10)
+
+for _ in range(20):
+    pool.run(wait)
+made.wait(10)
+starts = [int(line.split("-")[0], 16) for line in open("/proc/self/maps") if re.search("rw-p 0+ 00:00 0 *$", line)]
+print(sum(start % (1 << 26) == 0 for start in starts))
+gate.set()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has heaps for threads")
+@pytest.mark.parametrize("chosen", [{}, {"MALLOC_ARENA_MAX": "16"}], ids=["default", "chosen"])
+def test_threads_that_replace_others_share_their_heaps(chosen):
+    """Unless the environment says how many there are to be. glibc's begin at multiples of 64 MiB."""
+    env = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    found = subprocess.run([sys.executable, "-c", COUNT_HEAPS], env={**env, **chosen}, capture_output=True, check=True)
+    heaps = int(found.stdout)
+    assert heaps > 3 if chosen else 1 <= heaps <= 3
 
 
 def test_shutdown_ends_threads_that_wait_and_spare_ones(waiting_pool, monkeypatch):

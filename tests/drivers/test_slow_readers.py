@@ -183,6 +183,34 @@ def test_a_socket_that_nobody_reads(run, tls):
     assert count_queued(rig) == (0, 0)
 
 
+@pytest.mark.parametrize("short", [False, True])
+def test_what_a_socket_does_not_take_is_in_memory_as_well(run, tls, short):
+    """The shorter the memory is, the less is taken out of the queues at a time."""
+    rig = run(Probe(small), worker_buffer_size=1 << 24)
+    client = rig.client(tls, settings={0x4: 2**31 - 1})
+    client.wait_settings()
+    client.grant(2**31 - 1 - WINDOW)
+    budget, others = rig.driver.output_budget, 1 << 25 if short else 0
+    budget.used = others
+    for _ in range(90):
+        client.request()
+
+    def in_memory():
+        (connection,) = [holder.connection for holder in rig.driver._holders()]
+        queued = sum(stream.queued for stream in connection.core.streams.values())
+        assert not short or len(connection._unsent) <= 82_000
+        return len(connection._unsent), budget.used - others - queued - len(connection._unsent)
+
+    def is_in_memory():
+        unsent, missing = rig.call(in_memory)
+        return unsent > 0 == missing
+
+    wait_until(lambda: rig.requests == 90)
+    wait_until(is_in_memory)
+    client.close()
+    wait_until(lambda: budget.used == others)
+
+
 def test_a_full_file_leaves_the_rest_in_memory(run):
     rig = run(Probe(small), worker_spool_size=10 * BLOCK_SIZE, worker_buffer_size=10_000)
     client = rig.client(auto_window=False, settings={0x4: 0})

@@ -18,7 +18,7 @@ FEW, RARE = 12, 200.0
 HOLD_SECONDS = 1.5
 ATTACKS_IN_TURN = [
     replace(attack, connections=min(attack.connections, FEW), rate=min(attack.rate, RARE))
-    for name, attack in ATTACKS.items() if name != "slow-clients"
+    for attack in ATTACKS.values()
 ]
 
 
