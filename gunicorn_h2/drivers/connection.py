@@ -21,6 +21,7 @@ from gunicorn_h2.protocol.upgrade import Upgrade
 
 from .channel import Channel, ThreadCount
 from .dispatch import WRITE_TIMEOUT, EventDispatcher, Shared
+from .slow_lane import LONG_TURN
 from .transport import Transport
 
 __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
@@ -175,11 +176,8 @@ class TransportConnection(EventDispatcher):
         transport = self.transport
         try:
             data = transport.receive()
-            for _ in range(_MAX_READS - 1):
-                if data is None or len(data) < transport.full_read:
-                    break
-                self._receive_part(data)
-                data = transport.receive()
+            if data is not None and len(data) >= transport.full_read:
+                data = self._receive_on(data)
         except OSError as error:
             self._log.debug("HTTP/2 connection broke: %s", error)
             self.abandon()
@@ -192,6 +190,19 @@ class TransportConnection(EventDispatcher):
             self.abandon()
         elif self.core.pending_events or self.core.has_output:
             self.schedule_flush()
+
+    def _receive_on(self, data: bytes) -> bytes | None:
+        """Take a full read, and those that follow it until others have their turn; return what is still to be taken."""
+        transport, until = self.transport, time.monotonic() + LONG_TURN
+        for _ in range(_MAX_READS - 1):
+            self._receive_part(data)
+            if time.monotonic() >= until:
+                return None
+            more = transport.receive()
+            if more is None or len(more) < transport.full_read:
+                return more
+            data = more
+        return data
 
     def _receive_part(self, data: bytes) -> None:
         """Take octets from the socket, without answering yet: more of them follow."""

@@ -5,13 +5,16 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from queue import SimpleQueue
 
 import pytest
 
 from gunicorn_h2.drivers.channel import StreamAborted
+from gunicorn_h2.drivers.connection import Http2Connection
 from gunicorn_h2.drivers.negotiation import Terms, adequate_cipher
-from gunicorn_h2.drivers.transport import TlsSession
+from gunicorn_h2.drivers.slow_lane import LONG_TURN
+from gunicorn_h2.drivers.transport import TlsSession, Transport
 from gunicorn_h2.protocol.errors import ErrorCode, InvalidResponse
 from gunicorn_h2.protocol.headers import ResponseHead
 from gunicorn_h2.protocol.opening import Cleartext
@@ -142,6 +145,41 @@ def test_invalid_trailers_are_not_sent(run):
 
     stream = run(Probe(serve)).client().get("/")
     assert (stream.text, stream.trailers) == ("x", [("x-a", "1")])
+
+
+
+class _LaboriousTransport(Transport):
+    """Each read of 64 octets takes as long as a turn may."""
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.full_read, self.reads = 64, 0
+
+    def receive(self):
+        """See `Transport.receive`."""
+        self.reads += 1
+        until = time.monotonic() + LONG_TURN
+        while time.monotonic() < until:
+            pass
+        return super().receive()
+
+
+def test_a_turn_ends_when_it_has_taken_long(run):
+    rig = run(Probe(hello))
+    ours, theirs = rig.socketpair()
+    transport = _LaboriousTransport(ours)
+    connection = Http2Connection(transport, "a test", ("localhost", 443), rig.driver)
+    ping = raw_frame(0x6, 0, 0, b"ping ...")
+    theirs.sendall(PREFACE + raw_frame(0x4) + ping * 30)
+    for reads in range(2, 10, 2):
+        rig.call(connection.handle_readable)
+        assert transport.reads == reads
+    rig.call(connection.handle_readable)
+    transport.close()
+    answers = b""
+    while octets := theirs.recv(4096):
+        answers += octets
+    assert answers.count(b"ping ...") == 30
 
 
 # -- waiting for the client ------------------------------------------------------------------------------------------
