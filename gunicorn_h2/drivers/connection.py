@@ -300,6 +300,8 @@ class TransportConnection(EventDispatcher):
             return
         if core.pending_events:
             self.dispatch()
+        if core.closed and core.peer_going_away and self._linger_deadline is None and self._peer_has_left():
+            return
         if self.wants_write:
             self._write(self._unsent)
         if core.has_output and not self.wants_write:
@@ -313,6 +315,17 @@ class TransportConnection(EventDispatcher):
             now = self.now()
             self._await_reader(now)
             self._linger_deadline = now + self._linger_seconds
+
+    def _peer_has_left(self) -> bool:
+        """End the connection of a client that has said GOAWAY if it has closed its side; return whether it has."""
+        try:
+            if self.transport.receive() != b"":
+                return False
+            self.transport.half_close()
+        except OSError as error:
+            self._log.debug("HTTP/2 connection broke: %s", error)
+        self.abandon()
+        return True
 
     def _write_output(self) -> None:
         core, now = self.core, self.now()

@@ -164,6 +164,17 @@ class _LaboriousTransport(Transport):
         return super().receive()
 
 
+class _BrokenTransport(Transport):
+    """The first read finds what the client has sent, the next that the connection is broken."""
+
+    def receive(self):
+        """See `Transport.receive`."""
+        octets = super().receive()
+        if octets is None:
+            raise ConnectionResetError
+        return octets
+
+
 def test_a_turn_ends_when_it_has_taken_long(run):
     rig = run(Probe(hello))
     ours, theirs = rig.socketpair()
@@ -534,6 +545,36 @@ def test_deadlines_of_many_connections(run):
         client.wait_closed()
         client.close()
     rig.closes.wait_for(10)
+
+
+def test_a_client_that_has_said_goaway_and_left_is_sent_nothing_more(run):
+    rig = run(Probe(hello))
+    ours, theirs = rig.socketpair()
+    connection = Http2Connection(Transport(ours), "a test", ("localhost", 443), rig.driver)
+    theirs.sendall(PREFACE + raw_frame(0x4) + raw_frame(0x7, payload=bytes(8)))
+    theirs.shutdown(socket.SHUT_WR)
+    rig.call(connection.handle_readable)
+    assert connection.closed
+    connection.transport.close()
+    assert theirs.recv(4096) == b""
+
+
+def test_a_client_that_has_said_goaway_and_stays_hears_the_end(run):
+    rig = run(Probe(hello))
+    client = rig.client()
+    client.send_raw(raw_frame(0x7, payload=bytes(8)))
+    assert client.wait_goaway() == (0, ErrorCode.NO_ERROR)
+    client.wait_closed()
+
+
+def test_a_client_that_breaks_the_connection_behind_its_goaway(run):
+    rig = run(Probe(hello))
+    ours, theirs = rig.socketpair()
+    connection = Http2Connection(_BrokenTransport(ours), "a test", ("localhost", 443), rig.driver)
+    theirs.sendall(PREFACE + raw_frame(0x4) + raw_frame(0x7, payload=bytes(8)))
+    rig.call(connection.handle_readable)
+    assert connection.closed
+    connection.transport.close()
 
 
 def test_a_client_that_does_not_close_is_not_waited_for(run):
