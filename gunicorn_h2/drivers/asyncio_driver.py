@@ -28,7 +28,7 @@ from .base import Driver, RefusalHandler
 from .connection import TransportConnection
 from .log import Log
 from .negotiation import Negotiation, Terms
-from .slow_lane import LONG_TURN, RECENT, SlowLane
+from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 from .transport import Transport
 
 __all__ = ["AsyncApplication", "AsyncHandOver", "AsyncHttp2Connection", "AsyncioDriver"]
@@ -127,7 +127,7 @@ class AsyncioDriver(Driver[AsyncApplication, "_Watch"]):
             watch.cancel()
 
 
-class _Watch:
+class _Watch(Paced):
     """A socket in the event loop, with its negotiation and then its HTTP/2 connection."""
 
     __slots__ = (
@@ -137,22 +137,18 @@ class _Watch:
         "_hand_over",
         "_loop",
         "_queued",
-        "_since",
-        "_slow",
         "_timer",
         "_timer_deadline",
         "_writing",
     )
 
     def __init__(self, driver: AsyncioDriver, negotiation: Negotiation, hand_over: AsyncHandOver) -> None:
+        super().__init__()
         self._driver = driver
         self._loop = driver.loop
         self._hand_over = hand_over
         self.connection: Negotiation | AsyncHttp2Connection = negotiation
         """See `Holder.connection`."""
-        self._since = time.monotonic()
-        self._slow = True
-        """Whether it takes its turns in the slow lane, as each handshake does."""
         self._queued = False
         """Whether it waits for a turn there."""
         self._fd = -1
@@ -171,7 +167,7 @@ class _Watch:
 
     def _end_negotiation(self, negotiation: Negotiation) -> None:
         self._driver.end_negotiation(negotiation)
-        self._slow = False
+        self.slow = False
         if negotiation.error is not None:
             self._release()
             self._driver.end_failed(negotiation)
@@ -221,15 +217,15 @@ class _Watch:
         del self.connection
 
     def _handle_readable(self) -> None:
-        if self._slow:
+        if self.slow:
             self._queue_slow_turn()
             return
         began = time.monotonic()
         self.call(self.connection.handle_readable)
         self._check_error()
         ended = time.monotonic()
-        self._slow = ended - began > LONG_TURN
-        if ended - self._since > RECENT:
+        self.slow = ended - began > LONG_TURN
+        if ended - self.since > RECENT:
             self._driver.slow_lane.served_at = ended
 
     def _queue_slow_turn(self) -> None:
@@ -245,10 +241,9 @@ class _Watch:
         if isinstance(self.connection, Negotiation):
             self._read()
             return
-        # Not by the time that has passed: the process may have been interrupted.
         began = time.thread_time()
         self._read()
-        self._slow = time.thread_time() - began > LONG_TURN
+        self.note_slow_turn(time.thread_time() - began, time.monotonic())
 
     def _read(self) -> None:
         self.call(self.connection.handle_readable)

@@ -21,6 +21,7 @@ from gunicorn_h2.protocol.upgrade import Upgrade
 
 from .channel import HURRIED_CHECK_SECONDS, Channel, ThreadCount
 from .dispatch import WRITE_TIMEOUT, EventDispatcher, Shared
+from .slow_lane import LONG_TURN
 from .transport import Transport
 
 __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
@@ -178,11 +179,8 @@ class TransportConnection(EventDispatcher):
         transport = self.transport
         try:
             data = transport.receive()
-            for _ in range(_MAX_READS - 1):
-                if data is None or len(data) < transport.full_read:
-                    break
-                self._receive_part(data)
-                data = transport.receive()
+            if data is not None and len(data) >= transport.full_read:
+                data = self._receive_on(data)
         except OSError as error:
             self._log.debug("HTTP/2 connection broke: %s", error)
             self.abandon()
@@ -195,6 +193,19 @@ class TransportConnection(EventDispatcher):
             self.abandon()
         elif self.core.pending_events or self.core.has_output:
             self.schedule_flush()
+
+    def _receive_on(self, data: bytes) -> bytes | None:
+        """Take a full read, and those that follow it until others have their turn; return what is still to be taken."""
+        transport, until = self.transport, time.monotonic() + LONG_TURN
+        for _ in range(_MAX_READS - 1):
+            self._receive_part(data)
+            if time.monotonic() >= until:
+                return None
+            more = transport.receive()
+            if more is None or len(more) < transport.full_read:
+                return more
+            data = more
+        return data
 
     def _receive_part(self, data: bytes) -> None:
         """Take octets from the socket, without answering yet: more of them follow."""
@@ -292,6 +303,8 @@ class TransportConnection(EventDispatcher):
             return
         if core.pending_events:
             self.dispatch()
+        if core.closed and core.peer_going_away and self._linger_deadline is None and self._peer_has_left():
+            return
         if self.wants_write:
             self._write(self._unsent)
         if core.has_output and not self.wants_write:
@@ -305,6 +318,17 @@ class TransportConnection(EventDispatcher):
             now = self.now()
             self._await_reader(now)
             self._linger_deadline = now + self._linger_seconds
+
+    def _peer_has_left(self) -> bool:
+        """End the connection of a client that has said GOAWAY if it has closed its side; return whether it has."""
+        try:
+            if self.transport.receive() != b"":
+                return False
+            self.transport.half_close()
+        except OSError as error:
+            self._log.debug("HTTP/2 connection broke: %s", error)
+        self.abandon()
+        return True
 
     def _write_output(self) -> None:
         core, now = self.core, self.now()

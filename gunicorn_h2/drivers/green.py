@@ -32,7 +32,7 @@ from .connection import Http2Connection
 from .green_hub import Library, Signal
 from .log import Log
 from .negotiation import Negotiation, Terms
-from .slow_lane import LONG_TURN, RECENT, SlowLane
+from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 
 __all__ = ["GreenDriver"]
 
@@ -50,7 +50,8 @@ class _Runners:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._calls: deque[_Call] = deque()
+        self.calls: deque[_Call] = deque()
+        """What no greenlet has begun yet."""
         self._idle: list[greenlet] = []
         self._running: dict[greenlet, _Call] = {}
         """What each greenlet runs that is not idle."""
@@ -60,13 +61,13 @@ class _Runners:
 
     def run(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have a greenlet call `call(*arguments)`, which should not raise."""
-        self._calls.append((call, arguments))
+        self.calls.append((call, arguments))
         if not self._scheduled:
             self._schedule()
 
     def run_next(self, call: Callable[..., object], *arguments: Any) -> None:
         """As `run`, from a call of a runner's that returns without a wait: the same greenlet goes on with it."""
-        self._calls.append((call, arguments))
+        self.calls.append((call, arguments))
 
     def kill(self, call: Callable[..., object]) -> None:
         """Raise GreenletExit in the greenlets that are inside of this call; they run nothing but that."""
@@ -82,7 +83,7 @@ class _Runners:
     def _resume(self) -> None:
         """Called in the hub."""
         self._scheduled = False
-        if self._calls:
+        if self.calls:
             if self._idle:
                 self._idle.pop().switch()
             else:
@@ -90,7 +91,7 @@ class _Runners:
                 # A spawned greenlet starts in the hub's next round, and runs the calls then.
 
     def _work(self) -> None:
-        calls, running, current = self._calls, self._running, getcurrent()
+        calls, running, current = self.calls, self._running, getcurrent()
         try:
             while current not in self._retired:
                 if not calls:
@@ -120,12 +121,13 @@ class _Runners:
                 self._idle.remove(current)
 
 
-class _Owner:
+class _Owner(Paced):
     """Acts for one connection, in one greenlet at a time; the hooks of its `Http2Connection`."""
 
     thread_count = None
 
     def __init__(self, driver: GreenDriver, fd: int) -> None:
+        super().__init__()
         self.config = driver.config
         self.log = driver.log
         self.output_budget = driver.output_budget
@@ -144,9 +146,6 @@ class _Owner:
         """Whether something happened while a greenlet acted."""
         self._unfinished = 0
         self._not_begun = 0
-        self._since = time.monotonic()
-        self._slow = True
-        """Whether it takes its turns in the slow lane, as each handshake does."""
         self.connection: Http2Connection | Negotiation | None = None
         """See `Holder.connection`."""
 
@@ -161,7 +160,7 @@ class _Owner:
 
     def serve(self, connection: Http2Connection, negotiation: Negotiation) -> None:
         """Serve a connection until it is closed and every application call has returned."""
-        self._slow = False
+        self.slow = False
         self.connection = connection
         self._leave(self._driver.begin, connection, negotiation)
         try:
@@ -190,20 +189,20 @@ class _Owner:
     def _act_soon(self) -> None:
         if not self._act_queued:
             self._act_queued = True
-            if self._slow:
+            if self.slow:
                 self._driver.queue_slow_turn(self)
             else:
                 self._runners.run(self._act)
 
     def take_slow_turn(self) -> None:
         """Act; for the slow lane."""
-        if isinstance(self.connection, Negotiation):
+        if not isinstance(self.connection, Http2Connection):
             self._act()
             return
-        # Not by the time that has passed: the greenlet may have waited.
-        began = time.thread_time()
+        has_input, began = self._watch.readable, time.thread_time()
         self._act()
-        self._slow = time.thread_time() - began > LONG_TURN
+        if has_input:
+            self.note_slow_turn(time.thread_time() - began, time.monotonic())
 
     def _act(self) -> None:
         self._act_queued = False
@@ -236,14 +235,14 @@ class _Owner:
         self._settle(connection)
 
     def _read(self, connection: Http2Connection | Negotiation) -> None:
-        if self._slow:
+        if self.slow:
             connection.handle_readable()
             return
         began = time.monotonic()
         connection.handle_readable()
         ended = time.monotonic()
-        self._slow = ended - began > LONG_TURN
-        if ended - self._since > RECENT:
+        self.slow = ended - began > LONG_TURN
+        if ended - self.since > RECENT:
             self._driver.slow_lane.served_at = ended
 
     def _check_deadline(self, connection: Http2Connection | Negotiation) -> None:
@@ -420,7 +419,7 @@ class GreenDriver(Driver[Application, _Owner]):
         self.runners.run(self._take_slow_turns)
 
     def _take_slow_turns(self) -> None:
-        self.slow_lane.run()
+        self.slow_lane.run(bool(self.runners.calls))
         if self.slow_lane.queue:
             self.library.call_after_poll(self._schedule_slow_turns)
         else:

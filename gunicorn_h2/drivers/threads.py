@@ -30,7 +30,7 @@ from .leadership import Leadership
 from .log import Log
 from .negotiation import Negotiation, Terms
 from .pool import RequestPool
-from .slow_lane import LONG_TURN, RECENT, SlowLane
+from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 from .timers import Timers
 from .waker import Waker
 
@@ -40,19 +40,17 @@ __all__ = ["ThreadDriver"]
 _MOST_COMMANDS = 64
 
 
-class _Registered:
+class _Registered(Paced):
     """A socket in the selector, with its negotiation and then its HTTP/2 connection."""
 
-    __slots__ = ("connection", "events", "hand_over", "local_address", "since", "slow", "timer", "wants_write")
+    __slots__ = ("connection", "events", "hand_over", "local_address", "timer", "wants_write")
 
     def __init__(self, negotiation: Negotiation, local_address: object, hand_over: HandOver) -> None:
+        super().__init__()
         self.connection: Http2Connection | Negotiation = negotiation
         self.local_address = local_address
         self.hand_over = hand_over
         self.wants_write = False
-        self.since = time.monotonic()
-        self.slow = True
-        """Whether it takes its turns in the slow lane, as each handshake does."""
         self.events = 0
         """What it has to act on in its turn in the slow lane; 0 while it waits for none."""
         self.timer: list[Any] | None = None
@@ -199,7 +197,11 @@ class ThreadDriver(Driver[Application, _Registered]):
         # Until the selector waits, a thread that sets an earlier timer must wake it.
         self._wakes_at = math.inf
         now, lane = time.monotonic(), self.slow_lane
-        self._wakes_at = wakes_at = now if lane.queue else min(now + timeout, self._timers.next())
+        wakes_at = min(now + timeout, self._timers.next())
+        if lane.queue:
+            # While requests wait for a thread, those in the lane would only add to them.
+            wakes_at = min(wakes_at, lane.due) if self._pool.tasks else now
+        self._wakes_at = wakes_at
         ready = self._selector.select(max(wakes_at - now, 0.0))
         self._wakes_at = -math.inf
         with self.lock:
@@ -225,7 +227,7 @@ class ThreadDriver(Driver[Application, _Registered]):
             for registered in self._timers.expired(time.monotonic()):
                 self._call(registered, registered.connection.handle_timeout)
             if lane.queue:
-                lane.run()
+                lane.run(bool(self._starting or self._leadership.requests or self._pool.tasks))
         if self._starting:
             self._start_requests()
 
@@ -244,10 +246,10 @@ class ThreadDriver(Driver[Application, _Registered]):
         if isinstance(registered.connection, Negotiation):
             self._handle_ready(registered, events)
             return
-        # Not by the time that has passed: the thread may have waited for the interpreter.
         began = time.thread_time()
         self._handle_ready(registered, events)
-        registered.slow = time.thread_time() - began > LONG_TURN
+        if events & selectors.EVENT_READ:
+            registered.note_slow_turn(time.thread_time() - began, time.monotonic())
 
     def _handle_ready(self, registered: _Registered, events: int) -> None:
         connection = registered.connection

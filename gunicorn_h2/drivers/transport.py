@@ -93,17 +93,18 @@ class Transport:
             wrap, self._wrap = self._wrap, None
             self.sock = wrap(self.sock)
             self._use_socket()
-        assert isinstance(self.sock, ssl.SSLSocket)
+        sock: Any = self.sock
         self.wants_write = False
         try:
-            self.sock.do_handshake()
+            # As in `_bypass_socket`. Where the connection is gone, only the socket is there, which says so.
+            (sock._sslobj or sock).do_handshake()
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLWantWriteError:
             self.wants_write = True
             return False
-        self.session = TlsSession.of(self.sock)
-        self._bypass_socket(self.sock)
+        self.session = TlsSession.of(sock)
+        self._bypass_socket(sock)
         return True
 
     def _use_socket(self) -> None:

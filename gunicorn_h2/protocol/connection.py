@@ -337,6 +337,11 @@ class ServerConnection:
         """The number of application calls that are still running although their stream was reset."""
         return len(self._table.orphaned_calls)
 
+    @property
+    def peer_going_away(self) -> bool:
+        """Whether the client has sent GOAWAY."""
+        return self._lifecycle.peer_going_away
+
     def fail(self, code: ErrorCode, reason: str) -> None:
         """End the connection at once with GOAWAY(`code`); `reason` is for the log."""
         if not self.closed:

@@ -80,6 +80,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
 
         Gunicorn itself then finds no socket to listen on.
         """
+        self.begin_serving()
         self._main = asyncio.current_task()
         handler = ASGIHandler(self)
         self._driver = AsyncioDriver(

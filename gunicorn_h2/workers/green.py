@@ -112,6 +112,7 @@ class GreenWorker(Http2Worker):
 
         Gunicorn's own loops check `alive` once a second, and would accept connections until then.
         """
+        self.begin_serving()
         handler = WSGIHandler(self)
         self._driver = GreenDriver(
             self.library,

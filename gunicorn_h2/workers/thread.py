@@ -33,6 +33,8 @@ __all__ = ["ThreadWorker"]
 _ROUND_SECONDS = 0.1
 _MAX_ACCEPTS = 16
 """Connections accepted before sockets that are ready get their turn."""
+_ACCEPT_SECONDS = 0.001
+"""And for how long: while many connections come, the kernel sets up others in the accept of one."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NOT_AN_ERROR = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
@@ -86,6 +88,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to stop."""
+        self.begin_serving()
         self._spare = _open_spare()
         self._local_addresses = {listener: listener.getsockname() for listener in self.sockets}
         handler = WSGIHandler(self)
@@ -110,8 +113,9 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             # Handshakes wait for the processor already; those to come wait in the backlog.
             return
         # Workers that share the listening socket share what comes together, too, as with Gunicorn's gevent worker.
+        until = time.monotonic() + _ACCEPT_SECONDS
         for _ in range(1 if self.cfg.workers > 1 else _MAX_ACCEPTS):
-            if not self._accept_one(listener) or self.nr_conns >= self.worker_connections:
+            if not self._accept_one(listener) or self.nr_conns >= self.worker_connections or time.monotonic() >= until:
                 return
 
     def _accept_one(self, listener: Any) -> bool:

@@ -1,5 +1,6 @@
 """A plain WSGI application with a route for each corner of PEP 3333, and routes that tell what happened inside."""
 
+import gc
 import io
 import json
 import os
@@ -143,6 +144,11 @@ def dump_environ(environ, start_response):
 def version(environ, start_response):
     """The version of this application and its process, to see reloads."""
     return answer_json(start_response, {"version": VERSION, "pid": os.getpid()})
+
+
+def frozen(environ, start_response):
+    """How many objects the garbage collector does not look at."""
+    return answer_json(start_response, {"frozen": gc.get_freeze_count()})
 
 
 def thread_name(environ, start_response):
@@ -488,6 +494,7 @@ def busy(environ, start_response):
 
 ROUTES = {
     "/": hello, "/hello": hello, "/version": version, "/thread": thread_name,
+    "/frozen": frozen,
     "/read": read_all, "/calls": read_calls, "/count": count_body, "/echo": echo_pieces, "/unread": unread,
     "/unread-wait": unread_wait, "/write": with_write, "/empty": empty_iterable, "/empty-strings": empty_strings,
     "/file": file_wrapper, "/file-like": file_like, "/content-length": content_length, "/bytes": send_bytes,

@@ -464,3 +464,15 @@ def test_a_connection_may_act_before_other_calls_run(run):
     assert client.response(client.request(path="/x")).text == "/x"
     assert results.get(timeout=TIMEOUT) == ["submitted"]
     assert results.get(timeout=TIMEOUT) == "run"
+
+
+def test_a_connection_may_end_while_it_waits_for_a_slow_turn(run, hub):
+    rig = run(Probe(hello))
+    client = rig.client()
+    client.ping()
+    owner = next(iter(rig.driver._owners))
+    client.close()
+    rig.wait_ended()
+    hub.call(rig.driver.queue_slow_turn, owner)
+    assert rig.client().ping() is None
+    assert not rig.driver.slow_lane.queue

@@ -1,6 +1,6 @@
 """The queue of what takes long: it has a share of the time, and everyone in it a turn."""
 
-from gunicorn_h2.drivers.slow_lane import SlowLane
+from gunicorn_h2.drivers.slow_lane import LONG_TURN, Paced, SlowLane
 
 from .test_closings import Clock
 
@@ -16,16 +16,26 @@ class Rig:
         self.turns.append(item)
         self.clock.now += self.seconds
 
-    def run(self):
+    def run(self, requests_wait=False):
         """A round of the owner; return its turns."""
         self.turns.clear()
-        self.lane.run()
+        self.lane.run(requests_wait)
         return list(self.turns)
+
+    def serve_others(self, seconds=0.0):
+        """Others are served."""
+        self.clock.now += seconds
+        self.lane.served_at = self.clock.now
+
+    def served_others(self):
+        """Others were served a moment ago, and none is ready now."""
+        self.serve_others()
+        self.run()
 
 
 def test_a_round_takes_no_longer_than_a_slice():
     rig = Rig(1 / 1024)
-    rig.lane.served_at = rig.clock.now
+    rig.served_others()
     for item in range(12):
         rig.lane.queue.append(item)
     assert rig.run() == [0, 1, 2, 3, 4]
@@ -40,7 +50,7 @@ def test_rounds_are_longer_where_only_new_connections_are_served():
     for item in range(300):
         rig.lane.queue.append(item)
     assert rig.run() == list(range(103))
-    rig.lane.served_at = rig.clock.now
+    rig.lane.served_at = rig.clock.now - 1.0
     assert rig.run() == list(range(103, 108))
     rig.clock.now += 2.1
     assert rig.run() == list(range(108, 211))
@@ -48,7 +58,7 @@ def test_rounds_are_longer_where_only_new_connections_are_served():
 
 def test_what_takes_longer_than_a_slice_has_a_turn_all_the_same():
     rig = Rig(0.01)
-    rig.lane.served_at = rig.clock.now
+    rig.served_others()
     rig.lane.queue.append("a")
     rig.lane.queue.append("b")
     assert rig.run() == ["a"]
@@ -71,3 +81,47 @@ def test_a_queue_that_others_empty_meanwhile():
     rig.lane.queue.append("a")
     rig.lane.queue.append("b")
     assert rig.run() == ["a"]
+
+
+def test_while_others_are_served_there_is_a_short_round_now_and_then():
+    rig = Rig(1 / 1024)
+    rig.lane.queue.extend(range(20))
+    rounds = []
+    for _ in range(24):
+        rig.serve_others(1 / 1024)
+        rounds.append(len(rig.run()))
+    # Of the time of a round, and of three milliseconds of the others.
+    assert rounds == [2, 0, 0, 0] * 6
+    assert rig.run() == list(range(12, 17)), "nothing else is ready"
+
+
+def test_while_requests_wait_there_is_a_short_round_now_and_then():
+    rig = Rig(1 / 1024)
+    rig.lane.queue.extend(range(20))
+    rig.served_others()
+    assert rig.run() == list(range(2, 7))
+    assert rig.run(requests_wait=True) == []
+    rig.clock.now = rig.lane.due
+    assert rig.run(requests_wait=True) == [7, 8]
+
+
+def test_where_only_newcomers_are_served_their_requests_delay_no_handshake():
+    rig = Rig(1 / 1024)
+    rig.lane.queue.extend(range(60))
+    assert rig.run(requests_wait=True) == list(range(60))
+
+
+def test_a_connection_leaves_the_lane_with_its_first_short_turn():
+    connection = Paced()
+    assert connection.slow
+    connection.note_slow_turn(LONG_TURN / 2, 1.0)
+    assert not connection.slow
+
+
+def test_a_connection_that_had_a_long_turn_stays_for_a_while():
+    connection = Paced()
+    connection.note_slow_turn(LONG_TURN * 2, 1.0)
+    connection.note_slow_turn(LONG_TURN / 2, 1.09)
+    assert connection.slow
+    connection.note_slow_turn(LONG_TURN / 2, 1.11)
+    assert not connection.slow

@@ -5,13 +5,16 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from queue import SimpleQueue
 
 import pytest
 
 from gunicorn_h2.drivers.channel import StreamAborted
+from gunicorn_h2.drivers.connection import Http2Connection
 from gunicorn_h2.drivers.negotiation import Terms, adequate_cipher
-from gunicorn_h2.drivers.transport import TlsSession
+from gunicorn_h2.drivers.slow_lane import LONG_TURN
+from gunicorn_h2.drivers.transport import TlsSession, Transport
 from gunicorn_h2.protocol.errors import ErrorCode, InvalidResponse
 from gunicorn_h2.protocol.headers import ResponseHead
 from gunicorn_h2.protocol.opening import Cleartext
@@ -142,6 +145,52 @@ def test_invalid_trailers_are_not_sent(run):
 
     stream = run(Probe(serve)).client().get("/")
     assert (stream.text, stream.trailers) == ("x", [("x-a", "1")])
+
+
+
+class _LaboriousTransport(Transport):
+    """Each read of 64 octets takes as long as a turn may."""
+
+    def __init__(self, sock):
+        super().__init__(sock)
+        self.full_read, self.reads = 64, 0
+
+    def receive(self):
+        """See `Transport.receive`."""
+        self.reads += 1
+        until = time.monotonic() + LONG_TURN
+        while time.monotonic() < until:
+            pass
+        return super().receive()
+
+
+class _BrokenTransport(Transport):
+    """The first read finds what the client has sent, the next that the connection is broken."""
+
+    def receive(self):
+        """See `Transport.receive`."""
+        octets = super().receive()
+        if octets is None:
+            raise ConnectionResetError
+        return octets
+
+
+def test_a_turn_ends_when_it_has_taken_long(run):
+    rig = run(Probe(hello))
+    ours, theirs = rig.socketpair()
+    transport = _LaboriousTransport(ours)
+    connection = Http2Connection(transport, "a test", ("localhost", 443), rig.driver)
+    ping = raw_frame(0x6, 0, 0, b"ping ...")
+    theirs.sendall(PREFACE + raw_frame(0x4) + ping * 30)
+    for reads in range(2, 10, 2):
+        rig.call(connection.handle_readable)
+        assert transport.reads == reads
+    rig.call(connection.handle_readable)
+    transport.close()
+    answers = b""
+    while octets := theirs.recv(4096):
+        answers += octets
+    assert answers.count(b"ping ...") == 30
 
 
 # -- waiting for the client ------------------------------------------------------------------------------------------
@@ -496,6 +545,36 @@ def test_deadlines_of_many_connections(run):
         client.wait_closed()
         client.close()
     rig.closes.wait_for(10)
+
+
+def test_a_client_that_has_said_goaway_and_left_is_sent_nothing_more(run):
+    rig = run(Probe(hello))
+    ours, theirs = rig.socketpair()
+    connection = Http2Connection(Transport(ours), "a test", ("localhost", 443), rig.driver)
+    theirs.sendall(PREFACE + raw_frame(0x4) + raw_frame(0x7, payload=bytes(8)))
+    theirs.shutdown(socket.SHUT_WR)
+    rig.call(connection.handle_readable)
+    assert connection.closed
+    connection.transport.close()
+    assert theirs.recv(4096) == b""
+
+
+def test_a_client_that_has_said_goaway_and_stays_hears_the_end(run):
+    rig = run(Probe(hello))
+    client = rig.client()
+    client.send_raw(raw_frame(0x7, payload=bytes(8)))
+    assert client.wait_goaway() == (0, ErrorCode.NO_ERROR)
+    client.wait_closed()
+
+
+def test_a_client_that_breaks_the_connection_behind_its_goaway(run):
+    rig = run(Probe(hello))
+    ours, theirs = rig.socketpair()
+    connection = Http2Connection(_BrokenTransport(ours), "a test", ("localhost", 443), rig.driver)
+    theirs.sendall(PREFACE + raw_frame(0x4) + raw_frame(0x7, payload=bytes(8)))
+    rig.call(connection.handle_readable)
+    assert connection.closed
+    connection.transport.close()
 
 
 def test_a_client_that_does_not_close_is_not_waited_for(run):

@@ -125,6 +125,11 @@ def test_the_usual_keys(wsgi):
     assert "HTTP_CONTENT_LENGTH" not in environ
 
 
+def test_the_garbage_collector_leaves_what_was_loaded_alone(wsgi):
+    with H2Client.connect(wsgi) as client:
+        assert json.loads(client.get("/frozen").text)["frozen"] > 10_000
+
+
 def test_stream_ids(h2):
     ids = [json.loads(h2.get("/environ").body)["gunicorn.http2.stream_id"] for _ in range(3)]
     assert ids == [1, 3, 5]

@@ -239,6 +239,17 @@ def test_a_cookie_that_fills_the_table(engine):
         client.answer(stream_id)
 
 
+def test_fields_that_evict_one_another_in_each_request(engine):
+    """More cookies than the table holds: what begins a request is gone at its end, and comes anew in the next."""
+    client = Client(engine)
+    cookies = [(b"cookie", b"name-%d=%s" % (number, b"v" * 100)) for number in range(40)]
+    for _ in range(1_000):
+        octets, stream_id = client.request(*BROWSER_FIELDS, *cookies, path=b"/%d" % client.next_id)
+        assert len(octets) > 2_000
+        client.send(octets)
+        client.answer(stream_id)
+
+
 def test_windows_that_grow_with_the_bandwidth(engine):
     """grpc-go announces a larger initial window each time that its estimate doubles, with all its streams open."""
     client = Client(engine)
