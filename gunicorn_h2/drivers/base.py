@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestRefused
 from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.windows import WindowBudget
@@ -171,6 +171,15 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
             used = 1.0
         if used >= _NOTABLE_USE:
             self.admission.charge(connection.peer, used * CALM_COST)
+
+    def note_limit(self, connection: TransportConnection, limit: StreamLimit, stream_id: int | None) -> None:
+        """See `EventDispatcher.note_limit`."""
+        reason = limit.name.lower()
+        if stream_id is None:
+            self.closings.resets.count(reason)
+        else:
+            message = "HTTP/2 stream %d of %s was reset: %s"
+            self.closings.resets.warn(reason, message, stream_id, connection.peer, limit)
 
     def contain(self, connection: TransportConnection | Negotiation) -> None:
         """Handle an exception from a connection: a defect costs one connection, never the worker."""

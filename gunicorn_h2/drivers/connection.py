@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
 from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT, OutputBudget
@@ -74,6 +74,9 @@ class DriverHooks(Protocol):
 
     def note_closed(self, connection: Any, reason: str, detail: str) -> None:
         """See `EventDispatcher.note_closed`."""
+
+    def note_limit(self, connection: Any, limit: StreamLimit, stream_id: int | None) -> None:
+        """See `EventDispatcher.note_limit`."""
 
     def act_now(self, connection: Any) -> None:
         """See `StreamOwner.act_now`."""
@@ -248,6 +251,12 @@ class TransportConnection(EventDispatcher):
                     core.has_storable = True
                     self._store_at = now if stored else now + _STORE_PAUSE
                     return
+
+    def do_give_up(self, stream: Stream) -> None:
+        """See `StreamOwner.do_give_up`."""
+        if stream.state is not CLOSED:
+            self.core.reset(stream, ErrorCode.CANCEL)
+            self.note_limit(StreamLimit.BODY_TIMEOUT, stream.stream_id)
 
     def shutdown(self) -> None:
         """Begin a graceful shutdown."""
@@ -441,6 +450,10 @@ class Http2Connection(TransportConnection):
     def note_closed(self, reason: str, detail: str) -> None:
         """See `EventDispatcher.note_closed`."""
         self._hooks.note_closed(self, reason, detail)
+
+    def note_limit(self, limit: StreamLimit, stream_id: int | None) -> None:
+        """See `EventDispatcher.note_limit`."""
+        self._hooks.note_limit(self, limit, stream_id)
 
     # Commands of the applications
 

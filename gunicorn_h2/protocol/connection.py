@@ -17,7 +17,7 @@ import math
 from . import frames
 from .config import ConnectionConfig
 from .engine import make_engine
-from .errors import ConnectionFailure, ErrorCode
+from .errors import ConnectionFailure, ErrorCode, StreamLimit
 from .events import ConnectionTerminated, Event
 from .guard import Guard
 from .headers import Fields, ResponseHead
@@ -319,7 +319,7 @@ class ServerConnection:
         self._inflow.handle_timeout(now)
         if self._uploads.deadline <= now:
             for stream in self._uploads.check(now):
-                self._receiver.give_up(stream, "the client sends its body too slowly")
+                self._receiver.give_up(stream, StreamLimit.BODY_RATE)
         if self._reader.block_deadline <= now:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "a header block took too long")
         elif self._lifecycle.deadline <= now:

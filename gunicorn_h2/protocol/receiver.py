@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from . import frames
 from .config import ConnectionConfig
-from .errors import ConnectionFailure, ErrorCode, MalformedRefusal, RequestRefusal, StreamFailure
+from .errors import ConnectionFailure, ErrorCode, MalformedRefusal, RequestRefusal, StreamFailure, StreamLimit
 from .events import DataReceived, Event, RequestReceived, RequestRefused, StreamReset, TrailersReceived
 from .guard import SMALL_DATA, Guard
 from .headers import (
@@ -43,8 +43,8 @@ _EMPTY = [(b"content-length", b"0")]
 _BAD_REQUEST = ResponseHead(400, _EMPTY)
 _WRONG_SCHEME = _BAD_REQUEST, "the scheme is neither http nor https"
 _REQUEST_TIMEOUT = ResponseHead(408, _EMPTY)
-_TOO_LARGE = ResponseHead(431, _EMPTY), "header list too large"
-_TOO_MANY = ResponseHead(431, _EMPTY), "too many header fields"
+_TOO_LARGE = ResponseHead(431, _EMPTY), StreamLimit.HEADERS_TOO_LARGE
+_TOO_MANY = ResponseHead(431, _EMPTY), StreamLimit.TOO_MANY_FIELDS
 _NOT_IMPLEMENTED = ResponseHead(501, _EMPTY), "CONNECT is not supported"
 _SCHEMES = (b"http", b"https")
 
@@ -123,7 +123,7 @@ class Receiver:
         if dependency is not None and dependency[0] == stream_id:
             raise RequestRefusal(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself")
         if len(streams.open) + len(streams.orphaned_calls) >= self._max_concurrent_streams:
-            raise RequestRefusal(stream_id, ErrorCode.REFUSED_STREAM, "too many concurrent streams")
+            raise RequestRefusal(stream_id, ErrorCode.REFUSED_STREAM, StreamLimit.TOO_MANY_STREAMS)
         if isinstance(head, MalformedRequest):
             raise MalformedRefusal(stream_id, str(head))
         if end_stream and head.content_length:
@@ -211,7 +211,7 @@ class Receiver:
         if not end_stream or (declared is not None and stream.received != declared):
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "trailers before the end of the body")
         if is_excessive or list_size(section) > self._max_header_list_size:
-            raise StreamFailure(stream_id, ErrorCode.ENHANCE_YOUR_CALM, "too many or too large trailers")
+            raise StreamFailure(stream_id, ErrorCode.ENHANCE_YOUR_CALM, StreamLimit.TRAILERS_TOO_LARGE)
         fields = _checked_trailers(stream_id, section)
         if stream.call is HELD:
             self._held.release(stream, False)
@@ -275,7 +275,7 @@ class Receiver:
         if stream.state is CLOSED:
             self._streams.forget(stream)
 
-    def give_up(self, stream: Stream, reason: str) -> None:
+    def give_up(self, stream: Stream, reason: StreamLimit) -> None:
         """End a stream whose body comes too slowly: with 408, or if the response has begun, RST_STREAM(CANCEL)."""
         self._guard.reset_requests += 1
         if stream.head_sent:
@@ -285,7 +285,8 @@ class Receiver:
             self._held.drop(stream)
             stream.call = NO_CALL
         else:
-            self._events.append(StreamReset(stream, ErrorCode.CANCEL, reason))
+            # The refusal tells of the limit.
+            self._events.append(StreamReset(stream, ErrorCode.CANCEL, reason.value))
         self._sender.send_headers(stream, _REQUEST_TIMEOUT, True)
         self._events.append(RequestRefused(stream.stream_id, reason, 408, stream.head))
 

@@ -21,11 +21,14 @@ LARGE = 16_000_000
 """More octets than any socket takes."""
 
 
+WAITING = (b"/work", b"/begin")
+
+
 class Routes:
     """An application that tells of each request: its path in `begun`, and what came of it in `results`.
 
-    `/work` waits until the test is over or says `release`, `/read` reads the body, `/large` answers with `LARGE`
-    octets, and anything else with little.
+    `/work` waits until the test is over or says `release`, `/begin` begins its response before that, `/read` reads the
+    body, `/large` answers with `LARGE` octets, and anything else with little.
     """
 
     def __init__(self, pause=time.sleep):
@@ -41,16 +44,26 @@ class Routes:
         """What the next request came to that is over: None, or an exception."""
         return self.results.get(timeout=TIMEOUT)
 
+    @staticmethod
+    def _end(channel, path):
+        """Answer, or send the rest of the answer."""
+        if path == b"/begin":
+            channel.send(path, True)
+        else:
+            channel.respond(HEAD, bytes(LARGE) if path == b"/large" else path, True)
+
     def __call__(self, connection, channel):
         """Serve a request in a thread or a greenlet."""
         path = channel.stream.head.path
         self.begun.put(path)
         try:
-            while path == b"/work" and not self._released:
+            if path == b"/begin":
+                channel.respond(HEAD, b"", False)
+            while path in WAITING and not self._released:
                 self.pause(0.001)
             while path == b"/read" and channel.read():
                 pass
-            channel.respond(HEAD, bytes(LARGE) if path == b"/large" else path, True)
+            self._end(channel, path)
             self.results.put(None)
         except StreamAborted as error:
             self.results.put(error)
@@ -62,11 +75,13 @@ class Routes:
         path = channel.stream.head.path
         self.begun.put(path)
         try:
-            while path == b"/work" and not self._released:
+            if path == b"/begin":
+                channel.respond(HEAD, b"", False)
+            while path in WAITING and not self._released:
                 await asyncio.sleep(0.001)
             while path == b"/read" and await channel.read():
                 pass
-            channel.respond(HEAD, bytes(LARGE) if path == b"/large" else path, True)
+            self._end(channel, path)
             await channel.drain()
             self.results.put(None)
         except StreamAborted as error:
