@@ -163,7 +163,10 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         if reason == WRITE_TIMEOUT:
             self.closings.count(reason)
             return
-        if reason != ErrorCode.NO_ERROR.name:
+        if reason == ErrorCode.NO_ERROR.name:
+            if connection.core.retired:
+                self.closings.count(connection.core.retired)
+        else:
             message = "HTTP/2 connection from %s closed with %s: %s"
             self.closings.warn(reason.lower(), message, connection.peer, reason, detail)
         used = connection.core.used_budget(connection.now())

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.support.h2client import CANCEL, ENHANCE_YOUR_CALM, REFUSED_STREAM, raw_frame
+from tests.support.h2client import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, raw_frame
 
 from .every_driver import DRIVERS, LARGE, AnyDriver
 from .rig import TIMEOUT, wait_until
@@ -134,6 +134,28 @@ def test_trailers_beyond_the_limit(serve):
     client.send_raw(client.header_frames(stream.stream_id, [("x", "y" * 6_000)], end_stream=True))
     assert client.response(stream).reset == ENHANCE_YOUR_CALM
     wait_counted(driver, "trailers_too_large", "too many or too large trailers")
+
+
+def test_connections_that_have_had_their_requests(serve):
+    """They end without an error, and are counted."""
+    driver = serve(max_connection_requests=3)
+    client = driver.client()
+    for _ in range(3):
+        assert client.get("/hello").status == 200
+    assert client.wait_goaway(2) == (5, NO_ERROR)
+    client.wait_closed()
+    wait_until(lambda: driver.driver.closings.counts)
+    assert driver.driver.closings.counts == {"max_requests": 1}
+    assert driver.log.warnings == []
+
+
+def test_connections_of_an_age(serve):
+    driver = serve(max_connection_age=TIME)
+    client = driver.client()
+    assert client.wait_goaway(2) == (0, NO_ERROR)
+    client.wait_closed()
+    wait_until(lambda: driver.driver.closings.counts)
+    assert driver.driver.closings.counts == {"max_age": 1}
 
 
 def test_what_a_client_does_itself_is_counted_nowhere(serve):
