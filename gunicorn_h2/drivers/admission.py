@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from .closings import REPORT_SECONDS, Closings
-from .log import Log
+from .log import Log, Throttle
 
 __all__ = ["CALM_COST", "HANDSHAKE_COST", "Admission", "network_of"]
 
@@ -94,8 +94,7 @@ class Admission:
         """Open connections by address, if there is a limit."""
         self._records: dict[bytes, _Record] = {}
         """By address, the one charged last at the end."""
-        self._next_line = 0.0
-        self._unlogged = 0
+        self._throttle = Throttle(REPORT_SECONDS)
 
     def excess(self, connections: int) -> int:
         """How many of so many open connections should make room, so that there are places for newcomers."""
@@ -159,12 +158,10 @@ class Admission:
         self._log_refusal(peer, seconds, now)
 
     def _log_refusal(self, peer: object, seconds: float, now: float) -> None:
-        if now < self._next_line:
-            self._unlogged += 1
+        held_back = self._throttle.admit(now)
+        if held_back is None:
             return
-        more = f" ({self._unlogged} more addresses since the last such line)" if self._unlogged else ""
-        self._unlogged = 0
-        self._next_line = now + REPORT_SECONDS
+        more = f" ({held_back} more addresses since the last such line)" if held_back else ""
         self._log.warning(
             "New connections from %s are refused for %g s: limits have ended too many, or handshakes failed%s",
             _name(peer),

@@ -320,18 +320,7 @@ class AsyncHttp2Connection(TransportConnection):
     """A connection whose applications run in tasks of the event loop."""
 
     def __init__(self, driver: AsyncioDriver, watch: _Watch, transport: Transport, peer: object) -> None:
-        config = driver.config
-        super().__init__(
-            transport,
-            peer,
-            transport.local_address(),
-            config,
-            driver.loop.time,
-            driver.log,
-            driver.window_budget,
-            driver.output_budget,
-            driver.spool,
-        )
+        super().__init__(transport, peer, transport.local_address(), driver.loop.time, driver)
         self.loop = driver.loop
         self.held: list[HeldEnd] = []
         """See `AsyncStreamOwner.held`."""

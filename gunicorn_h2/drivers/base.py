@@ -26,14 +26,14 @@ from .log import Log
 from .negotiation import Negotiation, Terms, adequate_cipher
 from .spool import Spool
 
-__all__ = ["Application", "Driver", "HandOver", "Holder", "RefusalHandler"]
+__all__ = ["Application", "Driver", "HandOver", "Holder", "ROOM_SECONDS", "RefusalHandler"]
 
 
 Application = Callable[[Http2Connection, Channel], object]
 RefusalHandler = Callable[[TransportConnection, RequestRefused], object]
 HandOver = Callable[[socket.socket, object, object, bytes], None]
 
-_ROOM_SECONDS = 0.1
+ROOM_SECONDS = 0.1
 """The shortest time from one look at all connections for those that can make room to the next."""
 _LEAST_IDLE = 0.5
 """Seconds: a connection that was busy or new more recently is about to be used."""
@@ -204,7 +204,7 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         now = self._now()
         if now < self._next_room:
             return
-        self._next_room = now + _ROOM_SECONDS
+        self._next_room = now + ROOM_SECONDS
         chosen = self._choose(count, now - _LEAST_IDLE)
         for holder in chosen:
             self.closings.count("made_room")

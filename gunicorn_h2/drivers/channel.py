@@ -280,10 +280,13 @@ class Channel:
         if self.expects_continue:
             self.send_interim(CONTINUE)
         self.starving_since = time.monotonic()
-        if not self._wait(self._readable, self._owner.read_timeout):
+        try:
+            arrived = self._wait(self._readable, self._owner.read_timeout)
+        finally:
+            self.starving_since = math.inf
+        if not arrived:
             self._owner.submit(self._owner, self._owner.do_give_up, self.stream)
             self.abort(ErrorCode.CANCEL, StreamLimit.BODY_TIMEOUT)
-        self.starving_since = math.inf
         self._raise_if_aborted()
 
     def send_interim(self, head: ResponseHead) -> None:
@@ -368,11 +371,9 @@ class Channel:
             return
         self._owner.act_now(self._owner)
         patience = STALL_CHECK_SECONDS
-        if self._owner.is_stalled(self.stream) and self._spool_excess():
-            return
         # The core resets a stream that makes no progress, so these waits have an end.
-        while not self._wait(self._has_room, patience, _STALL_MOMENT):
-            if self._owner.is_stalled(self.stream) and self._spool_excess():
+        while not (self._owner.is_stalled(self.stream) and self._spool_excess()):
+            if self._wait(self._has_room, patience, _STALL_MOMENT):
                 break
             patience = min(2 * patience, MAX_STALL_CHECK_SECONDS)
         self._raise_if_aborted()

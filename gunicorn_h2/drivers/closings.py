@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from .log import Log
+from .log import Log, Throttle
 
 __all__ = ["REPORT_SECONDS", "Closings", "Tally"]
 
@@ -100,7 +100,7 @@ class Closings(Tally):
         super().__init__(log, increment, clock, "closed", "connections closed")
         self.resets = Tally(log, increment, clock)
         """Streams that limits have ended while their connections went on, by the name of a `StreamLimit`."""
-        self._next_information = 0.0
+        self._information = Throttle(REPORT_SECONDS)
 
     def report(self) -> None:
         """See `Tally.report`; reports the streams as well."""
@@ -109,7 +109,5 @@ class Closings(Tally):
 
     def inform(self, message: str, *arguments: object) -> None:
         """Log something that is not a connection, at info level and at most once a second."""
-        now = self._clock()
-        if now >= self._next_information:
-            self._next_information = now + REPORT_SECONDS
+        if self._information.admit(self._clock()) is not None:
             self._log.info(message, *arguments)

@@ -12,19 +12,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
-from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT, OutputBudget
+from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
 from gunicorn_h2.protocol.upgrade import Upgrade
-from gunicorn_h2.protocol.windows import WindowBudget
 
 from .channel import Channel, ThreadCount
-from .dispatch import WRITE_TIMEOUT, EventDispatcher
-from .log import Log
-from .spool import Spool
+from .dispatch import WRITE_TIMEOUT, EventDispatcher, Shared
 from .transport import Transport
 
 __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
@@ -53,14 +49,8 @@ _MOST_STORED = 8_388_608
 _STORE_PAUSE = 1.0
 
 
-class DriverHooks(Protocol):
+class DriverHooks(Shared, Protocol):
     """What a connection needs from its driver."""
-
-    config: ConnectionConfig
-    log: Log
-    output_budget: OutputBudget
-    spool: Spool
-    window_budget: WindowBudget
 
     @property
     def thread_count(self) -> ThreadCount | None:
@@ -102,20 +92,17 @@ class TransportConnection(EventDispatcher):
         transport: Transport,
         peer: object,
         local_address: object,
-        config: ConnectionConfig,
         clock: Callable[[], float],
-        log: Log,
-        window_budget: WindowBudget,
-        output_budget: OutputBudget,
-        spool: Spool,
+        shared: Shared,
     ) -> None:
-        super().__init__(config, peer, clock, log, window_budget, output_budget)
+        super().__init__(peer, clock, shared)
+        config = shared.config
         self.transport = transport
         self.local_address = local_address
         self.stream_buffer_size = config.stream_buffer_size
         self.response_spool_size = config.response_spool_size
-        self.spool = spool
-        self._budget = output_budget
+        self.spool = shared.spool
+        self._budget = shared.output_budget
         self._least_read = config.min_read_rate * config.stream_timeout
         self._sent = 0
         """Octets written since the peer's time to read began."""
@@ -150,16 +137,13 @@ class TransportConnection(EventDispatcher):
         if self._write_deadline is not None:
             deadline = self._write_deadline if deadline is None else min(deadline, self._write_deadline)
         if self._budget.used > self._budget.limit:
-            deadline = self._with_store_deadline(deadline)
+            due = self._store_deadline()
+            deadline = due if deadline is None else min(deadline, due)
         return deadline
-
-    def _with_store_deadline(self, deadline: float | None) -> float | None:
-        due = self._store_deadline()
-        return due if deadline is None else min(deadline, due)
 
     def _store_deadline(self) -> float:
         """When queued data is to leave the memory, of which the worker's connections use too much; infinite: never."""
-        if not self.core.has_storable:
+        if self._budget.used <= self._budget.limit or not self.core.has_storable:
             return math.inf
         if self.core.blocked or (self.wants_write and self._budget.used > 2 * self._budget.limit):
             return self._store_at
@@ -234,9 +218,12 @@ class TransportConnection(EventDispatcher):
                 return
             self._await_reader(now)
         self.core.handle_timeout(now)
-        if self._budget.used > self._budget.limit and self._store_deadline() <= now:
-            self._store_queues(now)
+        self._store_if_due(now)
         self.schedule_flush()
+
+    def _store_if_due(self, now: float) -> None:
+        if self._store_deadline() <= now:
+            self._store_queues(now)
 
     def _store_queues(self, now: float) -> None:
         """Move what the peer does not take out of memory, except what an application's thread is about to move."""
@@ -318,9 +305,7 @@ class TransportConnection(EventDispatcher):
             if core.pending_events:
                 self.dispatch()
             if self._budget.used > self._budget.limit:
-                now = self.now()
-                if self._store_deadline() <= now:
-                    self._store_queues(now)
+                self._store_if_due(self.now())
         if core.closed and not self.wants_write and self._linger_deadline is None and not self.closed:
             self.transport.half_close()
             now = self.now()
@@ -418,17 +403,7 @@ class Http2Connection(TransportConnection):
     """A connection whose applications run in other threads or greenlets, which may block."""
 
     def __init__(self, transport: Transport, peer: object, local_address: object, hooks: DriverHooks) -> None:
-        super().__init__(
-            transport,
-            peer,
-            local_address,
-            hooks.config,
-            time.monotonic,
-            hooks.log,
-            hooks.window_budget,
-            hooks.output_budget,
-            hooks.spool,
-        )
+        super().__init__(transport, peer, local_address, time.monotonic, hooks)
         self.submit, self.submit_last, self.prepare_wait = hooks.submit, hooks.submit_last, hooks.prepare_wait
         self.act_now = hooks.act_now
         """See `StreamOwner.act_now`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.connection import ServerConnection
@@ -23,32 +23,35 @@ from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.windows import WindowBudget
 
 from .log import Log
+from .spool import Spool
 
-__all__ = ["WRITE_TIMEOUT", "EventDispatcher"]
+__all__ = ["WRITE_TIMEOUT", "EventDispatcher", "Shared"]
 
 WRITE_TIMEOUT = "write_timeout"
 """Why a connection ends whose client reads nothing."""
 
 
+class Shared(Protocol):
+    """What all connections of a worker share."""
+
+    config: ConnectionConfig
+    log: Log
+    output_budget: OutputBudget
+    spool: Spool
+    window_budget: WindowBudget
+
+
 class EventDispatcher(ABC):
     """The base of a driver's connections: a core, and a channel in `stream.context` for each request."""
 
-    def __init__(
-        self,
-        config: ConnectionConfig,
-        peer: object,
-        clock: Callable[[], float],
-        log: Log,
-        window_budget: WindowBudget,
-        output_budget: OutputBudget,
-    ) -> None:
-        """`clock` returns the time in seconds, for deadlines. All connections of the worker share the budgets."""
+    def __init__(self, peer: object, clock: Callable[[], float], shared: Shared) -> None:
+        """`clock` returns the time in seconds, for deadlines."""
         self.now = clock
-        self.core = ServerConnection(config, clock(), window_budget, output_budget)
+        self.core = ServerConnection(shared.config, clock(), shared.window_budget, shared.output_budget)
         self.peer = peer
-        self.read_timeout = config.stream_timeout or None
+        self.read_timeout = shared.config.stream_timeout or None
         """Seconds that an application waits for the next piece of a body; None: no limit."""
-        self._log = log
+        self._log = shared.log
 
     @abstractmethod
     def start(self, request: RequestReceived) -> None:

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from .log import Log
+from .log import Log, Throttle
 
 __all__ = ["Displaced", "HandshakeLog", "explain"]
 
@@ -85,8 +85,7 @@ class HandshakeLog:
         """`clock` returns seconds."""
         self._log = log
         self._clock = clock
-        self._next_at = 0.0
-        self._suppressed = 0
+        self._throttle = Throttle(_INTERVAL)
 
     def failed(self, peer: object, error: Exception) -> None:
         """Log a failure: at info level if there is an explanation, and at most once a second."""
@@ -94,13 +93,10 @@ class HandshakeLog:
         if explanation is None:
             self._log.debug("connection from %s failed: %s", peer, error)
             return
-        now = self._clock()
-        if now < self._next_at:
-            self._suppressed += 1
+        held_back = self._throttle.admit(self._clock())
+        if held_back is None:
             self._log.debug("TLS handshake with %s failed: %s", peer, explanation)
             return
-        more = f" ({self._suppressed} more since the last such line)" if self._suppressed else ""
-        self._suppressed = 0
-        self._next_at = now + _INTERVAL
+        more = f" ({held_back} more since the last such line)" if held_back else ""
         address = peer[0] if isinstance(peer, tuple) else "a Unix socket"
         self._log.info("TLS handshake with %s failed: %s%s", address, explanation, more)

@@ -1,10 +1,11 @@
-"""The part of Gunicorn's logger that drivers use."""
+"""The part of Gunicorn's logger that drivers use, and a limit on how often they do."""
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
-__all__ = ["Log"]
+__all__ = ["Log", "Throttle"]
 
 
 class Log(Protocol):
@@ -21,3 +22,24 @@ class Log(Protocol):
 
     def exception(self, msg: str, *args: object) -> None:
         """Log an error with its traceback."""
+
+
+class Throttle:
+    """Lets a line through now and then, whatever clients do, and counts those that are held back."""
+
+    __slots__ = ("_held_back", "_interval", "_next_at")
+
+    def __init__(self, interval: float) -> None:
+        """`interval` is the shortest time from one line to the next, in seconds."""
+        self._interval = interval
+        self._next_at = -math.inf
+        self._held_back = 0
+
+    def admit(self, now: float) -> int | None:
+        """Return how many were held back since the last line; None if this one is held back, too."""
+        if now < self._next_at:
+            self._held_back += 1
+            return None
+        self._next_at = now + self._interval
+        held_back, self._held_back = self._held_back, 0
+        return held_back

@@ -22,7 +22,7 @@ from concurrent.futures import Executor, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from .log import Log
+from .log import Log, Throttle
 
 __all__ = ["RequestPool", "report_exception"]
 
@@ -51,7 +51,7 @@ class RequestPool(Executor):
         """Whether a thread was woken and has not run yet."""
         self._max_waiting = max_waiting
         self._log = log
-        self._warn_at = 0.0
+        self._throttle = Throttle(_WARNING_INTERVAL)
         self._ending = False
         self._lock = threading.Lock()
         """Held to change what follows; `run` needs none of it."""
@@ -206,9 +206,7 @@ class RequestPool(Executor):
                 self._log.warning("Cannot start a thread: %s", error)
 
     def _warn(self) -> None:
-        now = time.monotonic()
-        if self._log is not None and now >= self._warn_at:
-            self._warn_at = now + _WARNING_INTERVAL
+        if self._log is not None and self._throttle.admit(time.monotonic()) is not None:
             self._log.warning(
                 "%d threads wait for slow clients; those that wait beyond that keep others from being served"
                 " (http2_max_waiting_threads)",

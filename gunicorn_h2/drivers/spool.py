@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
-from .log import Log
+from .log import Log, Throttle
 
 __all__ = ["BLOCK_SIZE", "Spool", "SpooledData"]
 
@@ -50,7 +50,8 @@ class Spool:
         self._size = 0
         """The number of blocks of the file, at least."""
         self._used = 0
-        self._retry_at = self._log_at = -_PAUSE
+        self._retry_at = -_PAUSE
+        self._throttle = Throttle(_LOG_INTERVAL)
 
     @property
     def octets(self) -> int:
@@ -167,8 +168,7 @@ class Spool:
     def _fail(self, what: str, error: OSError) -> None:
         now = self._clock()
         self._retry_at = now + _PAUSE
-        if now >= self._log_at:
-            self._log_at = now + _LOG_INTERVAL
+        if self._throttle.admit(now) is not None:
             self._log.warning("The temporary file for responses to slow clients cannot be %s: %s", what, error)
 
 

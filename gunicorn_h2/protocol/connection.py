@@ -290,7 +290,7 @@ class ServerConnection:
         """Whether a stream has waited since then or longer: its queued data for a window, or its request for a body."""
         if stream.call is HELD:
             return stream.opened_at <= since
-        return self._outbox.blocked.get(stream.stream_id, math.inf) <= since
+        return self.blocked.get(stream.stream_id, math.inf) <= since
 
     def used_budget(self, now: float) -> float:
         """The part of its budgets that the client has used up lately, 0 to 1."""

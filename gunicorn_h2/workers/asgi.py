@@ -19,6 +19,7 @@ from gunicorn_h2.apps.asgi import ASGIHandler
 from gunicorn_h2.drivers.asyncio_accept import Acceptor
 from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
 from gunicorn_h2.drivers.asyncio_transport import TlsTransport
+from gunicorn_h2.drivers.base import ROOM_SECONDS
 from gunicorn_h2.drivers.closings import REPORT_SECONDS
 from gunicorn_h2.drivers.transport import Transport
 
@@ -27,7 +28,6 @@ from .base import Http2Worker
 __all__ = ["ASGIWorker"]
 
 _HEARTBEAT_SECONDS = 1.0
-_ROOM_SECONDS = 0.1
 # Tasks are cancelled after this fraction of `graceful_timeout`, which leaves them time to clean up.
 _CANCEL_BEFORE = 0.9
 
@@ -114,7 +114,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         if self.make_room(self._driver, self.nr_conns):
             for server in self.servers:
                 server.pause()
-            self.loop.call_later(_ROOM_SECONDS, self._make_room_again)
+            self.loop.call_later(ROOM_SECONDS, self._make_room_again)
         terms = self.terms(peer)
         if terms is not None:
             self._driver.negotiate(sock, peer, terms, self._serve_http1)
@@ -129,7 +129,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         """While no connection can be accepted, look for those that have become idle."""
         assert self._driver is not None
         if self.make_room(self._driver, self.nr_conns):
-            self.loop.call_later(_ROOM_SECONDS, self._make_room_again)
+            self.loop.call_later(ROOM_SECONDS, self._make_room_again)
 
     def _is_busy(self) -> bool:
         """Whether handshakes wait for the processor already; those to come then wait in the backlog."""

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 from gunicorn.workers.base_async import AsyncWorker
 
 from gunicorn_h2.apps.wsgi import WSGIHandler
+from gunicorn_h2.drivers.base import ROOM_SECONDS
 from gunicorn_h2.drivers.green import GreenDriver
 from gunicorn_h2.drivers.green_hub import Library, Waiter
 
@@ -25,7 +26,6 @@ __all__ = ["GreenListener", "GreenWorker", "NamedListener"]
 
 _NOTIFY_SECONDS = 1.0
 _DRAIN_SECONDS = 0.1
-_ROOM_SECONDS = 0.1
 
 
 class ReplayingSocket:
@@ -128,7 +128,7 @@ class GreenWorker(Http2Worker):
         while self.alive:
             # A full worker looks for connections that have become idle.
             full = self.make_room(self._driver, self._connections)
-            self._wait(_ROOM_SECONDS if full else _NOTIFY_SECONDS)
+            self._wait(ROOM_SECONDS if full else _NOTIFY_SECONDS)
         for listener in listeners:
             listener.close()
         self._driver.shutdown()

@@ -101,8 +101,7 @@ def costs_nothing(server, kind):
     before = len(descriptors(server))
     with contextlib.ExitStack() as stack:
         yield stack
-    # The file itself stays open.
-    until(lambda: len(descriptors(server)) <= before + 1, "the descriptors")
+    until(lambda: len(descriptors(server)) <= before, "the descriptors")
     until(lambda: disk(server) == 0, "the disk")
     if kind.worker_class.endswith("ThreadWorker"):
         prove_all_free(server, THREADS)
