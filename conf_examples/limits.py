@@ -68,6 +68,11 @@ http2_handshake_timeout = 10
 http2_header_timeout = 10
 http2_drain_timeout = 1
 
+# A connection that is so many seconds old, or has had so many requests, is shut down gracefully; 0: no limit. What it
+# has open goes on; its client opens another one.
+http2_max_connection_age = 3_600
+http2_max_requests_per_connection = 0
+
 # Budgets for one burst: of stream resets, and of frames that carry no request and no data.
 http2_reset_budget = 200
 http2_control_budget = 1_000

@@ -11,7 +11,7 @@ import math
 from typing import Protocol
 
 from gunicorn_h2.protocol.connection import ServerConnection
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
 from gunicorn_h2.protocol.stream import CLOSED, BodyBuffer, Stream
 
@@ -54,6 +54,9 @@ class AsyncStreamOwner(Protocol):
     closed: bool
     held: list[HeldEnd]
     """Response ends to flush before the connection writes; adding one requires `schedule_flush`."""
+
+    def do_give_up(self, stream: Stream) -> None:
+        """See `StreamOwner.do_give_up`."""
 
     def write_now(self) -> None:
         """Write output before this turn of the loop ends."""
@@ -247,7 +250,9 @@ class AsyncChannel:
 
     def reset(self, code: ErrorCode) -> None:
         """Reset the stream, because the response cannot be completed."""
-        self._reset(code, "the stream was reset")
+        self.connection.core.reset(self.stream, code)
+        self.connection.schedule_flush()
+        self.abort(code, "the stream was reset")
 
     def finish(self) -> None:
         """The application call has returned; must be called once, last."""
@@ -262,11 +267,6 @@ class AsyncChannel:
         self.complete = True
         self.wake()
 
-    def _reset(self, code: ErrorCode, reason: str) -> None:
-        self.connection.core.reset(self.stream, code)
-        self.connection.schedule_flush()
-        self.abort(code, reason)
-
     async def _wait_for_body(self) -> None:
         timeout = self.connection.read_timeout
         timer = self.connection.loop.call_later(timeout, self._give_up) if timeout else None
@@ -279,7 +279,9 @@ class AsyncChannel:
                 timer.cancel()
 
     def _give_up(self) -> None:
-        self._reset(ErrorCode.CANCEL, "the client stopped sending")
+        self.connection.do_give_up(self.stream)
+        self.connection.schedule_flush()
+        self.abort(ErrorCode.CANCEL, StreamLimit.BODY_TIMEOUT)
 
     async def _wait(self, timeout: float | None = None) -> None:
         """Wait for the next `wake`, `timeout` seconds at most."""

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.errors import StreamLimit
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.stream import Stream
 
@@ -369,6 +370,10 @@ class AsyncHttp2Connection(TransportConnection):
     def note_closed(self, reason: str, detail: str) -> None:
         """See `EventDispatcher.note_closed`."""
         self._driver.note_closed(self, reason, detail)
+
+    def note_limit(self, limit: StreamLimit, stream_id: int | None) -> None:
+        """See `EventDispatcher.note_limit`."""
+        self._driver.note_limit(self, limit, stream_id)
 
     def finish(self, stream: Stream) -> None:
         """See `AsyncStreamOwner.finish`."""

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestRefused
 from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.windows import WindowBudget
@@ -163,7 +163,10 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         if reason == WRITE_TIMEOUT:
             self.closings.count(reason)
             return
-        if reason != ErrorCode.NO_ERROR.name:
+        if reason == ErrorCode.NO_ERROR.name:
+            if connection.core.retired:
+                self.closings.count(connection.core.retired)
+        else:
             message = "HTTP/2 connection from %s closed with %s: %s"
             self.closings.warn(reason.lower(), message, connection.peer, reason, detail)
         used = connection.core.used_budget(connection.now())
@@ -171,6 +174,15 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
             used = 1.0
         if used >= _NOTABLE_USE:
             self.admission.charge(connection.peer, used * CALM_COST)
+
+    def note_limit(self, connection: TransportConnection, limit: StreamLimit, stream_id: int | None) -> None:
+        """See `EventDispatcher.note_limit`."""
+        reason = limit.name.lower()
+        if stream_id is None:
+            self.closings.resets.count(reason)
+        else:
+            message = "HTTP/2 stream %d of %s was reset: %s"
+            self.closings.resets.warn(reason, message, stream_id, connection.peer, limit)
 
     def contain(self, connection: TransportConnection | Negotiation) -> None:
         """Handle an exception from a connection: a defect costs one connection, never the worker."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.headers import Fields, ResponseHead, check_response_trailers
 from gunicorn_h2.protocol.stream import BodyBuffer, Source, Stream
 
@@ -149,6 +149,9 @@ class StreamOwner(Protocol):
 
     def do_reset(self, stream: Stream, code: ErrorCode) -> None:
         """End the stream."""
+
+    def do_give_up(self, stream: Stream) -> None:
+        """End the stream, because its client has stopped sending."""
 
     def do_finish(self, stream: Stream) -> None:
         """The application call has returned."""
@@ -295,8 +298,8 @@ class Channel:
         finally:
             self.starving_since = math.inf
         if not arrived:
-            self.reset(ErrorCode.CANCEL)
-            self.abort(ErrorCode.CANCEL, "the client stopped sending")
+            self._owner.submit(self._owner, self._owner.do_give_up, self.stream)
+            self.abort(ErrorCode.CANCEL, StreamLimit.BODY_TIMEOUT)
         self._raise_if_aborted()
 
     def send_interim(self, head: ResponseHead) -> None:

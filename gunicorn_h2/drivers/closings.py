@@ -1,7 +1,7 @@
-"""The connections that the server itself has ended: counted by reason, and logged a few a second.
+"""The connections and streams that the server itself has ended: counted by reason, and logged a few a second.
 
-An attack ends thousands of connections. Each is counted; the first few of a second have a line of their own in the
-log, and the others share one that says how many there were.
+An attack ends thousands of them. Each is counted; the first few of a second have a line of their own in the log, and
+the others share one that says how many there were.
 """
 
 from __future__ import annotations
@@ -13,47 +13,48 @@ from typing import Any
 
 from .log import Log, Throttle
 
-__all__ = ["REPORT_SECONDS", "Closings"]
+__all__ = ["REPORT_SECONDS", "Closings", "Tally"]
 
 REPORT_SECONDS = 1.0
 """How often a driver calls `report`, about."""
 _LINES = 5
 
 
-class Closings:
-    """One for each worker, used by the thread that owns its connections."""
+class Tally:
+    """What has been ended of one kind; used by the thread that owns the connections."""
 
     def __init__(
         self,
         log: Log,
         increment: Callable[[str, int], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        counter: str = "reset",
+        kind: str = "streams reset",
     ) -> None:
-        """`increment(name, count)` adds to a counter elsewhere, such as statsd; `clock` returns seconds."""
+        """`increment(name, count)` adds to a counter elsewhere, such as statsd; `clock` returns seconds.
+
+        `counter` is the last part but one of the name, `kind` says in the log what has been ended.
+        """
         self.counts: Counter[str] = Counter()
-        """Connections ended so far, by reason: the name of an error code in lower case, or a word of a driver's."""
+        """Those ended so far, by reason."""
         self._log = log
+        self._counter = counter
+        self._kind = kind
         self._increment = increment
         self._clock = clock
         self._unreported: Counter[str] = Counter()
         self._suppressed: Counter[str] = Counter()
         self._lines = 0
         self._next_second = 0.0
-        self._information = Throttle(REPORT_SECONDS)
 
     def count(self, reason: str) -> None:
-        """Count a connection, without a line in the log."""
+        """Count one, without a line in the log."""
         self.counts[reason] += 1
         if self._increment is not None:
             self._unreported[reason] += 1
 
-    def inform(self, message: str, *arguments: object) -> None:
-        """Log something that is not a connection, at info level and at most once a second."""
-        if self._information.admit(self._clock()) is not None:
-            self._log.info(message, *arguments)
-
     def warn(self, reason: str, message: str, *arguments: object) -> None:
-        """Count a connection and log it, now or among others in the next summary."""
+        """Count one and log it, now or among others in the next summary."""
         self.count(reason)
         if self._may_log(reason):
             self._log.warning(message, *arguments)
@@ -65,7 +66,7 @@ class Closings:
         if self._increment is not None and self._unreported:
             unreported, self._unreported = self._unreported, Counter()
             for reason, count in unreported.items():
-                self._increment(f"gunicorn.h2.closed.{reason}", count)
+                self._increment(f"gunicorn.h2.{self._counter}.{reason}", count)
 
     def _may_log(self, reason: str) -> bool:
         now = self._clock()
@@ -83,4 +84,30 @@ class Closings:
     def _summarize(self) -> None:
         suppressed, self._suppressed = self._suppressed, Counter()
         reasons = ", ".join(f"{count} {reason}" for reason, count in suppressed.most_common())
-        self._log.warning("%d more connections closed: %s", suppressed.total(), reasons)
+        self._log.warning("%d more %s: %s", suppressed.total(), self._kind, reasons)
+
+
+class Closings(Tally):
+    """The connections that a worker has ended. A reason is the name of an error code in lower case, or a driver's."""
+
+    def __init__(
+        self,
+        log: Log,
+        increment: Callable[[str, int], Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """See `Tally`."""
+        super().__init__(log, increment, clock, "closed", "connections closed")
+        self.resets = Tally(log, increment, clock)
+        """Streams that limits have ended while their connections went on, by the name of a `StreamLimit`."""
+        self._information = Throttle(REPORT_SECONDS)
+
+    def report(self) -> None:
+        """See `Tally.report`; reports the streams as well."""
+        super().report()
+        self.resets.report()
+
+    def inform(self, message: str, *arguments: object) -> None:
+        """Log something that is not a connection, at info level and at most once a second."""
+        if self._information.admit(self._clock()) is not None:
+            self._log.info(message, *arguments)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
 from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
@@ -65,6 +65,9 @@ class DriverHooks(Shared, Protocol):
 
     def note_closed(self, connection: Any, reason: str, detail: str) -> None:
         """See `EventDispatcher.note_closed`."""
+
+    def note_limit(self, connection: Any, limit: StreamLimit, stream_id: int | None) -> None:
+        """See `EventDispatcher.note_limit`."""
 
     def act_now(self, connection: Any) -> None:
         """See `StreamOwner.act_now`."""
@@ -250,6 +253,12 @@ class TransportConnection(EventDispatcher):
                     self._store_at = now if stored else now + _STORE_PAUSE
                     return
 
+    def do_give_up(self, stream: Stream) -> None:
+        """See `StreamOwner.do_give_up`."""
+        if stream.state is not CLOSED:
+            self.core.reset(stream, ErrorCode.CANCEL)
+            self.note_limit(StreamLimit.BODY_TIMEOUT, stream.stream_id)
+
     def shutdown(self) -> None:
         """Begin a graceful shutdown."""
         self.core.shutdown(self.now())
@@ -303,7 +312,7 @@ class TransportConnection(EventDispatcher):
             return
         if core.pending_events:
             self.dispatch()
-        if core.closed and core.peer_going_away and self._linger_deadline is None and self._peer_has_left():
+        if core.closed and self._peer_has_left():
             return
         if self.wants_write:
             self._write(self._unsent)
@@ -321,6 +330,8 @@ class TransportConnection(EventDispatcher):
 
     def _peer_has_left(self) -> bool:
         """End the connection of a client that has said GOAWAY if it has closed its side; return whether it has."""
+        if not self.core.peer_going_away or self._linger_deadline is not None:
+            return False
         try:
             if self.transport.receive() != b"":
                 return False
@@ -450,6 +461,10 @@ class Http2Connection(TransportConnection):
     def note_closed(self, reason: str, detail: str) -> None:
         """See `EventDispatcher.note_closed`."""
         self._hooks.note_closed(self, reason, detail)
+
+    def note_limit(self, limit: StreamLimit, stream_id: int | None) -> None:
+        """See `EventDispatcher.note_limit`."""
+        self._hooks.note_limit(self, limit, stream_id)
 
     # Commands of the applications
 

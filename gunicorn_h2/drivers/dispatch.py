@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.connection import ServerConnection
+from gunicorn_h2.protocol.errors import StreamLimit
 from gunicorn_h2.protocol.events import (
     ConnectionTerminated,
     DataReceived,
@@ -64,6 +65,10 @@ class EventDispatcher(ABC):
     def note_closed(self, reason: str, detail: str) -> None:
         """Note that the connection is over; `reason` is the name of an error code, or WRITE_TIMEOUT."""
 
+    @abstractmethod
+    def note_limit(self, limit: StreamLimit, stream_id: int | None) -> None:
+        """Note that a limit has ended a stream; None: the log has a line about that already, or needs none."""
+
     def dispatch(self) -> None:
         """Take the core's events and pass them to the channels."""
         for event in self.core.events():
@@ -79,7 +84,10 @@ class EventDispatcher(ABC):
 
     def _on_reset(self, event: StreamReset) -> None:
         stream = event.stream
-        self._log.debug("HTTP/2 stream %d was reset: %s", stream.stream_id, event.reason)
+        if isinstance(event.reason, StreamLimit):
+            self.note_limit(event.reason, stream.stream_id)
+        else:
+            self._log.debug("HTTP/2 stream %d was reset: %s", stream.stream_id, event.reason)
         if stream.context is not None and stream.context.abort(event.code, event.reason):
             self.core.finish(stream, self.now())
 
@@ -90,6 +98,8 @@ class EventDispatcher(ABC):
 
     def _on_refused(self, event: RequestRefused) -> None:
         self._log.debug("HTTP/2 request %d from %s refused: %s", event.stream_id, self.peer, event.reason)
+        if isinstance(event.reason, StreamLimit):
+            self.note_limit(event.reason, None)
         if event.status:
             self.note_refusal(event)
 

@@ -23,6 +23,7 @@ from typing import Any
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.errors import StreamLimit
 from gunicorn_h2.protocol.events import RequestRefused
 
 from .admission import Admission
@@ -301,6 +302,10 @@ class _Owner(Paced):
     def note_closed(self, connection: Http2Connection, reason: str, detail: str) -> None:
         """See `DriverHooks.note_closed`."""
         self._driver.note_closed(connection, reason, detail)
+
+    def note_limit(self, connection: Http2Connection, limit: StreamLimit, stream_id: int | None) -> None:
+        """See `DriverHooks.note_limit`."""
+        self._driver.note_limit(connection, limit, stream_id)
 
     def act_now(self, connection: Http2Connection) -> None:
         """See `StreamOwner.act_now`."""

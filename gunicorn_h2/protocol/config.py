@@ -87,6 +87,12 @@ class ConnectionConfig:
     idle_timeout: float = 2.0
     """How long a connection may stay without an open stream; 0 closes it after its last response."""
 
+    max_connection_age: float = 3_600.0
+    """Seconds after which a connection is shut down gracefully; 0: no limit."""
+
+    max_requests_per_connection: int = 0
+    """Requests after which a connection is shut down gracefully, those on skipped identifiers included; 0: no limit."""
+
     stream_timeout: float = 30.0
     """How long a stream may go without progress: response data that waits for a window, a body that is to come."""
 

@@ -17,7 +17,7 @@ import math
 from . import frames
 from .config import ConnectionConfig
 from .engine import make_engine
-from .errors import ConnectionFailure, ErrorCode
+from .errors import ConnectionFailure, ErrorCode, StreamLimit
 from .events import ConnectionTerminated, Event
 from .guard import Guard
 from .headers import Fields, ResponseHead
@@ -57,6 +57,7 @@ class ServerConnection:
         "closed",
         "config",
         "pending_events",
+        "retired",
         "send_response",
         "streams",
         "_guard",
@@ -69,6 +70,8 @@ class ServerConnection:
         "_reader",
         "_receiver",
         "_referee",
+        "_retires_at",
+        "_retires_behind",
         "_sender",
         "_table",
         "_uploads",
@@ -89,6 +92,11 @@ class ServerConnection:
         """Whether the connection is over; `data_to_send` may still return its last octets."""
         self.pending_events: list[Event] = []
         """The events not yet taken; drivers only test whether there are any."""
+        self.retired = ""
+        """The limit that has ended the connection gracefully, `max_age` or `max_requests`; empty if none has."""
+        self._retires_at = now + (config.max_connection_age or math.inf)
+        self._retires_behind = 2 * (config.max_requests_per_connection or math.inf) - 2
+        """The limit on requests, as the number of a stream: the next one is the last."""
         self._guard = guard = Guard(config, now)
         self._max_unread = 2 * OUTPUT_LIMIT + config.max_concurrent_streams * _UNREAD_PER_STREAM
         self._outbox = outbox = Outbox(config, guard, self.pending_events, output_budget or OutputBudget())
@@ -132,6 +140,8 @@ class ServerConnection:
             self._reader.read(data, self._receiver, self._referee, now)
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
+        if self._table.last_stream_id > self._retires_behind:
+            self._retire("max_requests", now)
         if not self.streams:
             self._note_idle(now)
 
@@ -293,6 +303,8 @@ class ServerConnection:
         if self.closed:
             return None
         deadline = self._lifecycle.deadline
+        if self._retires_at < deadline:
+            deadline = self._retires_at
         if self._reader.block_deadline < deadline:
             deadline = self._reader.block_deadline
         if self._inflow.deadline < deadline:
@@ -319,7 +331,9 @@ class ServerConnection:
         self._inflow.handle_timeout(now)
         if self._uploads.deadline <= now:
             for stream in self._uploads.check(now):
-                self._receiver.give_up(stream, "the client sends its body too slowly")
+                self._receiver.give_up(stream, StreamLimit.BODY_RATE)
+        if self._retires_at <= now:
+            self._retire("max_age", now)
         if self._reader.block_deadline <= now:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "a header block took too long")
         elif self._lifecycle.deadline <= now:
@@ -351,6 +365,13 @@ class ServerConnection:
     def shutdown(self, now: float) -> None:
         """Begin a graceful shutdown (section 6.8); further calls have no effect."""
         self._lifecycle.shutdown(now)
+
+    def _retire(self, limit: str, now: float) -> None:
+        """Begin a graceful shutdown because of a limit, unless one is under way."""
+        self._retires_at = self._retires_behind = math.inf
+        if not self._lifecycle.ends:
+            self.retired = limit
+            self._lifecycle.shutdown(now)
 
     def _note_idle(self, now: float) -> None:
         """If no stream is open, tell the lifecycle, and end the connection if that is its end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 __all__ = [
     "ConnectionFailure",
@@ -11,6 +11,7 @@ __all__ = [
     "MalformedRefusal",
     "RequestRefusal",
     "StreamFailure",
+    "StreamLimit",
 ]
 
 
@@ -31,6 +32,24 @@ class ErrorCode(IntEnum):
     ENHANCE_YOUR_CALM = 0xB
     INADEQUATE_SECURITY = 0xC
     HTTP_1_1_REQUIRED = 0xD
+
+
+class StreamLimit(str, Enum):
+    """The limits that end a stream, or refuse a request, while the connection goes on.
+
+    A value is the reason of an event, for the log; a name in lower case is that of a counter.
+    """
+
+    BODY_RATE = "the client sends its body too slowly"
+    BODY_TIMEOUT = "the client stopped sending"
+    READ_RATE = "the client reads too slowly"
+    READ_TIMEOUT = "the client stopped reading"
+    TOO_MANY_STREAMS = "too many concurrent streams"
+    TOO_MANY_FIELDS = "too many header fields"
+    HEADERS_TOO_LARGE = "header list too large"
+    TRAILERS_TOO_LARGE = "too many or too large trailers"
+
+    __str__ = str.__str__
 
 
 class ConnectionFailure(Exception):

@@ -57,7 +57,7 @@ class StreamReset:
     code: int
     """The error code (section 7); a peer may send one that `ErrorCode` does not have."""
     reason: str
-    """For the log."""
+    """For the log; a `StreamLimit` if one has ended the stream."""
 
 
 @dataclass(slots=True)
@@ -73,6 +73,7 @@ class RequestRefused:
 
     stream_id: int
     reason: str
+    """For the log; a `StreamLimit` if one has refused the request."""
     status: int = 0
     """The status of the answer; 0 if the stream was reset."""
     head: RequestHead | None = None

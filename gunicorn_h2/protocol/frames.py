@@ -13,6 +13,7 @@ from .errors import ConnectionFailure, ErrorCode
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0x0, 0x1, 0x2, 0x3, 0x4
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x5, 0x6, 0x7, 0x8, 0x9
+PRIORITY_UPDATE = 0x10
 
 ACK = END_STREAM = 0x1
 END_HEADERS = 0x4
@@ -21,10 +22,14 @@ HAS_PRIORITY = 0x20
 
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = 0x1, 0x2, 0x3
 INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 0x4, 0x5, 0x6
-ENABLE_CONNECT_PROTOCOL = 0x8
+ENABLE_CONNECT_PROTOCOL, NO_RFC7540_PRIORITIES = 0x8, 0x9
 
 # The settings with values 0 and 1; RFC 8441 section 3 adds the second.
-_FLAGS = {ENABLE_PUSH: "ENABLE_PUSH", ENABLE_CONNECT_PROTOCOL: "ENABLE_CONNECT_PROTOCOL"}
+_FLAGS = {
+    ENABLE_PUSH: "ENABLE_PUSH",
+    ENABLE_CONNECT_PROTOCOL: "ENABLE_CONNECT_PROTOCOL",
+    NO_RFC7540_PRIORITIES: "NO_RFC7540_PRIORITIES",
+}
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_SIZE = 9
@@ -111,6 +116,16 @@ def parse_goaway(payload: bytes) -> int:
         raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY of a broken length")
     code: int = _two_words.unpack_from(payload)[1]
     return code
+
+
+def parse_priority_update(payload: bytes) -> tuple[int, bytes]:
+    """The stream and the field value of a PRIORITY_UPDATE payload (RFC 9218 section 7.1).
+
+    Raises ConnectionFailure(FRAME_SIZE_ERROR).
+    """
+    if len(payload) < _word.size:
+        raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY_UPDATE of a broken length")
+    return _word.unpack_from(payload)[0] & STREAM_ID_MASK, payload[_word.size :]
 
 
 def parse_dependency(payload: bytes) -> tuple[int, int]:

@@ -167,6 +167,22 @@ class RequestHead:
             self,
         )
 
+    def with_priority(self, priority: tuple[int, bool]) -> RequestHead:
+        """Return a head that differs in its priority, for a request of its own (RFC 9218 section 7)."""
+        head = RequestHead(
+            self.method,
+            self.scheme,
+            self.authority,
+            self.path,
+            self.fields,
+            self.content_length,
+            self.expects_continue,
+            self.list_size,
+        )
+        head.priority = priority
+        head.is_acceptable = self.is_acceptable
+        return head
+
 
 class ResponseHead:
     """A response's status and fields, validated once; any number of responses may share it.

@@ -107,6 +107,11 @@ class Lifecycle:
         """Whether a GOAWAY has been sent."""
         return self.phase in _GOING_AWAY
 
+    @property
+    def ends(self) -> bool:
+        """Whether a graceful shutdown has begun, or the connection is over."""
+        return self._shutdown_requested or self.phase not in (Phase.SETUP, _OPEN)
+
     def move(self, trigger: Trigger, now: float) -> None:
         """Enter the phase that a trigger leads to, if any, and send the frames that begin it."""
         phase = _TRANSITIONS.get((self.phase, trigger))

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from . import frames
 from .config import ConnectionConfig
-from .errors import ConnectionFailure, ErrorCode, StreamFailure
+from .errors import ConnectionFailure, ErrorCode, StreamFailure, StreamLimit
 from .events import Event, StreamWritable
 from .guard import MESSAGE_CREDIT, Guard
 from .scheduler import Scheduler
@@ -292,7 +292,7 @@ class Outbox:
         since = min(next(iter(self.watched.values())), next(iter(self.blocked.values()), math.inf))
         return since + self._stall_timeout
 
-    def stalled_streams(self, now: float, streams: dict[int, Stream]) -> list[tuple[Stream, str]]:
+    def stalled_streams(self, now: float, streams: dict[int, Stream]) -> list[tuple[Stream, StreamLimit]]:
         """Return those of the open `streams` that must be reset, because their client takes too little, and why.
 
         Responses share the connection: each must get its share of the least rate.
@@ -309,8 +309,8 @@ class Outbox:
                     slow.append(stream)
                 else:
                     self._watch(stream, now)
-        return [(streams[stream_id], "the client stopped reading") for stream_id in stopped] + [
-            (stream, "the client reads too slowly") for stream in slow
+        return [(streams[stream_id], StreamLimit.READ_TIMEOUT) for stream_id in stopped] + [
+            (stream, StreamLimit.READ_RATE) for stream in slow
         ]
 
     def _watch(self, stream: Stream, now: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from . import frames
 from .config import ConnectionConfig
-from .errors import ConnectionFailure, ErrorCode, MalformedRefusal, RequestRefusal, StreamFailure
+from .errors import ConnectionFailure, ErrorCode, MalformedRefusal, RequestRefusal, StreamFailure, StreamLimit
 from .events import DataReceived, Event, RequestReceived, RequestRefused, StreamReset, TrailersReceived
 from .guard import SMALL_DATA, Guard
 from .headers import (
@@ -28,6 +28,7 @@ from .held import HeldRequests
 from .inflow import Inflow
 from .lifecycle import Lifecycle, Phase
 from .outbox import Outbox
+from .priority_updates import PriorityUpdates
 from .reader import Dependency
 from .sender import Sender
 from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, HELD, NO_CALL, OPEN, RUNNING, Stream
@@ -43,8 +44,8 @@ _EMPTY = [(b"content-length", b"0")]
 _BAD_REQUEST = ResponseHead(400, _EMPTY)
 _WRONG_SCHEME = _BAD_REQUEST, "the scheme is neither http nor https"
 _REQUEST_TIMEOUT = ResponseHead(408, _EMPTY)
-_TOO_LARGE = ResponseHead(431, _EMPTY), "header list too large"
-_TOO_MANY = ResponseHead(431, _EMPTY), "too many header fields"
+_TOO_LARGE = ResponseHead(431, _EMPTY), StreamLimit.HEADERS_TOO_LARGE
+_TOO_MANY = ResponseHead(431, _EMPTY), StreamLimit.TOO_MANY_FIELDS
 _NOT_IMPLEMENTED = ResponseHead(501, _EMPTY), "CONNECT is not supported"
 _SCHEMES = (b"http", b"https")
 
@@ -59,6 +60,7 @@ class Receiver:
         "_guard",
         "_heads",
         "_held",
+        "_ignores_dependencies",
         "_inflow",
         "_lifecycle",
         "_max_concurrent_streams",
@@ -67,6 +69,7 @@ class Receiver:
         "_max_header_list_size",
         "_outbox",
         "_pending_requests",
+        "_priority_updates",
         "_sender",
         "_streams",
         "_window",
@@ -104,6 +107,10 @@ class Receiver:
         self._outbox = outbox
         self._lifecycle = lifecycle
         self._events = events
+        self._ignores_dependencies = False
+        """Whether the client has said that it sends no priorities of RFC 7540 (RFC 9218 section 2.1)."""
+        self._priority_updates: PriorityUpdates | None = None
+        """None until there is one."""
 
     # HEADERS (section 6.2)
 
@@ -123,7 +130,7 @@ class Receiver:
         if dependency is not None and dependency[0] == stream_id:
             raise RequestRefusal(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself")
         if len(streams.open) + len(streams.orphaned_calls) >= self._max_concurrent_streams:
-            raise RequestRefusal(stream_id, ErrorCode.REFUSED_STREAM, "too many concurrent streams")
+            raise RequestRefusal(stream_id, ErrorCode.REFUSED_STREAM, StreamLimit.TOO_MANY_STREAMS)
         if isinstance(head, MalformedRequest):
             raise MalformedRefusal(stream_id, str(head))
         if end_stream and head.content_length:
@@ -132,11 +139,13 @@ class Receiver:
 
     def _open(self, stream_id: int, end_stream: bool, head: RequestHead, dependency: Dependency | None) -> None:
         state = HALF_CLOSED_REMOTE if end_stream else OPEN
+        if self._priority_updates is not None:
+            head = self._priority_updates.apply(stream_id, head)
         stream = Stream(stream_id, head, state, self._outbox.initial_window_size, self._inflow.stream_window_size)
         self._streams.open[stream_id] = stream
         if self._lifecycle.idle_since is not None:
             self._lifecycle.note_busy()
-        if dependency is not None:
+        if dependency is not None and not self._ignores_dependencies:
             stream.depends_on, stream.weight = dependency
         if head.is_acceptable:
             stream.opened_at = self.now
@@ -211,7 +220,7 @@ class Receiver:
         if not end_stream or (declared is not None and stream.received != declared):
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "trailers before the end of the body")
         if is_excessive or list_size(section) > self._max_header_list_size:
-            raise StreamFailure(stream_id, ErrorCode.ENHANCE_YOUR_CALM, "too many or too large trailers")
+            raise StreamFailure(stream_id, ErrorCode.ENHANCE_YOUR_CALM, StreamLimit.TRAILERS_TOO_LARGE)
         fields = _checked_trailers(stream_id, section)
         if stream.call is HELD:
             self._held.release(stream, False)
@@ -275,7 +284,7 @@ class Receiver:
         if stream.state is CLOSED:
             self._streams.forget(stream)
 
-    def give_up(self, stream: Stream, reason: str) -> None:
+    def give_up(self, stream: Stream, reason: StreamLimit) -> None:
         """End a stream whose body comes too slowly: with 408, or if the response has begun, RST_STREAM(CANCEL)."""
         self._guard.reset_requests += 1
         if stream.head_sent:
@@ -285,7 +294,8 @@ class Receiver:
             self._held.drop(stream)
             stream.call = NO_CALL
         else:
-            self._events.append(StreamReset(stream, ErrorCode.CANCEL, reason))
+            # The refusal tells of the limit.
+            self._events.append(StreamReset(stream, ErrorCode.CANCEL, reason.value))
         self._sender.send_headers(stream, _REQUEST_TIMEOUT, True)
         self._events.append(RequestRefused(stream.stream_id, reason, 408, stream.head))
 
@@ -308,8 +318,15 @@ class Receiver:
         if depends_on == stream_id:
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "the stream depends on itself")
         stream = self._streams.open.get(stream_id)
-        if stream is not None:
+        if stream is not None and not self._ignores_dependencies:
             stream.depends_on, stream.weight = depends_on, weight
+
+    def _receive_priority_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._priority_updates is None:
+            self._priority_updates = PriorityUpdates(
+                self._max_concurrent_streams, self._streams, self._guard, self._inflow
+            )
+        self._priority_updates.receive(stream_id, payload, self.now)
 
     def _receive_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         code = frames.parse_word(payload, "RST_STREAM")
@@ -343,6 +360,8 @@ class Receiver:
             if identifier == frames.HEADER_TABLE_SIZE:
                 self._sender.codec.set_peer_table_size(value)
         last = dict(settings)
+        if frames.NO_RFC7540_PRIORITIES in last:
+            self._ignores_dependencies = last[frames.NO_RFC7540_PRIORITIES] == 1
         self._outbox.max_frame_size = last.get(frames.MAX_FRAME_SIZE, self._outbox.max_frame_size)
         window_size = last.get(frames.INITIAL_WINDOW_SIZE, self._outbox.initial_window_size)
         if window_size != self._outbox.initial_window_size:
@@ -440,4 +459,5 @@ _HANDLERS: dict[int, Callable[[Receiver, int, int, bytes], None]] = {
     frames.PING: Receiver._receive_ping,
     frames.GOAWAY: Receiver._receive_goaway,
     frames.WINDOW_UPDATE: Receiver._receive_window_update,
+    frames.PRIORITY_UPDATE: Receiver._receive_priority_update,
 }

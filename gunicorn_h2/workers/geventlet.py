@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 from functools import partial
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import gunicorn
 
 __all__ = ["EventletWorker"]
+
+# The client is gone, or a firewall has refused it.
+_NOT_AN_ERROR = (errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM)
+_RETRY_SECONDS = 1.0
 
 if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
     # Imported first, because it patches the standard library.
@@ -20,6 +25,30 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
     from gunicorn_h2.drivers.green_eventlet import EVENTLET
 
     from .green import GreenListener, GreenWorker, NamedListener
+
+    class _PatientListener:
+        """A listening socket that tries again where `accept` fails: Gunicorn's loop would end, and serve nobody."""
+
+        def __init__(self, worker: EventletWorker, listener: Any) -> None:
+            self._worker = worker
+            self._listener = listener
+
+        def accept(self) -> Any:
+            """See `socket.socket.accept`; waits while the worker has enough to do with those that came before."""
+            while True:
+                while self._worker.is_busy:
+                    eventlet.sleep(0)
+                try:
+                    return self._listener.accept()
+                except OSError as error:
+                    if error.errno not in _NOT_AN_ERROR:
+                        # File descriptors may have run out, for instance.
+                        self._worker.log.warning("Cannot accept connections: %s", error)
+                        eventlet.sleep(_RETRY_SECONDS)
+
+        def close(self) -> None:
+            """See `socket.socket.close`."""
+            self._listener.close()
 
     class _Listener:
         """A `GreenListener` that runs Gunicorn's own loop in a greenlet."""
@@ -50,7 +79,8 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
             """See `GreenWorker.start_accepting`."""
             listener = GreenSocket(listener)
             listener.setblocking(1)
-            return _Listener(listener, partial(self.handle, NamedListener(listener)), self.worker_connections)
+            handle = partial(self.handle, NamedListener(listener))
+            return _Listener(_PatientListener(self, listener), handle, self.worker_connections)
 
 else:
 

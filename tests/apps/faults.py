@@ -156,6 +156,12 @@ def wsgi_bytes(environ, start_response, query):
         yield PIECE
 
 
+def wsgi_whole(environ, start_response, query):
+    """The same in one piece."""
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    return [PIECE * int(query["n"])]
+
+
 def wsgi_count(environ, start_response, query):
     """Read the body."""
     length = 0
@@ -186,7 +192,7 @@ def wsgi_block(environ, start_response, query):
     return [b"done"]
 
 
-WSGI_ROUTES = {"/fail": wsgi_fail, "/bytes": wsgi_bytes, "/count": wsgi_count, "/gate": wsgi_gate,
+WSGI_ROUTES = {"/fail": wsgi_fail, "/bytes": wsgi_bytes, "/whole": wsgi_whole, "/count": wsgi_count, "/gate": wsgi_gate,
                "/sleep": wsgi_sleep, "/block": wsgi_block}
 
 
@@ -242,6 +248,11 @@ async def asgi_bytes(receive, send, query):
     await send({"type": "http.response.body"})
 
 
+async def asgi_whole(receive, send, query):
+    """The same in one piece."""
+    await asgi_answer(send, PIECE * int(query["n"]))
+
+
 async def asgi_count(receive, send, query):
     """Read the body."""
     length, message = 0, {"more_body": True}
@@ -272,5 +283,5 @@ async def asgi_block(receive, send, query):
     await asgi_answer(send, b"done")
 
 
-ASGI_ROUTES = {"/fail": asgi_fail, "/bytes": asgi_bytes, "/count": asgi_count, "/gate": asgi_gate,
+ASGI_ROUTES = {"/fail": asgi_fail, "/bytes": asgi_bytes, "/whole": asgi_whole, "/count": asgi_count, "/gate": asgi_gate,
                "/sleep": asgi_sleep, "/block": asgi_block}

@@ -60,6 +60,7 @@ class Call(io.RawIOBase):
             "wsgi.file_wrapper": FileWrapper, "wsgi.early_hints": self.early_hints, "gunicorn.http2.trailers": [],
             "gunicorn.http2.send_trailers": self.trailers,
             **{f"gunicorn.http2.{name}": priority.get(name) for name in ("urgency", "incremental")},
+            "gunicorn.http2.priority_weight": priority.get("weight"),
         }
         for name, value in scope["headers"]:
             key = name.decode().upper().replace("-", "_")

@@ -135,6 +135,7 @@ rules.table("6.5", connection_error(PROTOCOL_ERROR), {
 })
 rules.table("6.5", tolerated, {
     "SETTINGS without settings": lambda c: raw_frame(SETTINGS),
+    "the same setting over and over": lambda c: settings(*[(4, 65_535)] * 30),
     "every setting": lambda c: settings((1, 4096), (2, 0), (3, 0), (4, 65_535), (5, 16_384), (6, 65_536)),
 })
 
@@ -205,6 +206,15 @@ rules.table("6.6", connection_error(PROTOCOL_ERROR), {
 })
 
 
+@rules.rule("6.6", "PUSH_PROMISE on a stream that the server has reset")
+def push_on_a_reset_stream(client):
+    client.send_raw(client.start() + raw_frame(WINDOW_UPDATE, 0, client.last_id, bytes(4)))
+    client.wait_for(lambda: client.last.reset is not None, "RST_STREAM")
+    client.send_raw(raw_frame(PUSH_PROMISE, 4, client.last_id, b"\0\0\0\2\x82"))
+    client.wait_closed()
+    assert client.goaways == [(client.last_id, PROTOCOL_ERROR)]
+
+
 @rules.rule("6.6", "nothing is pushed", settings={2: 1})
 def nothing_pushed(client):
     assert client.get("/informational").status == 200
@@ -253,6 +263,17 @@ rules.table("6.8", connection_error(NO_ERROR), {
 })
 
 
+@rules.rule("6.8", "a second GOAWAY of the client's changes nothing", **NARROW)
+def second_goaway(client):
+    stream = client.pending()
+    client.send_raw(raw_frame(GOAWAY, 0, 0, bytes(8)) + raw_frame(GOAWAY, 0, 0, b"\x7f\xff\xff\xff\0\0\0\x01"))
+    client.ping()
+    client.grant(1000, stream)
+    assert client.response(stream).received == 1000
+    client.wait_closed()
+    assert client.goaways == [(stream.stream_id, NO_ERROR)]
+
+
 @rules.rule("6.8", "streams go on behind the client's GOAWAY", **NARROW)
 def streams_go_on(client):
     stream = client.pending()
@@ -264,22 +285,42 @@ def streams_go_on(client):
     assert client.goaways == [(stream.stream_id, NO_ERROR)]
 
 
+def send_above(client):
+    """Send frames on a stream above the last GOAWAY's: what they do to the connection counts, and nothing else.
+
+    The dynamic table learns of a field, and the connection's window gets its octets back.
+    """
+    client.send_raw(client.start(headers=[("x-above", "indexed")]))
+    above, sent, limit = client.last, 0, 2 * client.send_window
+    while sent < limit:
+        client.wait_for(lambda: client.send_window >= 16_384, "credit of the connection")
+        client.send_raw(raw_frame(DATA, 0, above.stream_id, bytes(16_384)))
+        client.send_window -= 16_384
+        sent += 16_384
+    client.ping()
+    assert (above.status, above.reset) == (None, None)
+
+
 @rules.rule("6.8", "a graceful shutdown has two GOAWAYs and loses no stream", only="tls", **NARROW)
 def graceful_shutdown(client):
     """The worker that served the connection ends; another one serves from then on."""
-    stream = client.pending()
+    stream, upload = client.pending(), client.request("POST", "/count", end=False)
     client.server.reload()
     assert client.wait_goaway() == (2**31 - 1, NO_ERROR)
     client.send_raw(client.start("/hello", "GET", end=True))
+    crossing = client.last
     client.wait_goaway(2)
+    send_above(client)
+    client.send_raw(client.header_frames(upload.stream_id, [("x-above", "indexed")], end_stream=True))
+    assert client.response(upload).text == '{"length": 0}'
     client.grant(1000, stream)
     assert client.response(stream).received == 1000
     client.wait_closed()
     last_id, code = client.goaways[-1]
     assert (len(client.goaways), code) == (2, NO_ERROR)
     # The stream that crossed the first GOAWAY is served if the second one names it.
-    assert last_id in (stream.stream_id, client.last_id)
-    assert client.last.status == (200 if last_id == client.last_id else None)
+    assert last_id in (upload.stream_id, crossing.stream_id)
+    assert crossing.status == (200 if last_id == crossing.stream_id else None)
 
 
 # -- WINDOW_UPDATE -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from tests.support.h2client import (
     FRAME_SIZE_ERROR,
     GOAWAY,
     HEADERS,
+    NO_ERROR,
     PING,
     PRIORITY,
     PRIORITY_FLAG,
@@ -22,7 +23,7 @@ from tests.support.h2client import (
     raw_frame,
 )
 
-from .rules import Rules, connection_error, served, tolerated
+from .rules import NARROW, Rules, connection_error, served, tolerated
 
 rules = Rules("RFC 9113")
 RESERVED = 2**31
@@ -37,11 +38,20 @@ rules.table("4.1", tolerated, {
     "flags that SETTINGS does not have": lambda c: raw_frame(SETTINGS, 0xFE),
     "flags that WINDOW_UPDATE does not have": lambda c: raw_frame(WINDOW_UPDATE, 0xFF, 0, b"\0\0\0\1"),
     "flags that PRIORITY does not have": lambda c: raw_frame(PRIORITY, 0xFF, 9, bytes(5)),
+    "flags that RST_STREAM does not have": lambda c: c.start() + raw_frame(RST_STREAM, 0xFF, c.last_id, b"\0\0\0\x08"),
     "the reserved bit on the connection": lambda c: raw_frame(PING, 0, RESERVED, bytes(8)),
+})
+rules.table("4.1", connection_error(NO_ERROR), {
+    "flags that GOAWAY does not have": lambda c: raw_frame(GOAWAY, 0xFF, RESERVED, bytes(8)),
 })
 rules.table("4.1", served, {
     "the reserved bit on a stream": lambda c: c.start() + raw_frame(DATA, END_STREAM, c.last_id | RESERVED, b"x"),
     "flags that DATA does not have": lambda c: c.start() + raw_frame(DATA, 0xF6 | END_STREAM, c.last_id, b"x"),
+    "the reserved bit on HEADERS and CONTINUATION": lambda c: raw_frame(
+        HEADERS, END_STREAM, c.open().stream_id | RESERVED) + raw_frame(
+        CONTINUATION, END_HEADERS, c.last_id | RESERVED, c.request_block()),
+    "flags that CONTINUATION does not have": lambda c: raw_frame(HEADERS, END_STREAM, c.open().stream_id) + raw_frame(
+        CONTINUATION, 0xFB | END_HEADERS, c.last_id, c.request_block()),
     "flags that HEADERS does not have": lambda c: raw_frame(
         HEADERS, 0xD2 | END_HEADERS | END_STREAM, c.open().stream_id, c.request_block()),
 })
@@ -68,10 +78,17 @@ def largest_frame(client):
     assert stream.text == '{"length": 16384}'
 
 
+rules.table("4.2", tolerated, {
+    "an unknown type of 16 384 octets": lambda c: raw_frame(0xFA, 0, 0, bytes(16_384)),
+})
 rules.table("4.2", connection_error(FRAME_SIZE_ERROR), {
     "DATA of 16 385 octets": lambda c: c.start() + raw_frame(DATA, 0, c.last_id, bytes(16_385)),
     "SETTINGS of 16 386 octets": lambda c: raw_frame(SETTINGS, 0, 0, bytes(16_386)),
     "PING of 16 385 octets": lambda c: raw_frame(PING, 0, 0, bytes(16_385)),
+    "GOAWAY of 16 385 octets": lambda c: raw_frame(GOAWAY, 0, 0, bytes(16_385)),
+    "WINDOW_UPDATE of 16 385 octets": lambda c: raw_frame(WINDOW_UPDATE, 0, 0, bytes(16_385)),
+    "PRIORITY of 16 385 octets": lambda c: raw_frame(PRIORITY, 0, 9, bytes(16_385)),
+    "RST_STREAM of 16 385 octets": lambda c: raw_frame(RST_STREAM, 0, 1, bytes(16_385)),
     "an unknown type of 16 385 octets": lambda c: raw_frame(0xFA, 0, 0, bytes(16_385)),
     "a length of 2^24-1, before its payload": lambda c: raw_frame(DATA, 0, 1, length=2**24 - 1),
     "PING of 7 octets": lambda c: raw_frame(PING, 0, 0, bytes(7)),
@@ -122,6 +139,21 @@ def blocks_of_reset_streams(client):
     client.wait_for(lambda: client.last.reset is not None, "RST_STREAM")
     client.send_raw(client.header_frames(client.last_id, [("x-trailer", "indexed")], end_stream=True))
     assert client.get("/hello", [("x-trailer", "indexed")]).status == 200
+
+
+@rules.rule("4.3", "a block of a malformed request is decoded")
+def blocks_of_malformed_requests(client):
+    client.send_raw(client.start(headers=[("x-malformed", "indexed"), ("connection", "close")], end=True))
+    client.wait_for(lambda: client.last.reset is not None, "RST_STREAM")
+    assert client.get("/hello", [("x-malformed", "indexed")]).status == 200
+
+
+@rules.rule("4.3", "a block of trailers that are in error is decoded", **NARROW)
+def blocks_of_wrong_trailers(client):
+    stream = client.pending()
+    client.send_raw(client.header_frames(stream.stream_id, [("x-late", "indexed")], end_stream=True))
+    client.wait_for(lambda: stream.reset is not None, "RST_STREAM")
+    assert client.get("/hello", [("x-late", "indexed")]).status == 200
 
 
 @rules.rule("4.3", "a block on a stream that is refused is decoded")

@@ -71,7 +71,7 @@ NORMATIVE = {
     "RFC 7541 6.2.3": "literals that never are",
     "RFC 7541 6.3": "the limit of size updates",
     "RFC 7541 7.4": "limits",
-    "RFC 9218 2.1.1": "SETTINGS_NO_RFC7540_PRIORITIES",
+    "RFC 9218 2.1": "SETTINGS_NO_RFC7540_PRIORITIES",
     "RFC 9218 4": "parameters",
     "RFC 9218 4.1": "urgency",
     "RFC 9218 4.2": "incremental",
@@ -97,6 +97,7 @@ NOT_A_SERVERS = {
     "RFC 9113 10.9": "no rules",
     "RFC 7541 4.1": "a definition",
     "RFC 7541 7.1": "binds intermediaries, and encoders that index what is secret",
+    "RFC 9218 2.1.1": "binds clients",
     "RFC 9218 8": "binds intermediaries",
     "RFC 9218 10": "scheduling, which applications do",
 }

@@ -2,11 +2,15 @@
 
 import json
 
+from tests.protocol.hpack_blocks import literal
 from tests.support.h2client import (
+    CONTINUATION,
     DATA,
     END_HEADERS,
+    END_STREAM,
     HEADERS,
     NO_ERROR,
+    PADDED,
     PROTOCOL_ERROR,
     PUSH_PROMISE,
     REFUSED_STREAM,
@@ -51,6 +55,15 @@ def request_trailers(client):
     assert client.response(client.last).text == '{"length": 5}'
 
 
+rules.table("8.1", served, {
+    "trailers behind no body": lambda c: c.start() + c.header_frames(c.last_id, [("x-a", "1")], end_stream=True),
+    "trailers in several frames": lambda c: c.start() + raw_frame(HEADERS, END_STREAM, c.last_id) + raw_frame(
+        CONTINUATION, END_HEADERS, c.last_id, literal(0, b"x-a", b"1")),
+    "END_STREAM on an empty DATA frame": lambda c: c.start() + c.data_frame(c.last_id, b"12345")
+    + c.data_frame(c.last_id, b"", True),
+})
+
+
 @rules.rule("8.1", "an interim response precedes the final one, and does not end the stream")
 def interim(client):
     stream = client.get("/informational")
@@ -89,11 +102,25 @@ rules.table("8.1.1", stream_error(PROTOCOL_ERROR), {
     "trailers before content-length is reached": lambda c: c.start(headers=[("content-length", "5")])
     + c.data_frame(c.last_id, b"123") + c.header_frames(c.last_id, [("x-a", "1")], end_stream=True),
 })
+rules.table("8.1.1", malformed, requests({
+    **{f"a content-length of {value!r}": with_((b"content-length", value)) for value in (
+        b"a", b"-1", b"+5", b"5.0", b"0x5", b"", b"5 5", b"5, 6", b"\xb25")},
+    "two of content-length that differ": with_((b"content-length", b"5"), (b"content-length", b"6")),
+}))
 rules.table("8.1.1", served, {
+    "padding, which content-length does not count": lambda c: c.start(headers=[("content-length", "5")]) + raw_frame(
+        DATA, PADDED | END_STREAM, c.last_id, b"\x0312345" + bytes(3)),
     "a body as long as content-length": lambda c: c.start(headers=[("content-length", "5")])
     + c.data_frame(c.last_id, b"123") + c.data_frame(c.last_id, b"45", True),
     "a content-length of 0 without a body": lambda c: c.start(headers=[("content-length", "0")], end=True),
 })
+
+
+@rules.rule("8.1.1", "responses of 204 and 304 have no content")
+def statuses_without_content(client):
+    for status in ("204 No Content", "304 Not Modified"):
+        stream = client.get(f"/status?status={status.replace(' ', '%20')}")
+        assert (stream.status, stream.received, stream.ended) == (int(status[:3]), 0, True)
 
 
 @rules.rule("8.1.1", "a response to HEAD has no content")

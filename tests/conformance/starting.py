@@ -1,16 +1,19 @@
 """How a connection begins and ends, TLS, and limits: RFC 9113 sections 3, 9 and 10."""
 
 import ssl
+import subprocess
 
 import pytest
 from hyperframe.frame import SettingsFrame
 
+from tests.protocol.peer import settings
 from tests.support.h2client import (
     ACK,
     CONTINUATION,
     END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
+    FRAME_SIZE_ERROR,
     GOAWAY,
     HEADERS,
     NO_ERROR,
@@ -96,6 +99,11 @@ rules.table("3.4", connection_error(PROTOCOL_ERROR, 0), {
     "a first frame of HEADERS": lambda c: PREFACE + raw_frame(HEADERS, END_STREAM | END_HEADERS, 1, b"\x82\x84\x87"),
     "a first frame of an unknown type": lambda c: PREFACE + raw_frame(0xFA),
     "a first SETTINGS that is an acknowledgement": lambda c: PREFACE + raw_frame(SETTINGS, ACK),
+    "a first SETTINGS on a stream": lambda c: PREFACE + raw_frame(SETTINGS, 0, 1),
+    "a first SETTINGS with a value that is none": lambda c: PREFACE + settings((2, 2)),
+}, preface=False)
+rules.table("3.4", connection_error(FRAME_SIZE_ERROR, 0), {
+    "a first SETTINGS of 5 octets": lambda c: PREFACE + raw_frame(SETTINGS, 0, 0, bytes(5)),
 }, preface=False)
 rules.table("3.4", connection_error(PROTOCOL_ERROR, 0), {
     "TLS in the clear": lambda c: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
@@ -139,6 +147,33 @@ def tls12(client):
         other.send_preface()
         other.assert_serves()
         assert (other.sock.version(), other.sock.compression()) == ("TLSv1.2", None)
+
+
+@rules.rule("9.2", "a client may name the server, or not", only="tls")
+def server_name(client):
+    context = client.server.certs.client_context(("h2",))
+    context.check_hostname = False
+    for name in ("localhost", "another.example", None):
+        sock = context.wrap_socket(open_tcp(client.server), server_hostname=name)
+        with Client(sock, client.server.authority) as other:
+            other.send_preface()
+            other.assert_serves()
+
+
+@rules.rule("9.2.1", "TLS 1.2 is not renegotiated", only="tls")
+def no_renegotiation(client):
+    """OpenSSL's client asks for it when it has read the server's SETTINGS, and is refused."""
+    address = f"{client.server.host}:{client.server.port}"
+    command = ["openssl", "s_client", "-connect", address, "-tls1_2", "-alpn", "h2"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as other:
+        seen = b""
+        while raw_frame(SETTINGS)[3:] not in seen:
+            piece = other.stdout.read1()
+            assert piece, seen
+            seen += piece
+        errors = other.communicate(b"R\n", timeout=20)[1]
+    assert b"RENEGOTIATING" in errors
+    assert b"no renegotiation" in errors
 
 
 @rules.rule("9.2.2", "a cipher suite that is not prohibited is accepted", only="tls")

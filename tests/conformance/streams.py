@@ -13,6 +13,7 @@ from tests.support.h2client import (
     PRIORITY,
     PRIORITY_FLAG,
     PROTOCOL_ERROR,
+    PUSH_PROMISE,
     REFUSED_STREAM,
     RST_STREAM,
     SETTINGS,
@@ -46,6 +47,7 @@ rules.table("5.1", connection_error(PROTOCOL_ERROR), {
     "idle: RST_STREAM": lambda c: raw_frame(RST_STREAM, 0, 3, bytes(4)),
     "idle: WINDOW_UPDATE": lambda c: raw_frame(WINDOW_UPDATE, 0, 3, ONE),
     "idle: CONTINUATION": lambda c: raw_frame(CONTINUATION, END_HEADERS, 3, b"\x82"),
+    "idle: PUSH_PROMISE": lambda c: raw_frame(PUSH_PROMISE, END_HEADERS, 3, b"\0\0\0\2\x82"),
     "idle, of the server's: HEADERS": lambda c: c.header_frames(2, c.fields(), end_stream=True),
     "idle, of the server's: DATA": lambda c: raw_frame(DATA, 0, 2, b"x"),
     "idle, of the server's: RST_STREAM": lambda c: raw_frame(RST_STREAM, 0, 2, bytes(4)),
@@ -53,9 +55,14 @@ rules.table("5.1", connection_error(PROTOCOL_ERROR), {
 })
 rules.table("5.1", tolerated, {
     "idle: PRIORITY": lambda c: raw_frame(PRIORITY, 0, 3, bytes(5)),
+    "idle, of the server's: PRIORITY": lambda c: raw_frame(PRIORITY, 0, 2, bytes(5)),
     "closed: PRIORITY": lambda c: raw_frame(PRIORITY, 0, 1, bytes(5)),
     "closed: WINDOW_UPDATE": lambda c: raw_frame(WINDOW_UPDATE, 0, 1, ONE),
     "closed: RST_STREAM": lambda c: raw_frame(RST_STREAM, 0, 1, bytes(4)),
+    "closed, because it was skipped: WINDOW_UPDATE, RST_STREAM, PRIORITY": lambda c: skip(c, 9) + raw_frame(
+        WINDOW_UPDATE, 0, 5, ONE) + raw_frame(RST_STREAM, 0, 5, bytes(4)) + raw_frame(PRIORITY, 0, 5, bytes(5)),
+    "closed by the client's reset: PRIORITY": lambda c: reset_by_client(c) + raw_frame(
+        PRIORITY, 0, c.last_id, bytes(5)),
     "closed by the client's reset: WINDOW_UPDATE": lambda c: reset_by_client(c) + raw_frame(
         WINDOW_UPDATE, 0, c.last_id, ONE),
 })
@@ -96,6 +103,15 @@ def half_closed_local(client):
     client.send_raw(raw_frame(DATA, 0, stream.stream_id, b"x") + raw_frame(WINDOW_UPDATE, 0, stream.stream_id, ONE)
                     + raw_frame(PRIORITY, 0, stream.stream_id, bytes(5))
                     + raw_frame(DATA, END_STREAM, stream.stream_id, b"x"))
+    client.assert_serves()
+    assert all(code == 0 for _, code in client.resets())
+
+
+@rules.rule("5.1", "half-closed (local): trailers")
+def half_closed_local_trailers(client):
+    stream = client.answered()
+    client.send_raw(client.data_frame(stream.stream_id, b"x")
+                    + client.header_frames(stream.stream_id, [("x-a", "1")], end_stream=True))
     client.assert_serves()
     assert all(code == 0 for _, code in client.resets())
 

@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import queue
 import socket
-import ssl
 import threading
 
 from greenlet import getcurrent
@@ -15,7 +14,7 @@ from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.opening import Cleartext
 from tests.support.h2client import H2Client
 
-from .rig import TIMEOUT, Log
+from .rig import TIMEOUT, Log, server_context
 
 
 class Hub:
@@ -77,13 +76,15 @@ class GreenRig:
         self.hub, self.certs, self.handshake_timeout = hub, certs, handshake_timeout
         self.log, self.requests, self.handed_over = Log(), 0, queue.SimpleQueue()
         self.refusals = queue.SimpleQueue()
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(certs.server_cert, certs.server_key)
-        self.context.set_alpn_protocols(["h2", "http/1.1"])
+        self.context = server_context(certs)
         config.setdefault("idle_timeout", TIMEOUT)
         self.driver = GreenDriver(hub.library, ConnectionConfig(**config), application, self.log, self._count_request,
                                   self._note_refusal)
         self.ended, self.owners, self._sockets = queue.SimpleQueue(), [], []
+
+    def call(self, what, *arguments):
+        """Have the hub's thread call something; return what it returns."""
+        return self.hub.call(what, *arguments)
 
     def close(self):
         """End every connection."""

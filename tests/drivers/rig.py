@@ -52,6 +52,14 @@ class Log:
         return errors
 
 
+def server_context(certs):
+    """A TLS context for both protocols."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certs.server_cert, certs.server_key)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
 class Rig:
     """A driver, its main thread, its pool, and what they have told."""
 
@@ -60,9 +68,7 @@ class Rig:
         self.certs, self.handshake_timeout = certs, handshake_timeout
         self.log, self.requests, self.closes = Log(), 0, Counter()
         self.handed_over, self.refusals = queue.SimpleQueue(), queue.SimpleQueue()
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(certs.server_cert, certs.server_key)
-        self.context.set_alpn_protocols(["h2", "http/1.1"])
+        self.context = server_context(certs)
         self.selector, self.pool = selectors.DefaultSelector(), RequestPool(threads, max_waiting, self.log)
         config.setdefault("idle_timeout", TIMEOUT)
         # Applications wait for their clients, unless a test is about the spool.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gunicorn_h2.drivers.closings import Closings
+from gunicorn_h2.drivers.closings import Closings, Tally
 
 from .rig import Log
 
@@ -85,4 +85,25 @@ def test_statsd_hears_of_what_is_new_since_the_last_report(log, clock):
     assert told == [
         ("gunicorn.h2.closed.handshake_failed", 7), ("gunicorn.h2.closed.enhance_your_calm", 1),
         ("gunicorn.h2.closed.handshake_failed", 1),
+    ]
+
+
+def test_streams_have_a_tally_of_their_own(log, clock):
+    """Its lines and its sum do not take the place of those of connections."""
+    told = []
+    closings = Closings(log, lambda name, count: told.append((name, count)), clock)
+    assert type(closings.resets) is Tally
+    for number in range(7):
+        closings.resets.warn("read_rate", "reset %d", number)
+        closings.warn("protocol_error", "closed %d", number)
+    assert log.warnings == [f"{what} {number}" for number in range(5) for what in ("reset", "closed")]
+    closings.resets.count("too_many_streams")
+    clock.now += 1
+    closings.report()
+    assert log.warnings[10:] == ["2 more connections closed: 2 protocol_error", "2 more streams reset: 2 read_rate"]
+    assert closings.counts == {"protocol_error": 7}
+    assert closings.resets.counts == {"read_rate": 7, "too_many_streams": 1}
+    assert told == [
+        ("gunicorn.h2.closed.protocol_error", 7), ("gunicorn.h2.reset.read_rate", 7),
+        ("gunicorn.h2.reset.too_many_streams", 1),
     ]

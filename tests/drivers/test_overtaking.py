@@ -1,23 +1,17 @@
 """An urgent response overtakes a bulk one: real TCP, each driver, a client that reads slowly."""
 
-import asyncio
 import socket
-import ssl
-import threading
 from queue import SimpleQueue
 
 import pytest
 
-from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
-from gunicorn_h2.drivers.negotiation import Terms
-from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.headers import ResponseHead
-from gunicorn_h2.protocol.opening import Cleartext
 from tests.support.h2client import H2Client
 from tests.support.overtaking import BULK, MOST, SETTINGS, SlowReader
 from tests.support.tools import require_module
 
-from .asyncio_wire import LOOPS, Log, make_loop, tcp_pair
+from .asyncio_rig import AsyncioRig
+from .asyncio_wire import LOOPS, tcp_pair
 from .green_rig import GreenRig, Hub
 from .rig import TIMEOUT, Rig
 
@@ -84,37 +78,13 @@ class LoopServer:
     """The asyncio driver on an event loop in a thread of its own."""
 
     def __init__(self, certs, application, loop):
-        self.loop, self.handed_over = make_loop(loop) if loop == "uvloop" else asyncio.new_event_loop(), SimpleQueue()
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(certs.server_cert, certs.server_key)
-        self.context.set_alpn_protocols(["h2", "http/1.1"])
-        self.driver = AsyncioDriver(self.loop, ConnectionConfig(**CONFIG), application.serve, Log(), lambda: None, None,
-                                    lambda peer: None)
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-
-    def serve(self, sock, tls):
-        """Hand the driver a socket."""
-        terms = Terms(self._wrap if tls else None, None if tls else Cleartext(prior_knowledge=True), TIMEOUT)
-        self.loop.call_soon_threadsafe(self.driver.negotiate, sock, "a test", terms, self._hand_over)
+        self.rig = AsyncioRig(loop, certs, application.serve, **CONFIG)
+        self.serve, self.handed_over = self.rig.serve, self.rig.handed_over
 
     def close(self):
         """End it."""
-        self.loop.call_soon_threadsafe(self._cancel)
-        self.thread.join(TIMEOUT)
-        assert not self.thread.is_alive()
-        self.loop.close()
-        assert "internal error" not in self.driver.log.text
-
-    def _cancel(self):
-        self.driver.cancel()
-        self.loop.call_later(0, self.loop.stop)
-
-    def _hand_over(self, transport, peer, data):
-        self.handed_over.put((transport.sock, data))
-
-    def _wrap(self, sock):
-        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        self.rig.close()
+        assert self.rig.log.errors == []
 
 
 SERVERS = {

@@ -8,7 +8,8 @@ from tests.support.kinds import ASGI_KINDS, WSGI_KINDS, make_server
 from .site import THREADS, Site
 
 APP = "tests.apps.faults:{}"
-KINDS = {"thread": WSGI_KINDS["thread"], "gevent": WSGI_KINDS["gevent"], **ASGI_KINDS}
+# Only the Gunicorns of `make compat` have an eventlet worker.
+KINDS = [pytest.param(name, marks=[pytest.mark.compat] * (name == "eventlet")) for name in (*WSGI_KINDS, *ASGI_KINDS)]
 
 
 @pytest.fixture(scope="session", params=KINDS)

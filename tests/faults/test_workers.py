@@ -1,9 +1,14 @@
 """Faults of applications, of workers and of the machine: others are served, and nothing is left behind."""
 
+import contextlib
 import json
 import os
 import re
+import resource
 import signal
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +16,7 @@ from tests.support.gate import Gate
 from tests.support.h2client import H2Client, open_tcp
 from tests.support.load import LoadClient
 
-from .site import Site
+from .site import TIMEOUT, Site
 
 SECRET = r"DeliberateError|DeliberateExit|MemoryError|SystemExit"
 WHENS = ("call", "read", "start", "iter", "next", "body", "close")
@@ -176,3 +181,74 @@ def test_a_full_disk_under_the_access_log(boot):
     assert re.search("No space left on device", server.log)
     site.check()
     site.close()
+
+
+ROOM = 1_048_576
+"""Octets that the disk has for responses. All of them together are many times as large."""
+PIECES = 60
+CANNOT_WRITE = r"\[WARNING\] The temporary file for responses to slow clients cannot be written: \[Errno \d+\] "
+
+
+@pytest.mark.parametrize("fault", ["full", "no-directory"])
+def test_a_full_disk_under_the_responses(boot, tmp_path, fault):
+    """Slow readers' responses wait for them then; everyone else is served, and later ones find room again."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    server = boot(env={"TMPDIR": str(folder)}, http2_worker_buffer_size=1_000_000)
+    site = Site(server, warm_up=4)
+    if fault == "full":
+        # To a process, a limit on its files is a disk that takes no more; each write is cut short or fails.
+        resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
+    else:
+        folder.rmdir()
+    clients = [H2Client.connect(server, auto_window=False) for _ in range(8)]
+    streams = [client.request("GET", f"/whole?n={PIECES}") for client in clients]
+    for stream in streams:
+        stream.client.wait_for(lambda stream=stream: stream.received == 65_535, "a window full of data")
+    server.wait_log(CANNOT_WRITE + ("File too large" if fault == "full" else "No such file or directory"))
+    site.serve_newcomer()
+    for stream in streams[::2]:
+        assert read_all(stream) == PIECES * 65_536
+    if fault == "full":
+        resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    else:
+        folder.mkdir()
+    for client in clients:
+        client.close()
+    site.check()
+    assert len(re.findall(CANNOT_WRITE, server.log)) == 1
+    with H2Client.connect(server, auto_window=False) as client:
+        stream = client.request("GET", f"/whole?n={PIECES}")
+        spool = Path(f"/proc/{server.worker_pid}/fd")
+        wait_until(lambda: spooled_octets(spool) > ROOM)
+        assert read_all(stream) == PIECES * 65_536
+    site.check()
+    assert not os.listdir(folder)
+    site.close()
+
+
+def read_all(stream):
+    """Open the windows and read a response to its end; return how many octets it has."""
+    stream.client.auto_window = True
+    stream.client.grant(65_535)
+    stream.client.grant(65_535, stream)
+    assert stream.client.response(stream).ended
+    return stream.received
+
+
+def spooled_octets(folder):
+    """How many octets are in a worker's files that have no name; `folder` is that of its descriptors."""
+    octets = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if "(deleted)" in os.readlink(path):
+                octets += path.stat().st_size
+    return octets
+
+
+def wait_until(condition):
+    """Ask until something is so that the worker is about to do."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it is not so"
+        threading.Event().wait(0.01)

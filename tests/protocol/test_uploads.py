@@ -314,11 +314,12 @@ def test_a_connection_is_looked_at_once_a_second_at_most(peer):
 
 
 def test_nothing_is_left_to_wait_for(peer):
-    """When no upload is left there is no deadline but that of an idle connection."""
+    """When no upload is left there is no deadline but those of an idle connection and of an old one."""
     stream_id = post(peer, 4)
     peer.send(data(stream_id, b"1234", end=True))
+    began = peer.now
     peer.wait(PATIENCE + 1)
-    assert peer.core.next_deadline() is None
+    assert peer.core.next_deadline() == began + peer.config.max_connection_age
     post(peer, 4)
     peer.wait(PATIENCE + 1)
     assert statuses(peer) == {3: 408}

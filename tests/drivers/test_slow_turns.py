@@ -1,0 +1,178 @@
+"""The slow lane on each driver: what is expensive waits for its turn, and others have theirs in between."""
+
+import contextlib
+import ssl
+import time
+from itertools import count
+
+import pytest
+
+from .every_driver import DRIVERS, AnyDriver, Occupied
+from .rig import TIMEOUT, wait_until
+
+TURN = 0.006
+"""Seconds: longer than a round serves the lane for, so that there is one such turn in each."""
+
+
+def work():
+    """Use the processor for a turn."""
+    until = time.thread_time() + TURN
+    while time.thread_time() < until:
+        pass
+
+
+class Lane(AnyDriver):
+    """A driver that serves connections which have been there for long, so that rounds are short."""
+
+    def shorten_rounds(self):
+        """Let the lane have a few milliseconds of the next rounds."""
+        self.driver.slow_lane.served_at = time.monotonic() + TIMEOUT
+
+    def is_slow(self, client):
+        """Whether the connection's next turn is in the lane."""
+        holder = client.holder
+        return self.call(lambda: holder.slow if hasattr(holder, "slow") else holder._slow)
+
+    def quick_client(self):
+        """A connection whose last turn was short, which a busy machine may have to be asked for again."""
+        client = self.client()
+        wait_until(lambda: client.ping() or not self.is_slow(client))
+        return client
+
+    def burden(self, client, then=lambda: None):
+        """Make each turn of a connection expensive; at the end of each, `then()` is called."""
+        connection = client.holder.connection
+        handle = connection.handle_readable
+
+        def handle_readable():
+            handle()
+            work()
+            then()
+
+        self.call(setattr, connection, "handle_readable", handle_readable)
+
+    def expensive_client(self, then=lambda: None):
+        """A connection whose turns are expensive, and its next one is in the lane."""
+        client = self.client()
+        self.burden(client)
+        client.ping()
+        self.call(delattr, client.holder.connection, "handle_readable")
+        self.burden(client, then)
+        assert self.is_slow(client)
+        return client
+
+    def served(self, number):
+        """The paths of so many requests in the order of their service."""
+        return [self.routes.begun.get(timeout=TIMEOUT).decode() for _ in range(number)]
+
+
+@pytest.fixture(params=DRIVERS)
+def lane(request, certs):
+    """Each driver; applications are called in the order in which requests are read."""
+    options = {"threads": 1} if request.param == "threads" else {}
+    lane = Lane(request.param, certs, **options)
+    yield lane
+    lane.close()
+
+
+def test_others_have_their_turns_between_those_of_expensive_connections(lane):
+    """All expensive ones are ready at once; in the turn of each, a request arrives on another connection."""
+    quick = [lane.quick_client() for _ in range(5)]
+    asked = iter(range(5))
+
+    def ask():
+        number = next(asked, None)
+        if number is not None:
+            quick[number].request(path=f"/quick{number}")
+
+    expensive = [lane.expensive_client(ask) for _ in range(5)]
+    with Occupied(lane):
+        for number, client in enumerate(expensive):
+            client.request(path=f"/expensive{number}")
+        lane.shorten_rounds()
+    served = lane.served(10)
+    turns = [path for path in served if path.startswith("/expensive")]
+    assert sorted(turns) == [f"/expensive{number}" for number in range(5)]
+    for number, turn in enumerate(turns[2:]):
+        # It arrives in one expensive turn; at most one more comes before it.
+        assert served.index(f"/quick{number}") < served.index(turn), served
+
+
+def test_expensive_connections_share_the_lane(lane):
+    """One that always has something more to read lets the others have their turns."""
+    others = [lane.expensive_client() for _ in range(3)]
+    more = count(1)
+    greedy = lane.expensive_client(lambda: greedy.request(path=f"/greedy{next(more)}"))
+    with Occupied(lane):
+        greedy.request(path="/greedy0")
+        for number, client in enumerate(others):
+            client.request(path=f"/other{number}")
+        lane.shorten_rounds()
+    served = []
+    while len([path for path in served if path.startswith("/other")]) < 3:
+        served += lane.served(1)
+    assert "/greedy1" not in served[:4], served
+    lane.call(delattr, greedy.holder.connection, "handle_readable")
+
+
+def test_a_connection_whose_turn_was_short_is_out_of_the_lane(lane):
+    client = lane.expensive_client()
+    client.ping()
+    assert lane.is_slow(client)
+    lane.call(delattr, client.holder.connection, "handle_readable")
+    wait_until(lambda: client.ping() or not lane.is_slow(client))
+    assert client.get("/hello").status == 200
+
+
+def test_a_turn_in_the_lane_is_not_taken_by_a_connection_that_is_gone(lane):
+    """Its client leaves while it waits; so does one that is in the same round."""
+    clients = [lane.expensive_client() for _ in range(3)]
+    stays = lane.quick_client()
+    with Occupied(lane):
+        for client in clients:
+            client.request(path="/expensive")
+            client.close()
+    wait_until(lambda: lane.holders() == {stays.holder})
+    assert not lane.driver.slow_lane.queue
+    assert stays.get("/hello").status == 200
+
+
+def client_hello(context):
+    """What a client sends first."""
+    octets = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), octets, server_hostname="localhost").do_handshake()
+    return octets.read()
+
+
+def test_handshakes_take_their_turns_in_the_lane(lane, certs):
+    """A request that arrives in the turn of one waits for at most one more."""
+    quick = [lane.quick_client() for _ in range(4)]
+    asked, handshakes, handshakes_before = iter(quick), count(1), []
+    wrap, on_request = lane.rig._wrap, lane.driver.on_request
+    begun = 0
+
+    def wrap_slowly(sock):
+        nonlocal begun
+        begun = next(handshakes)
+        work()
+        client = next(asked, None)
+        if client is not None:
+            client.request(path="/quick")
+        return wrap(sock)
+
+    def note_request():
+        handshakes_before.append(begun)
+        on_request()
+
+    lane.rig._wrap, lane.driver.on_request = wrap_slowly, note_request
+    hello = client_hello(certs.client_context())
+    socks = [lane.open(tls=True) for _ in range(6)]
+    with Occupied(lane):
+        for sock in socks:
+            sock.sendall(hello)
+        lane.shorten_rounds()
+    assert lane.served(4) == ["/quick"] * 4
+    wait_until(lambda: begun == 6)
+    assert all(before <= number + 2 for number, before in enumerate(handshakes_before)), handshakes_before
+    lane.driver.on_request = on_request
