@@ -26,6 +26,10 @@ READ_SIZE = 256 * 1024
 TIMEOUT = 10.0
 
 Header = tuple[str, str]
+CALL_FIELDS = (("content-type", "application/grpc"), ("te", "trailers"))
+"""What a call of gRPC needs."""
+EMPTY_CALL = bytes(5)
+"""A message without content."""
 
 
 class ClientError(Exception):

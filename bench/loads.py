@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bench import h2load
-from bench.apps.content import HELLO, document, received
-from bench.client import ClientError, Connection
+from bench.apps.content import HELLO, MESSAGE_ON_WIRE, document, received
+from bench.client import CALL_FIELDS, ClientError, Connection
 from bench.measuring import Effort, Outcome, Workload
 from bench.results import Metric
 from bench.running import NotAvailable, RunningServer
@@ -119,6 +119,46 @@ class Load(Workload):
         uris = server.folder / f"uris-{self.name}"
         uris.write_text("".join(server.url(path) + "\n" for path in self.paths))
         return [*arguments, "-i", str(uris)]
+
+
+@dataclass(frozen=True)
+class Calls(Load):
+    """Calls of gRPC, each with a body of `sent` messages and an answer of `received` ones; the rate is theirs."""
+
+    app: str = "grpc"
+    method: str = "Unary"
+    sent: int = 1
+    received: int = 1
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("rate", "messages/s"),
+        Metric("cpu", "us/message", higher_is_better=False, digits=1),
+    )
+
+    @property
+    def _path(self) -> str:
+        return f"/bench.Messages/{self.method}"
+
+    def check(self, server: RunningServer) -> None:
+        """Make the call once and compare its response."""
+        try:
+            with Connection(server.port) as connection:
+                response = connection.fetch(self._path, "POST", MESSAGE_ON_WIRE * self.sent, CALL_FIELDS)
+        except ClientError as error:
+            raise NotAvailable(f"{self._path}: {error}") from error
+        if response.body != MESSAGE_ON_WIRE * self.received:
+            raise NotAvailable(f"{self._path} is answered {response.status} with {response.size} octets")
+        server.memory[self.name, "size"] = response.size
+
+    def _input(self, server: RunningServer) -> list[str]:
+        body = server.folder / f"messages-{self.sent}"
+        body.write_bytes(MESSAGE_ON_WIRE * self.sent)
+        fields = [word for name, value in CALL_FIELDS for word in ("-H", f"{name}: {value}")]
+        return ["-d", str(body), *fields, server.url(self._path)]
+
+    def _values(self, result: h2load.Result, cpu: float) -> dict[str, float]:
+        messages = max(self.sent, self.received)
+        values = super()._values(result, cpu)
+        return {"rate": values["rate"] * messages, "cpu": values["cpu"] / messages} if values else {}
 
 
 @dataclass(frozen=True)

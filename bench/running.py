@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from bench import processes
 from bench.apps.content import HELLO
-from bench.client import ClientError, Connection, ProtocolError
+from bench.client import CALL_FIELDS, EMPTY_CALL, ClientError, Connection, ProtocolError
 from bench.servers import APPS, Server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +112,7 @@ def _start(
     for command in server.commands:
         with processes.on_core(core):
             started.append(_spawn([word.format(**place) for word in shlex.split(command)], server, folder))
-    boot_seconds = _wait_serving(port, started, folder, begun)
+    boot_seconds = _wait_serving(_probe_call if app == "grpc" else _probe, port, started, folder, begun)
     roots = [process.pid for process in started]
     if not processes.listens(roots, port):
         raise NotAvailable(f"another process answers on port {port}")
@@ -143,12 +143,14 @@ def _spawn(command: list[str], server: Server, folder: Path) -> subprocess.Popen
         )  # fmt: skip
 
 
-def _wait_serving(port: int, started: list[subprocess.Popen[bytes]], folder: Path, begun: float) -> float:
+def _wait_serving(
+    probe: Callable[[int], None], port: int, started: list[subprocess.Popen[bytes]], folder: Path, begun: float
+) -> float:
     """Ask until the server answers; return the seconds since `begun`."""
     while True:
         ended = any(process.poll() is not None for process in started)
         try:
-            _probe(port)
+            probe(port)
             return time.monotonic() - begun
         except ProtocolError as error:
             raise NotAvailable(str(error)) from None
@@ -164,6 +166,14 @@ def _probe(port: int) -> None:
         response = connection.fetch("/hello")
     if response.status != 200 or bytes(response.body) != HELLO:
         raise ClientError(f"/hello is answered {response.status} {bytes(response.body[:40])!r}")
+
+
+def _probe_call(port: int) -> None:
+    """Make one call of gRPC to a method that no server has; raise `ClientError` where it is not answered."""
+    with Connection(port) as connection:
+        response = connection.fetch("/", "POST", EMPTY_CALL, CALL_FIELDS)
+    if response.status != 200:
+        raise ClientError(f"a call is answered {response.status}")
 
 
 def _reason(folder: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 WSGI, ASGI = "wsgi", "asgi"
+GRPC_WSGI, GRPC_ASGI = "gRPC over WSGI", "gRPC over ASGI"
 OURS, BUILT_IN, OTHER, FLOOR = "gunicorn_h2", "Gunicorn's built-in", "others", "floor"
 
 APPS = {
@@ -19,6 +20,8 @@ APPS = {
     ("calls", WSGI): "bench.callcount:app",
     ("calls", ASGI): "bench.callcount:asgi_app",
     ("times", WSGI): "bench.layertimes:app",
+    ("grpc", GRPC_WSGI): "bench.apps.grpc_services:app",
+    ("grpc", GRPC_ASGI): "bench.apps.grpc_services:asgi_app",
 }
 """What a workload's application is for each interface."""
 
@@ -185,6 +188,13 @@ SERVERS = (
     Server("uvicorn", "uvicorn", OTHER, ASGI, (UVICORN,), requests_a_connection=4000),
     Server("nginx", "nginx, Gunicorn gthread behind", OTHER, WSGI,
            (GUNICORN_H1, NGINX), {"conf.py": GUNICORN_CONF, "nginx.conf": NGINX_CONF}),
+    _ours("grpc-thread", "ThreadWorker, gRPC", "ThreadWorker", flags=_THREADS, interface=GRPC_WSGI),
+    _ours("grpc-gevent", "GeventWorker, gRPC", "GeventWorker", interface=GRPC_WSGI),
+    _ours("grpc-asgi", "ASGIWorker, gRPC", "ASGIWorker", _UVLOOP, interface=GRPC_ASGI),
+    Server("grpcio", "grpcio, 16 threads", OTHER, GRPC_WSGI,
+           ("{python} -m bench.apps.grpc_services threads {port} {cert} {key}",)),
+    Server("grpcio-aio", "grpcio, asyncio", OTHER, GRPC_ASGI,
+           ("{python} -m bench.apps.grpc_services aio {port} {cert} {key}",)),
     Server("floor", "the floor: TLS and canned frames", FLOOR, WSGI,
            ("{python} -m bench.apps.floor {port} {cert} {key}",),
            only="hello*,browser,rate*,handshakes,idle*,start"),

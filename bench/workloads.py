@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bench.apps.content import LARGE, MEDIUM
-from bench.loads import FixedRate, Handshakes, Load, SteadyLoad, Transfer
+from bench.apps.content import LARGE, MEDIUM, MESSAGES
+from bench.loads import Calls, FixedRate, Handshakes, Load, SteadyLoad, Transfer
 from bench.measuring import Workload
 from bench.probes import IdleConnections, LinkTransfer, OpenStreams, Sleepers, StartUp
 
-SMALL, BODIES, LATENCY, CONNECTIONS, LINK = "Small requests", "Bodies", "Latency", "Connections", "50 ms link"
+SMALL, BODIES, LATENCY, CONNECTIONS = "Small requests", "Bodies", "Latency", "Connections"
+LINK, GRPC = "50 ms link", "gRPC"
 
 CHROME = (
     'sec-ch-ua: "Chromium";v="140", "Not=A?Brand";v="24", "Google Chrome";v="140"',
@@ -57,6 +58,12 @@ WORKLOADS: tuple[Workload, ...] = (
     IdleConnections("idle-10000", "10 000 idle connections", CONNECTIONS, connections=10_000, rounds=1),
     OpenStreams("streams", "10 connections x 100 open streams", CONNECTIONS, rounds=1),
     StartUp("start", "start-up", CONNECTIONS),
+    Calls("grpc-unary", "unary calls, 10 x 10", GRPC),
+    Calls("grpc-unary-1x1", "unary calls, 1 x 1", GRPC, connections=1, streams=1),
+    Calls("grpc-stream", "1000 messages to the client, 4 x 1", GRPC, connections=4, streams=1, method="Stream",
+          received=MESSAGES),
+    Calls("grpc-gather", "1000 messages from the client, 4 x 1", GRPC, connections=4, streams=1, method="Gather",
+          sent=MESSAGES),
     LinkTransfer("link-up", "one upload over 50 ms and 25 MB/s", LINK),
     LinkTransfer("link-down", "one download over 50 ms and 25 MB/s", LINK, upload=False),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from tests.support.server import REFERENCE_WORKERS, WORKERS, Server, stop_all
 
 ALL_WORKERS = {**WORKERS, **REFERENCE_WORKERS}
 PROCESSES = {"bench", "conformance", "e2e", "faults", "frameworks", "proxies", "test_call_count.py",
-             "test_conf_examples.py", "test_examples.py", "test_extras.py"}
+             "test_conf_examples.py", "test_examples.py", "test_extras.py", "test_interop.py"}
 """What runs whole processes, through lines that tests in memory cover."""
 
 

@@ -1,5 +1,6 @@
 """The examples do what they say, without Docker."""
 
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.support.kinds import WSGI_KINDS
 from tests.support.server import ROOT, Server
+from tests.support.tools import require_module
 
 EXAMPLE = ROOT / "examples" / "http2_features"
 
@@ -56,3 +58,28 @@ def test_the_script_sees_what_is_missing(certs, tmp_path):
         server.stop()
     assert done.returncode == 1
     assert "FAIL one early hint came first" in done.stdout
+
+
+# -- Flask and gRPC ----------------------------------------------------------------------------------------------------
+
+GRPC = ROOT / "examples" / "grpc_flask"
+
+
+def test_flask_and_grpc_on_one_port(kind, certs, tmp_path):
+    for name in ("flask", "grpc_health", "grpc_reflection", "grpc_tools"):
+        require_module(name)
+    # As its README says, but the files go elsewhere.
+    generate = ["-m", "grpc_tools.protoc", "-I.", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
+    subprocess.run([sys.executable, *generate, "library.proto"], cwd=GRPC, check=True, timeout=30)
+    env = {"PYTHONPATH": f"{GRPC}:{tmp_path}:{ROOT}"}
+    for tls in (True, False):
+        server = Server(tmp_path, kind, certs, "app:app", tls=tls, threads=8, env=env)
+        try:
+            server.start()
+            command = [sys.executable, str(GRPC / "check.py"), "--cacert", certs.ca,
+                       f"{server.scheme}://localhost:{server.port}"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, **env})
+        finally:
+            server.stop()
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [line[:4] for line in done.stdout.splitlines()] == ["ok  "] * 7

@@ -38,6 +38,13 @@ def wsgi(environ, start_response):
     return [answer("")]
 
 
+def __getattr__(name):
+    # Only with the extra.
+    from gunicorn_h2.grpc import GrpcWSGI
+
+    return GrpcWSGI(wsgi)
+
+
 async def asgi(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": answer(type(asyncio.get_running_loop()).__module__)})
@@ -59,6 +66,7 @@ PROMISES = {
     "asgi": Promise("", ("-k", "gunicorn_h2.ASGIWorker"), "hello:asgi", "asyncio.unix_events"),
     "gevent": Promise("gevent", ("-k", "gunicorn_h2.GeventWorker")),
     "eventlet": Promise("eventlet", ("-k", "gunicorn_h2.EventletWorker")),
+    "grpc": Promise("grpc", ("-k", "gunicorn_h2.ThreadWorker"), "hello:services"),
     "uvloop": Promise("uvloop", ("-k", "gunicorn_h2.ASGIWorker"), "hello:asgi", "uvloop"),
     "devcert": Promise("devcert", (), module="gunicorn_h2.cli"),
 }

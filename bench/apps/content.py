@@ -12,6 +12,11 @@ FIXED = {"/hello": HELLO, "/100k": MEDIUM, "/10m": LARGE}
 """The paths whose answer is one object; whatever follows /hello/ is answered like /hello."""
 FRESH = {"/60k": 60_000, "/4m": 4_000_000}
 """The paths whose answer is made anew for each request, as templates make it, and their octets."""
+MESSAGE = MEDIUM[:128]
+MESSAGE_ON_WIRE = b"\0\0\0\0\x80" + MESSAGE
+"""What calls of gRPC send and receive, and how a message goes with its prefix."""
+MESSAGES = 1000
+"""How many of them a stream has."""
 EVENT = b"data: " + b"x" * 1_016 + b"\n\n"
 """What /events sends again and again: 1 KiB."""
 

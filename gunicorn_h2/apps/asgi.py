@@ -99,6 +99,28 @@ class Exchange:
                 message["trailers"] = channel.trailers
         return message
 
+    # `scope["gunicorn.http2.stream"]`
+
+    def __deepcopy__(self, memo: object) -> Exchange:
+        """Return itself: a copy of a scope is of the same request."""
+        return self
+
+    @property
+    def request_fields(self) -> Fields:
+        """The request's fields as the client sent them: (name, value) pairs, names in lower case. Not to be changed."""
+        return self._channel.stream.head.fields
+
+    def on_abort(self, callback: Callable[[], object]) -> None:
+        """Have `callback()` called once if the client is gone, even while its body waits to be received.
+
+        The event loop calls it: it must neither block nor raise.
+        """
+        self._channel.on_abort(callback)
+
+    def lift_read_timeout(self) -> None:
+        """Let `receive` wait for as long as the client is connected, though it sends nothing."""
+        self._channel.limits_reads = False
+
     # Sending
 
     async def send(self, message: Mapping[str, Any]) -> None:
@@ -306,6 +328,7 @@ class ASGIHandler:
             if template is None:
                 return
             scope = template.make(stream, self._worker.state)
+            scope["gunicorn.http2.stream"] = exchange
             if self._observed:
                 started = time.monotonic()
                 request = self._blank.for_stream(stream.head, connection.peer, stream.stream_id)

@@ -143,12 +143,15 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         if (
             type(data) is bytes
             and (length is None or length == len(data))
-            and not (self.headers_sent or self._omits_body or self._trailers or self.status is None)
+            and not (self.headers_sent or self._omits_body or self.status is None)
         ):
             assert self._prepared is not None
             self.headers_sent = self.complete = True
             self.sent = len(data)
-            self._channel.respond(self._prepared.head, data, True)
+            if self._trailers:
+                self._channel.respond_with_trailers(self._prepared.head, data, self._trailers)
+            else:
+                self._channel.respond(self._prepared.head, data, True)
         else:
             self.write(data)
             self.close()
@@ -215,6 +218,35 @@ class StreamResponse(wsgi.Response):  # type: ignore[misc]
         fields = octets(headers)
         check_response_trailers(fields)
         self._trailers = [*(self._trailers or ()), *fields]
+
+    # `gunicorn.http2.stream`
+
+    @property
+    def request_fields(self) -> Fields:
+        """The request's fields as the client sent them: (name, value) pairs, names in lower case. Not to be changed."""
+        return self._channel.stream.head.fields
+
+    def send_head(self) -> None:
+        """Send the head of the response now, not with the first data. Raises RuntimeError without `start_response`."""
+        self.send_headers()
+        if not self._channel.responded:
+            assert self._prepared is not None
+            self._channel.respond(self._prepared.head, b"", False)
+
+    def on_abort(self, callback: Callable[[], object]) -> None:
+        """Have `callback()` called once if the client is gone, or has lost interest; see `Channel.on_abort`."""
+        self._channel.on_abort(callback)
+
+    def lift_read_timeout(self) -> None:
+        """Let reads wait for as long as the client is connected, though it sends nothing."""
+        self._channel.limits_reads = False
+
+    def cut_short(self, headers: AnyHeaders, trailers: AnyHeaders) -> None:
+        """End the response although the application goes on, from any thread; see `Channel.cut_short`.
+
+        A client that has no response yet gets one of status 200 with `headers` and no body.
+        """
+        self._channel.cut_short(self._heads.make(200, octets(headers)), octets(trailers))
 
     @property
     def _may_have_trailers(self) -> bool:
@@ -301,6 +333,7 @@ class WSGIHandler:
     ) -> None:
         environ["wsgi.early_hints"] = response.send_early_hints
         environ["gunicorn.http2.send_trailers"] = response.send_trailers
+        environ["gunicorn.http2.stream"] = response
         try:
             result: Iterable[bytes] = self._worker.wsgi(environ, response.start_response)
             if type(result) is list and len(result) == 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from gunicorn_h2.protocol.connection import ServerConnection
@@ -94,6 +95,9 @@ class AsyncChannel:
     _cause: tuple[int, str] = (0, "")
     """The error code and the reason of the abort."""
     _waiters: list[asyncio.Future[None]] | None = None
+    _on_abort: Callable[[], object] | None = None
+    limits_reads = True
+    """See `Channel.limits_reads`."""
 
     def __init__(self, connection: AsyncStreamOwner, stream: Stream, ended: bool) -> None:
         """`ended` says whether the request has no body."""
@@ -125,6 +129,7 @@ class AsyncChannel:
         self._cause = (code, reason)
         self.aborted = True
         self.wake()
+        self._announce_abort()
         return False
 
     def wake(self) -> None:
@@ -134,7 +139,18 @@ class AsyncChannel:
             if not waiter.done():
                 waiter.set_result(None)
 
+    def _announce_abort(self) -> None:
+        callback, self._on_abort = self._on_abort, None
+        if callback is not None:
+            callback()
+
     # The application's side
+
+    def on_abort(self, callback: Callable[[], object]) -> None:
+        """See `Channel.on_abort`."""
+        self._on_abort = callback
+        if self.aborted:
+            self._announce_abort()
 
     @property
     def at_end(self) -> bool:
@@ -268,7 +284,7 @@ class AsyncChannel:
         self.wake()
 
     async def _wait_for_body(self) -> None:
-        timeout = self.connection.read_timeout
+        timeout = self.connection.read_timeout if self.limits_reads else None
         timer = self.connection.loop.call_later(timeout, self._give_up) if timeout else None
         self.starving_since = self.connection.loop.time()
         try:

@@ -3,7 +3,7 @@
 An application runs in a thread (or a greenlet) of its own; the connection belongs to its driver. So a channel never
 touches the connection: it submits the application's calls to the driver, and the driver leaves data and events in the
 channel. Each field has one writer, and a waiting application checks its condition after every `wake`, so no
-lock is needed.
+lock is needed. One thread of the application may read while another one writes.
 """
 
 from __future__ import annotations
@@ -144,6 +144,14 @@ class StreamOwner(Protocol):
     def do_send_trailers(self, stream: Stream, fields: Fields) -> None:
         """End the response with trailers, which are validated already."""
 
+    def do_send_with_trailers(
+        self, channel: Channel, stream: Stream, head: ResponseHead, data: bytes, fields: Fields
+    ) -> None:
+        """Send a whole response that ends with trailers, which are validated already."""
+
+    def do_cut_short(self, channel: Channel, stream: Stream, head: ResponseHead, fields: Fields) -> None:
+        """End the response for its application; see `ServerConnection.cut_short`."""
+
     def do_acknowledge(self, stream: Stream, octets: int) -> None:
         """Return the credit for octets of the body."""
 
@@ -177,6 +185,8 @@ class Channel:
     """Whether the request has a body or trailers."""
     starving_since = math.inf
     """Since when the application has waited for more of the body; infinite while it does not."""
+    limits_reads = True
+    """Whether the client must send something every `read_timeout` seconds while the application reads."""
 
     # Written by the owner.
     _aborted: StreamAborted | None = None
@@ -193,7 +203,10 @@ class Channel:
     _taken = 0
     _whole_body = b""
     _returned = False
-    _waiter: threading.Event | None = None
+    _reader: threading.Event | None = None
+    _writer: threading.Event | None = None
+    # Taken out by the thread that calls it.
+    _on_abort: Callable[[], object]
 
     def __init__(self, owner: StreamOwner, stream: Stream, ended: bool, body: bytes = b"") -> None:
         """`body` is the whole body of a request that has `ended`."""
@@ -218,8 +231,9 @@ class Channel:
             body.append(data)
         if ended:
             body.ended = True
-        if self._waiter is not None:
-            self.wake()
+        reader = self._reader
+        if reader is not None:
+            reader.set()
 
     def deliver_trailers(self, fields: Fields) -> None:
         """End the body, with its trailers."""
@@ -231,6 +245,7 @@ class Channel:
         self._aborted = StreamAborted(self.stream.stream_id, code, reason)
         self.aborted = True
         self.wake()
+        self._announce_abort()
         return self._returned
 
     def accept(self, octets: int) -> None:
@@ -249,11 +264,28 @@ class Channel:
 
     def wake(self) -> None:
         """Wake a waiting application, which checks its condition again."""
-        waiter = self._waiter
-        if waiter is not None:
-            waiter.set()
+        reader, writer = self._reader, self._writer
+        if reader is not None:
+            reader.set()
+        if writer is not None:
+            writer.set()
+
+    def _announce_abort(self) -> None:
+        # Either the owner or the application finds the callback.
+        callback = self.__dict__.pop("_on_abort", None)
+        if callback is not None:
+            callback()
 
     # The application's side
+
+    def on_abort(self, callback: Callable[[], object]) -> None:
+        """Have `callback()` called once if the stream is aborted, at once if it is already.
+
+        The owner calls it: it must neither wait nor raise. A second callback replaces the first.
+        """
+        self._on_abort = callback
+        if self.aborted:
+            self._announce_abort()
 
     def read(self) -> bytes:
         """Return the next piece of the body as it arrived, or b"" at the end.
@@ -288,19 +320,22 @@ class Channel:
         return body
 
     def _wait_for_body(self) -> None:
-        if self.complete:
+        if self.complete or self._returned:
             raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the response is complete")
         if self.expects_continue:
             self.send_interim(CONTINUE)
         self.starving_since = time.monotonic()
+        timeout = self._owner.read_timeout if self.limits_reads else None
         try:
-            arrived = self._wait(self._readable, self._owner.read_timeout)
+            arrived = self._wait(self._readable, timeout, role="_reader")
         finally:
             self.starving_since = math.inf
         if not arrived:
             self._owner.submit(self._owner, self._owner.do_give_up, self.stream)
             self.abort(ErrorCode.CANCEL, StreamLimit.BODY_TIMEOUT)
         self._raise_if_aborted()
+        if self._returned and not self._body and not self._body.ended:
+            raise StreamAborted(self.stream.stream_id, ErrorCode.NO_ERROR, "the application call has returned")
 
     def send_interim(self, head: ResponseHead) -> None:
         """Send a 1xx response (RFC 9113 section 8.1); does nothing after the response's head."""
@@ -359,6 +394,27 @@ class Channel:
         self.complete = True
         self._owner.submit(self._owner, self._owner.do_send_trailers, self.stream, fields)
 
+    def respond_with_trailers(self, head: ResponseHead, data: bytes, fields: Fields) -> None:
+        """Send a whole response that ends with trailers; waits and raises as `respond` does, or InvalidResponse."""
+        self._raise_if_aborted()
+        check_response_trailers(fields)
+        owner = self._owner
+        self.responded = self.complete = True
+        self.expects_continue = False
+        self._submitted = len(data)
+        owner.submit_last(owner, owner.do_send_with_trailers, self, self.stream, head, data, fields)
+        if len(data) > owner.stream_buffer_size:
+            self._wait_for_room()
+
+    def cut_short(self, head: ResponseHead, fields: Fields) -> None:
+        """End the response although the application goes on: what it does with the stream raises StreamAborted then.
+
+        `head` is a whole response, for a client that has not got one yet; the trailers `fields` end one that has
+        begun. Any thread may call this; it has no effect on a response that has ended. Raises InvalidResponse.
+        """
+        check_response_trailers(fields)
+        self._owner.submit(self._owner, self._owner.do_cut_short, self, self.stream, head, fields)
+
     def reset(self, code: ErrorCode) -> None:
         """Reset the stream, because the response cannot be completed."""
         self._owner.submit(self._owner, self._owner.do_reset, self.stream, code)
@@ -370,11 +426,15 @@ class Channel:
         same moment, this method sees it, or `abort` sees that the call has returned, or both.
         """
         self._returned = True
+        reader = self._reader
+        if reader is not None:
+            # Another thread of the application still reads.
+            reader.set()
         if self._aborted is not None or not self._body.ended or not self.complete:
             self._owner.submit(self._owner, self._owner.do_finish, self.stream)
 
     def _readable(self) -> bool:
-        return bool(self._body) or self._body.ended or self._aborted is not None
+        return bool(self._body) or self._body.ended or self._aborted is not None or self._returned
 
     def _has_room(self) -> bool:
         outstanding = self._submitted - self._accepted + self.stream.queued
@@ -479,12 +539,18 @@ class Channel:
             taken, self._taken = self._taken, 0
             self._owner.submit(self._owner, self._owner.do_acknowledge, self.stream, taken)
 
-    def _wait(self, ready: Callable[[], bool], timeout: float | None, moment: float = 0.0) -> bool:
-        """Wait until `ready()`; return False if `timeout` seconds pass first. For a `moment`, do not let others in."""
+    def _wait(
+        self, ready: Callable[[], bool], timeout: float | None, moment: float = 0.0, role: str = "_writer"
+    ) -> bool:
+        """Wait as `_writer` or `_reader` until `ready()`; return False if `timeout` seconds pass first.
+
+        For a `moment`, do not let others in.
+        """
         if ready() or self._owner.prepare_wait(ready):
             return True
         # From here on the owner sees the waiter, and sets it for any change after the next check.
-        self._waiter = waiter = threading.Event()
+        waiter = threading.Event()
+        setattr(self, role, waiter)
         now = time.monotonic()
         deadline = None if timeout is None else now + timeout
         thread_count = self._owner.thread_count
@@ -505,7 +571,7 @@ class Channel:
             finally:
                 thread_count.end_wait()
         finally:
-            self._waiter = None
+            setattr(self, role, None)
 
 
 def is_endless(head: ResponseHead) -> bool:

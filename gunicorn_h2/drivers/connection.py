@@ -510,6 +510,22 @@ class Http2Connection(TransportConnection):
         """See `StreamOwner.do_send_trailers`."""
         self.core.send_trailers(stream, fields)
 
+    def do_send_with_trailers(
+        self, channel: Channel, stream: Stream, head: ResponseHead, data: bytes, fields: Fields
+    ) -> None:
+        """See `StreamOwner.do_send_with_trailers`."""
+        self.core.send_with_trailers(stream, head, data, fields)
+        if stream.state is CLOSED:
+            # As in `do_send_response`.
+            stream.context = None
+        if len(data) > self.stream_buffer_size:
+            channel.accept(len(data))
+
+    def do_cut_short(self, channel: Channel, stream: Stream, head: ResponseHead, fields: Fields) -> None:
+        """See `StreamOwner.do_cut_short`."""
+        if self.core.cut_short(stream, head, fields) and channel.abort(ErrorCode.CANCEL, "the response was cut short"):
+            self.core.finish(stream, self.now())
+
     def do_acknowledge(self, stream: Stream, octets: int) -> None:
         """See `StreamOwner.do_acknowledge`."""
         self.core.acknowledge(stream, octets, time.monotonic())

@@ -39,6 +39,8 @@ __all__ = ["GreenDriver"]
 
 # Idle greenlets that are kept. More of them, from a time when more calls waited, would hold memory for nothing.
 _MAX_IDLE = 100
+_MAX_COMMANDS = 64
+"""Commands that a call may leave for its connection before it lets others run."""
 
 _Call = tuple[Callable[..., object], tuple[Any, ...]]
 
@@ -76,6 +78,11 @@ class _Runners:
         for runner in [runner for runner, running in self._running.items() if running[0] == call]:
             self._retired.add(runner)
             self._library.kill(runner)
+
+    def step_back(self) -> None:
+        """Let the other greenlets that are ready run first, in a call that may wait."""
+        self._library.call_soon(getcurrent().switch)
+        self._library.switch_to_hub()
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -328,6 +335,9 @@ class _Owner(Paced):
     def submit(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit`."""
         self._leave(do, *arguments)
+        if len(self._commands) > _MAX_COMMANDS:
+            # A response in many small pieces would keep all others waiting until its buffer is full.
+            self._runners.step_back()
 
     def prepare_wait(self, ready: Callable[[], bool]) -> bool:
         """See `StreamOwner.prepare_wait`: other runners act for the connection, always."""

@@ -211,6 +211,29 @@ class ServerConnection:
         """End the response with a trailer section after the queued data. Raises InvalidResponse."""
         self._sender.send_trailers(stream, fields)
 
+    def send_with_trailers(self, stream: Stream, head: ResponseHead, data: bytes, fields: Fields) -> None:
+        """Send a whole response that ends with a trailer section, which has been validated."""
+        self._sender.send_with_trailers(stream, head, data, fields)
+
+    def cut_short(self, stream: Stream, head: ResponseHead, fields: Fields) -> bool:
+        """End a response whose application goes on; return False, with no effect, if it has ended or been queued.
+
+        `head` is sent if none was, and `fields` as trailers if one was; but with data queued that the client has no
+        window for, the stream is reset with CANCEL. `finish` must follow: until then the call counts as a
+        concurrent stream. Raises InvalidResponse.
+        """
+        if stream.response_ended or stream.end_queued:
+            return False
+        if stream.head_sent and stream.queued > min(stream.send_window, self._outbox.window):
+            self._table.reset(stream, ErrorCode.CANCEL)
+            return True
+        self._table.orphaned_calls.add(stream.stream_id)
+        if stream.head_sent:
+            self._sender.send_trailers(stream, fields)
+        else:
+            self._sender.send_headers(stream, head, True)
+        return True
+
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """End a stream with RST_STREAM; its queued data is dropped."""
         if stream.stream_id in self.streams:

@@ -90,6 +90,20 @@ class Sender:
             stream.trailers = list(fields)
             self._outbox.queue(stream, b"", True)
 
+    def send_with_trailers(self, stream: Stream, head: ResponseHead, data: bytes, fields: Fields) -> None:
+        """See `ServerConnection.send_with_trailers`."""
+        outbox = self._outbox
+        if stream.response_ended or stream.head_sent:
+            return
+        self.send_headers(stream, head, False)
+        if 0 < len(data) <= min(stream.send_window, outbox.window, DEFAULT_MAX_FRAME_SIZE):
+            outbox.put_data(stream, data, False)
+            self.end_response(stream)
+            outbox.put_headers(stream.stream_id, self.codec.encode(fields), True)
+        else:
+            self.send_data(stream, data, False)
+            self.send_trailers(stream, fields)
+
     def encode_trailers(self, stream: Stream) -> bytes:
         """See `OutboxOwner.encode_trailers`."""
         assert stream.trailers is not None

@@ -103,7 +103,7 @@ async def hello(call):
 
 async def scope(call):
     """The scope, as JSON; the state is changed, which no one else may see."""
-    values = text({key: value for key, value in call.scope.items() if key != "app"})
+    values = text({key: value for key, value in call.scope.items() if key not in ("app", "gunicorn.http2.stream")})
     call.scope["state"]["changed"] = True
     await call.json(values)
 

@@ -127,10 +127,11 @@ def test_ip_version_6_addresses_have_two_parts(scope_of):
 
 def test_what_the_application_changes_is_its_own(serve):
     """Requests with the same header block have a common template."""
-    seen = []
+    seen, streams = [], []
 
     async def app(scope, receive, send):
         seen.append(copy.deepcopy(scope))
+        streams.append(seen[-1].pop("gunicorn.http2.stream"))
         scope["state"]["a"] = 2
         scope["asgi"]["version"] = "0"
         scope["extensions"]["http.response.priority"]["weight"] = 0
@@ -146,6 +147,7 @@ def test_what_the_application_changes_is_its_own(serve):
         peer.request((b"x-y", b"1"))
     assert len(seen) == 3
     assert seen[0] == seen[1] == seen[2]
+    assert len(set(streams)) == 3
 
 
 def test_the_priority_of_each_stream(serve):
@@ -570,3 +572,56 @@ def test_without_a_log_gunicorns_request_is_not_made(serve, monkeypatch):
     for headers in decided:
         peer.request(*headers, scheme=b"http")
     assert len(made) == len(decided)
+
+
+# -- `gunicorn.http2.stream` -------------------------------------------------------------------------------------------
+
+STREAM = "gunicorn.http2.stream"
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_an_abort_is_announced(serve, loop, late):
+    """Even while a body waits that no one receives."""
+    told = []
+
+    async def app(scope, receive, send):
+        if late:
+            await released.wait()
+        scope[STREAM].on_abort(lambda: told.append(scope["path"]))
+        await released.wait()
+
+    released = asyncio.Event()
+    peer = serve(app)
+    peer.send(peer.headers(1, fields(scheme=b"http"), False), data(1, b"unread"))
+    peer.send(rst_stream(1))
+    assert told == ([] if late else ["/"])
+    released.set()
+    loop.turns()
+    assert told == ["/"]
+
+
+@pytest.mark.parametrize("lifted", [True, False])
+def test_a_body_that_comes_late(serve, loop, lifted):
+    seen = []
+
+    async def app(scope, receive, send):
+        if lifted:
+            scope[STREAM].lift_read_timeout()
+        seen.append(await receive())
+        await send(START)
+        await send(body())
+
+    peer = serve(app)
+    peer.send(peer.headers(1, fields(scheme=b"http"), False))
+    loop.wait(10.0)
+    if lifted:
+        assert seen == []
+        peer.send(data(1, b"late", True))
+        assert seen == [{"type": "http.request", "body": b"late", "more_body": False}]
+    else:
+        assert seen == [{"type": "http.disconnect"}]
+
+
+def test_the_fields_of_a_request_as_they_were_sent(scope_of):
+    scope = scope_of((b"x_a", b"1"), (b"x-a", b"2"))
+    assert [field for field in scope[STREAM].request_fields if field[0][:1] == b"x"] == [(b"x_a", b"1"), (b"x-a", b"2")]

@@ -20,7 +20,8 @@ CGI_ALWAYS = {"REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "RAW
 WSGI_ALWAYS = {"wsgi.version", "wsgi.url_scheme", "wsgi.input", "wsgi.errors", "wsgi.multithread",
                "wsgi.multiprocess", "wsgi.run_once", "wsgi.file_wrapper", "wsgi.input_terminated", "wsgi.early_hints"}
 GUNICORN_ALWAYS = {"gunicorn.socket", *(f"gunicorn.http2.{name}" for name in (
-    "stream_id", "trailers", "send_trailers", "priority_weight", "priority_depends_on", "urgency", "incremental"))}
+    "stream_id", "stream", "trailers", "send_trailers", "priority_weight", "priority_depends_on", "urgency",
+    "incremental"))}
 
 
 @pytest.fixture

@@ -50,7 +50,8 @@ def test_what_an_application_changes_the_next_request_does_not_see(serve, connec
         assert rig.request(*fields, path=b"/a/b?c").status == 200
     assert [environ.pop("gunicorn.http2.stream_id") for environ in environs] == [*range(1, 100, 2)]
     for environ in environs:
-        for key in ("wsgi.input", "wsgi.errors", "wsgi.early_hints", "gunicorn.http2.send_trailers"):
+        for key in ("wsgi.input", "wsgi.errors", "wsgi.early_hints", "gunicorn.http2.send_trailers",
+                    "gunicorn.http2.stream"):
             environ[key] = type(environ[key])
     assert all(environ == environs[0] for environ in environs)
     assert "spoilt" not in str(environs[0])
@@ -61,7 +62,8 @@ def test_the_callables_and_the_input_are_a_requests_own(serve):
     rig = serve(keeping(environs))
     for _ in range(3):
         rig.request()
-    for key in ("wsgi.input", "wsgi.early_hints", "gunicorn.http2.send_trailers", "gunicorn.http2.trailers"):
+    for key in ("wsgi.input", "wsgi.early_hints", "gunicorn.http2.send_trailers", "gunicorn.http2.trailers",
+                "gunicorn.http2.stream"):
         assert len({id(environ[key]) for environ in environs}) == 3, key
 
 

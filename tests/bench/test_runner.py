@@ -15,7 +15,7 @@ import pytest
 from bench import h2load, processes
 from bench.__main__ import main
 from bench.client import ClientError, Connection
-from bench.loads import FixedRate, Handshakes, Load, SteadyLoad, Transfer
+from bench.loads import Calls, FixedRate, Handshakes, Load, SteadyLoad, Transfer
 from bench.measuring import Effort, Outcome, Workload
 from bench.probes import IdleConnections, LinkTransfer, OpenStreams, Sleepers, StartUp
 from bench.progress import Progress
@@ -26,7 +26,7 @@ from bench.running import ROOT, NotAvailable, serve
 from bench.servers import APPS, OTHER, SERVERS, WSGI, Server, choose, fits
 from bench.workloads import WORKLOADS
 from tests.bench.waiting import wait_for
-from tests.support.tools import require_tool
+from tests.support.tools import require_module, require_tool
 
 BY_NAME = {server.name: server for server in SERVERS}
 THREAD = BY_NAME["thread-h2"]
@@ -98,6 +98,16 @@ def test_a_flask_application_is_measured_on_wsgi_servers_alone():
     (workload,) = [workload for workload in WORKLOADS if workload.app == "flask"]
     results, _ = run([THREAD, BY_NAME["asgi-h2"]], [replace(workload, connections=2, streams=2)])
     assert [(sample.server, sample.failed) for sample in results.samples] == [("thread-h2", 0)]
+
+
+def test_calls_of_grpc_are_measured_on_servers_of_grpc_alone():
+    require_module("grpc")
+    calls = [replace(workload, connections=2, streams=1) for workload in WORKLOADS if workload.app == "grpc"]
+    results, _ = run([THREAD, BY_NAME["grpc-thread"], BY_NAME["grpcio"]], calls)
+    assert [(sample.server, sample.failed) for sample in results.samples] == [
+        ("grpc-thread", 0), ("grpcio", 0)] * len(calls)
+    wrong = Calls("wrong", "", "", method="Stream", received=7)
+    assert "answered 200 with 133000 octets" in run([BY_NAME["grpc-thread"]], [wrong])[0].unavailable[0][2]
 
 
 def test_a_wrong_response_is_seen_before_anything_is_measured():
@@ -279,6 +289,8 @@ def test_applications_exist():
         module, _, attribute = name.partition(":")
         if module.endswith("flask_app"):
             pytest.importorskip("flask")
+        if module.endswith("grpc_services"):
+            pytest.importorskip("grpc")
         assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
 
 

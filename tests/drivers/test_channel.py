@@ -88,6 +88,11 @@ class Owner:
         """Note trailers."""
         self.done.append(("trailers", tuple(fields)))
 
+    def do_send_with_trailers(self, channel, stream, head, data, fields):
+        """Note a whole response."""
+        self.done.append(("whole", head.status, data, tuple(fields)))
+        self.take(channel, data)
+
     def do_acknowledge(self, stream, octets):
         """Note credit."""
         self.done.append(("acknowledge", octets))
@@ -676,8 +681,78 @@ def test_a_thread_whose_read_ends_within_a_moment_does_not_stand_aside(monkeypat
     count = ThreadCount()
     channel = make(Owner(thread_count=count))
     result = in_thread(channel.read)
-    while channel._waiter is None:
+    while channel._reader is None:
         assert result.thread.is_alive()
     channel.deliver(b"soon", False)
     assert result() == b"soon"
     assert count.notes == ["begin", "end"]
+
+
+# -- threads beside the application's ----------------------------------------------------------------------------------
+
+
+def test_one_thread_reads_while_another_one_writes():
+    owner = Owner(stream_buffer_size=10, accepting=False)
+    channel = make(owner)
+    reading = in_thread(channel.read)
+    writing = in_thread(channel.respond, ResponseHead(200, ()), b"x" * 11, False)
+    assert owner.submitted.acquire(timeout=TIMEOUT)
+    channel.accept(11)
+    writing()
+    assert reading.thread.is_alive()
+    channel.deliver(b"data", False)
+    assert reading() == b"data"
+
+
+def test_a_thread_that_still_reads_when_the_call_returns():
+    channel = make(Owner(read_timeout=None))
+    reading = in_thread(channel.read)
+    wait_until(lambda: channel._reader is not None)
+    channel.finish()
+    assert isinstance(reading(), StreamAborted)
+    with pytest.raises(StreamAborted):
+        channel.read()
+
+
+def test_a_read_without_a_limit():
+    owner = Owner(read_timeout=0.001)
+    channel = make(owner)
+    channel.limits_reads = False
+    reading = in_thread(channel.read)
+    wait_until(lambda: channel._reader is not None)
+    channel.deliver(b"late", True)
+    assert reading() == b"late"
+    assert owner.done == []
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_an_abort_is_announced_once(late):
+    channel, told = make(), []
+    if late:
+        channel.abort(ErrorCode.CANCEL, "gone")
+    channel.on_abort(lambda: told.append(channel.aborted))
+    channel.abort(ErrorCode.CANCEL, "gone")
+    channel.abort(ErrorCode.CANCEL, "gone")
+    assert told == [True]
+
+
+def test_a_response_with_trailers_in_one_step():
+    owner = Owner(stream_buffer_size=10, accepting=False)
+    channel = make(owner, ended=True)
+    channel.respond_with_trailers(ResponseHead(200, ()), b"body", [(b"x-a", b"1")])
+    assert owner.done == [("whole", 200, b"body", ((b"x-a", b"1"),))]
+    assert channel.complete
+    channel.finish()
+    assert len(owner.done) == 1
+    with pytest.raises(ValueError, match="content-length"):
+        make(owner, ended=True).respond_with_trailers(ResponseHead(200, ()), b"", [(b"content-length", b"1")])
+
+
+def test_a_large_response_with_trailers_waits_for_room():
+    owner = Owner(stream_buffer_size=10, accepting=False)
+    channel = make(owner, ended=True)
+    sending = in_thread(channel.respond_with_trailers, ResponseHead(200, ()), b"x" * 11, [(b"x-a", b"1")])
+    assert owner.submitted.acquire(timeout=TIMEOUT)
+    assert sending.thread.is_alive()
+    channel.accept(11)
+    sending()

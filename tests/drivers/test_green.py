@@ -10,6 +10,7 @@ import greenlet
 import pytest
 from hyperframe.frame import PingFrame
 
+from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.protocol.headers import ResponseHead
 from tests.support.h2client import CANCEL, PREFACE
 from tests.support.tools import require_module
@@ -196,6 +197,22 @@ def test_more_than_the_socket_takes_waits_for_the_client(run, tls):
     for _ in streams:
         assert probe.result() is None
     assert [client.response(stream).received for stream in streams] == [1_000_000] * 5
+
+
+def test_a_response_in_many_small_pieces_lets_others_run(run):
+    """Without that, its client could not even cancel it before the buffer is full."""
+    def endless(channel):
+        channel.respond(ResponseHead(200, []), b"x", False)
+        while True:
+            channel.send(b"x", False)
+
+    rig = run(probe := Probe(endless), stream_buffer_size=2**31 - 1)
+    client = rig.client(settings={4: 2**31 - 1})
+    client.grant(2**30)
+    stream = client.request()
+    client.wait_for(lambda: stream.received, "the first octet")
+    client.reset(stream)
+    assert isinstance(probe.result(), StreamAborted)
 
 
 def test_http1_is_handed_over_with_what_was_read(run):

@@ -214,3 +214,68 @@ def test_responses_in_one_step_use_the_windows_up(connect):
     assert len(peer.answers[7].body) == 16_383
     peer.send(window_update(0, 1))
     assert peer.answers[7].ended
+
+
+# -- in one step, and cut short ----------------------------------------------------------------------------------------
+
+SUM = [(b"x-sum", b"1")]
+STATUS = [(b"x-status", b"4")]
+EARLY = ResponseHead(200, [(b"x-early", b"1")])
+
+
+def test_a_whole_response_with_trailers(peer):
+    stream = peer.open()
+    peer.core.send_with_trailers(stream, ResponseHead(200, []), b"body", SUM)
+    peer.core.send_with_trailers(stream, ResponseHead(200, []), b"again", SUM)
+    frames = peer.collect().frames
+    assert [type(frame) for frame in frames] == [HeadersFrame, DataFrame, HeadersFrame]
+    assert (peer.answers[1].body, peer.answers[1].trailers) == (b"body", SUM)
+    assert stream.stream_id not in peer.core.streams
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 40_000])
+def test_a_whole_response_of_no_frame_or_of_several(peer, body):
+    peer.core.send_with_trailers(peer.open(), ResponseHead(200, []), body, SUM)
+    answer = peer.collect().answers[1]
+    assert (answer.body, answer.trailers, answer.ended) == (body, SUM, True)
+
+
+def test_a_response_cut_short_before_its_head(peer):
+    stream = peer.open()
+    assert peer.core.cut_short(stream, EARLY, STATUS)
+    assert not peer.core.cut_short(stream, EARLY, STATUS)
+    peer.respond(stream, b"too late", finish=False)
+    (frame,) = peer.collect().frames
+    assert frame.flags == {"END_HEADERS", "END_STREAM"}
+    assert peer.answers[1].head == [(b":status", b"200"), *EARLY.fields]
+    assert peer.core.orphaned_calls == 1
+    peer.core.finish(stream, peer.now)
+    assert peer.core.orphaned_calls == 0
+
+
+def test_a_response_cut_short_after_data(peer):
+    stream = peer.open()
+    peer.respond(stream, b"first", end=False, finish=False)
+    assert peer.core.cut_short(stream, EARLY, STATUS)
+    peer.core.send_data(stream, b"too late", True)
+    answer = peer.collect().answers[1]
+    assert (answer.body, answer.trailers, answer.ended, peer.resets) == (b"first", STATUS, True, [])
+
+
+def test_a_response_cut_short_before_data_that_has_no_window(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 2)])
+    stream = peer.open()
+    peer.respond(stream, b"body", end=False, finish=False)
+    peer.collect()
+    assert peer.core.cut_short(stream, EARLY, STATUS)
+    assert peer.collect().resets == [(1, ErrorCode.CANCEL)]
+    assert peer.core.orphaned_calls == 1
+
+
+def test_a_response_that_has_ended_is_not_cut_short(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 2)])
+    stream = peer.open()
+    peer.respond(stream, b"body", finish=False)
+    assert not peer.core.cut_short(stream, EARLY, STATUS)
+    peer.send(window_update(1, 2))
+    assert (peer.answers[1].body, peer.answers[1].trailers) == (b"body", None)

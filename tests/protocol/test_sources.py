@@ -9,7 +9,7 @@ from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.connection import ServerConnection
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import StreamWritable
-from gunicorn_h2.protocol.headers import RequestHead
+from gunicorn_h2.protocol.headers import RequestHead, ResponseHead
 from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.stream import State, Stream
 
@@ -189,17 +189,22 @@ def drain(stream, size=7):
     return octets
 
 
-def test_what_is_taken_back_may_be_sent_by_a_source(connect):
+@pytest.mark.parametrize("trailers", [None, [(b"x-sum", b"1")]])
+def test_what_is_taken_back_may_be_sent_by_a_source(connect, trailers):
     peer = connect([(INITIAL_WINDOW_SIZE, 2)])
     stream = peer.open()
-    peer.respond(stream, b"0123456789", finish=False)
+    if trailers:
+        peer.core.send_with_trailers(stream, ResponseHead(200, []), b"0123456789", trailers)
+        peer.collect()
+    else:
+        peer.respond(stream, b"0123456789", finish=False)
     pieces, ended = peer.core.withdraw(stream, 3)
     assert (b"".join(pieces), ended, stream.queued) == (b"56789", True, 3)
     peer.send(window_update(1, 100))
     assert (peer.answers[1].body, peer.answers[1].ended) == (b"01234", False)
     peer.core.send_source(stream, Octets(b"".join(pieces)), ended)
     peer.collect()
-    assert (peer.answers[1].body, peer.answers[1].ended) == (b"0123456789", True)
+    assert (peer.answers[1].body, peer.answers[1].trailers, peer.answers[1].ended) == (b"0123456789", trailers, True)
 
 
 def test_what_little_is_queued_is_not_taken_back():
