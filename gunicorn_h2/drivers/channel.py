@@ -551,25 +551,12 @@ class Channel:
         # From here on the owner sees the waiter, and sets it for any change after the next check.
         waiter = threading.Event()
         setattr(self, role, waiter)
-        now = time.monotonic()
-        deadline = None if timeout is None else now + timeout
-        thread_count = self._owner.thread_count
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        threads = self._owner.thread_count
         try:
-            if thread_count is None:
+            if threads is None:
                 return _wait_until(waiter, ready, deadline)
-            if moment:
-                until = now + moment if deadline is None else min(deadline, now + moment)
-                if _wait_until(waiter, ready, until) or until == deadline:
-                    return ready()
-            try:
-                if not thread_count.begin_wait():
-                    # Most waits end within a moment, for which it is not worth having another thread.
-                    if _wait_until(waiter, ready, now + _MOMENT):
-                        return True
-                    thread_count.stand_aside()
-                return _wait_until(waiter, ready, deadline)
-            finally:
-                thread_count.end_wait()
+            return _wait_aside(threads, waiter, ready, deadline, moment)
         finally:
             setattr(self, role, None)
 
@@ -579,10 +566,29 @@ def is_endless(head: ResponseHead) -> bool:
     return any(name == b"content-type" and value.startswith(_ENDLESS_TYPES) for name, value in head.fields)
 
 
-def _wait_until(waiter: threading.Event, ready: Callable[[], bool], deadline: float | None) -> bool:
+def _wait_aside(
+    threads: ThreadCount, waiter: threading.Event, ready: Callable[[], bool], deadline: float, moment: float
+) -> bool:
+    """As `_wait_until`; after the `moment`, and another of our own, another thread takes the place of this one."""
+    if moment:
+        until = min(deadline, time.monotonic() + moment)
+        if _wait_until(waiter, ready, until) or until == deadline:
+            return ready()
+    try:
+        if not threads.begin_wait():
+            # Most waits end within a moment, for which it is not worth having another thread.
+            if _wait_until(waiter, ready, time.monotonic() + _MOMENT):
+                return True
+            threads.stand_aside()
+        return _wait_until(waiter, ready, deadline)
+    finally:
+        threads.end_wait()
+
+
+def _wait_until(waiter: threading.Event, ready: Callable[[], bool], deadline: float) -> bool:
     """Wait until `ready()`, which `waiter` announces; return False if the deadline passes first."""
     while not ready():
-        if not waiter.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0)):
+        if not waiter.wait(None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)):
             return ready()
         waiter.clear()
     return True

@@ -100,6 +100,13 @@ class Inflow:
         if window.acknowledge(octets):
             self._renew(stream.stream_id, window, self._grow(stream, window, now), now)
 
+    def discard(self, stream: Stream, octets: int, now: float) -> None:
+        """Return the credit for octets that no application will read: their client may read nothing before it has sent
+        all of its body."""
+        window = stream.receive_window
+        if window.acknowledge(octets):
+            self._renew(stream.stream_id, window, 0, now)
+
     def grant_rest(self, stream: Stream) -> None:
         """Grant credit for the rest of a body that no application will read."""
         declared = stream.head.content_length

@@ -31,7 +31,7 @@ from .outbox import Outbox
 from .priority_updates import PriorityUpdates
 from .reader import Dependency
 from .sender import Sender
-from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, HELD, NO_CALL, OPEN, RUNNING, Stream
+from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, HELD, NO_CALL, OPEN, RETURNED, RUNNING, Stream
 from .streams import StreamTable
 from .upgrade import Upgrade
 
@@ -278,6 +278,8 @@ class Receiver:
                 self._inflow.acknowledge(stream, length - len(data), self.now)
         if end_stream:
             self._end_request(stream)
+        elif stream.call is RETURNED and not stream.response_ended:
+            self._inflow.discard(stream, length, self.now)
 
     def _end_request(self, stream: Stream) -> None:
         stream.state = AFTER_REQUEST[stream.state]

@@ -65,6 +65,11 @@ class ReceiveWindow:
         """Whether the peer has stopped at an earlier right edge: it has used none of the credit granted since."""
         return self._granted - self.available in self.edges
 
+    @property
+    def unacknowledged(self) -> int:
+        """The octets received that still need buffer space; fewer where the window is larger than its size."""
+        return max(0, self.size - self.available - self.owed)
+
     def consume(self, octets: int) -> None:
         """Count octets received. Raises ConnectionFailure(FLOW_CONTROL_ERROR) if they exceed the window."""
         self.available -= octets

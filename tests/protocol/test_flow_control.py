@@ -250,7 +250,21 @@ def test_credit_for_data_of_a_finished_request_comes_back_at_once(connect):
     stream = peer.open(end=False)
     peer.respond(stream, b"waits")
     peer.send(data(1, bytes(16_000)), data(1, bytes(16_000)), data(1, bytes(16_000)))
-    assert [stream_id for stream_id, _ in peer.updates] == [0]
+    assert peer.updates == [(0, 48_000), (1, 48_000)]
+
+
+def test_a_client_that_reads_when_it_has_sent_everything(connect):
+    """It gets the credit for the rest of a body that its application has left unread."""
+    peer = connect([(INITIAL_WINDOW_SIZE, 0)], initial_window_size=65_535)
+    stream = peer.open(end=False)
+    peer.send(data(1, bytes(16_000)) * 4)
+    peer.respond(stream, b"waits")
+    assert peer.updates[-1] == (1, 64_000)
+    for _ in range(10):
+        peer.send(data(1, bytes(16_000)) * 4)
+    peer.assert_alive()
+    peer.send(data(1, b"", end=True), window_update(1, 5))
+    assert (peer.answers[1].body, peer.answers[1].ended) == (b"waits", True)
 
 
 def test_the_end_of_a_body_that_nobody_reads_is_not_told(connect):

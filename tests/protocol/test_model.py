@@ -104,7 +104,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         config = ConnectionConfig(
             engine=self.engine, initial_window_size=window, connection_window_size=connection_window,
             max_concurrent_streams=most, idle_timeout=1e6, control_budget=10**7, reset_budget=10**7,
-            small_data_budget=10**7, max_window_size=0, request_buffer_size=0, min_body_rate=0)
+            small_data_budget=10**7, max_window_size=0, request_buffer_size=0, min_body_rate=0, min_read_rate=0)
         self.core = ServerConnection(config, self.now)
         self.wire, self.told = WireCheck(), EventCheck()
         self.streams, self.refused = {}, set()
