@@ -148,10 +148,12 @@ class Leadership:
 
     def _is_active(self) -> bool:
         """Whether the leader runs requests, so that it must be watched; if not, it will ring the bell."""
-        # The leader looks at both flags in the opposite order.
-        self._asleep = not self._active
-        was_active, self._active = self._active, False
-        return was_active
+        # The leader looks at these flags in the opposite order.
+        self._asleep = True
+        if self._active or self._busy_since is not None:
+            self._asleep = self._active = False
+            return True
+        return False
 
     def _wait(self, timeout: float) -> bool:
         try:
@@ -195,15 +197,15 @@ class Leadership:
 
     def _run_requests(self, me: int) -> None:
         """Run requests until none is left, or for a slice of time; then send the responses."""
-        self._active = True
-        if self._asleep:
-            self._asleep = False
-            self._bell.put(False)
         requests, run = self.requests, self._run
         count = len(requests)
         # Reading this clock costs as much as a tenth of a quick request.
         cpu_began = time.thread_time() if self._taken > _MAX_WAITING else None
         began = now = self._busy_since = time.monotonic()
+        self._active = True
+        if self._asleep:
+            self._asleep = False
+            self._bell.put(False)
         while now - began < _SLICE:
             try:
                 request = requests.popleft()

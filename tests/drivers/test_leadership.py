@@ -1,6 +1,7 @@
 """Leader and followers: which thread does the I/O and runs requests, with a real driver over sockets."""
 
 import threading
+import time
 
 import pytest
 
@@ -307,3 +308,16 @@ def test_the_main_thread_leads_when_no_thread_accepts(gate):
     gate.set()
     pool.shutdown()
     assert not leadership.delegated
+
+
+def test_a_leader_that_has_rung_before_the_main_thread_looks_is_watched():
+    """The main thread may look for the second time when it has just begun the request that will block it."""
+    leadership = Leadership(RequestPool(0), BrokenLoop(), hello)
+    leadership.thread = threading.get_ident()
+    leadership._active = False
+    leadership._busy_since = time.monotonic()
+    watcher = threading.Thread(target=leadership.serve, args=(3_600.0, False), daemon=True)
+    watcher.start()
+    wait_until(lambda: not leadership.delegated)
+    watcher.join(TIMEOUT)
+    assert not watcher.is_alive()
