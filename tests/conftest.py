@@ -14,7 +14,10 @@ PROCESSES = {"bench", "conformance", "e2e", "faults", "frameworks", "proxies", "
 """What runs whole processes, through lines that tests in memory cover."""
 
 
-THOROUGH = {"faults", "proxies", "test_attack.py", "test_connections.py", "test_graceful.py"}
+THOROUGH = {
+    "faults", "proxies", "test_attack.py", "test_connections.py", "test_extras.py", "test_graceful.py",
+    "test_interop.py", "test_memory.py", "test_runner.py", "test_slow_uploads.py", "test_unread_responses.py",
+}
 """What `make test` leaves to `make thorough`."""
 
 

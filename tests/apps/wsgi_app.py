@@ -284,7 +284,7 @@ def send_bytes(environ, start_response):
     fields = query(environ)
     size, key = int(fields["n"]), fields.get("key", "bytes")
     headers = [("Content-Length", str(size))] if "length" in fields else []
-    write = start_response("200 OK", [("Content-Type", "application/octet-stream"), *headers])
+    write = start_response("200 OK", [("Content-Type", fields.get("type", "application/octet-stream")), *headers])
     for piece in pattern(size, int(fields.get("piece", 65_536))):
         recorded(key, lambda piece=piece: write(piece))
         if "progress" in fields:

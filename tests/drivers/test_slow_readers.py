@@ -167,7 +167,7 @@ def test_the_memory_of_a_worker_is_bounded(run):
             client.grant(50_000, stream)
         client.grant(1_000_000)
         assert [client.response(stream).body for stream in asked] == [PATTERN[:50_000]] * 10
-    assert count_queued(rig) == (0, 0)
+    wait_until(lambda: count_queued(rig) == (0, 0))
 
 
 def test_a_socket_that_nobody_reads(run, tls):
@@ -180,7 +180,7 @@ def test_a_socket_that_nobody_reads(run, tls):
     wait_until(lambda: rig.driver.spool.octets > 0)
     wait_until(lambda: count_queued(rig)[0] <= 100_000)
     assert [client.response(stream).body for stream in streams] == [PATTERN[:50_000]] * 90
-    assert count_queued(rig) == (0, 0)
+    wait_until(lambda: count_queued(rig) == (0, 0))
 
 
 @pytest.mark.parametrize("short", [False, True])
@@ -221,7 +221,7 @@ def test_a_full_file_leaves_the_rest_in_memory(run):
     for stream in streams:
         client.grant(50_000, stream)
     assert [client.response(stream).body for stream in streams] == [PATTERN[:50_000]] * 10
-    assert count_queued(rig) == (0, 0)
+    wait_until(lambda: count_queued(rig) == (0, 0))
 
 
 def test_responses_do_not_gather_in_front_of_a_busy_leader(run):

@@ -60,8 +60,9 @@ def test_before_the_application_reads(wsgi, gate, key, how):
 @compat
 @HOW
 def test_while_the_application_waits_for_the_window(wsgi, key, how):
+    """Its response is of a type that is not stored."""
     with H2Client.connect(wsgi, auto_window=False) as client:
-        stream = client.request("GET", f"/bytes?n=10000000&key={key}")
+        stream = client.request("GET", f"/bytes?n=10000000&key={key}&type=text/event-stream")
         client.wait_for(lambda: stream.received == 65_535, "a window full of data")
         break_off(client, stream, how)
         (record,) = records(wsgi, key)
