@@ -250,7 +250,7 @@ class ServerConnection:
         Optional for a stream that was closed without a reset.
         """
         stream.call = RETURNED
-        if stream.state is OPEN and not stream.response_ended:
+        if stream.received and stream.state is OPEN:
             self._inflow.discard(stream, stream.receive_window.unacknowledged, now)
         self._table.orphaned_calls.discard(stream.stream_id)
         self._inflow.reclaim_growth()
