@@ -12,7 +12,6 @@ the place of another that waits, or ends after a while. So the number of threads
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import threading
@@ -304,7 +303,10 @@ def _share_heaps(count: int) -> None:
     Does nothing where there is no such limit, or the environment has set it.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
-        with suppress(AttributeError, OSError, TypeError):
+        with suppress(ImportError, AttributeError, OSError, TypeError):
+            # Not every Python has this module.
+            import ctypes
+
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count)
 
 

@@ -65,9 +65,7 @@ class GrpcWSGI(Services):
         return _finish(context, message, environ, start_response)
 
 
-def _finish(
-    context: SyncContext, message: bytes, environ: Environ, start_response: StartResponse
-) -> Iterable[bytes]:
+def _finish(context: SyncContext, message: bytes, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Give the worker what is left of the response; it drops that of a stream that was aborted or cut short."""
     if message or context.head_sent:
         if not context.head_sent:
