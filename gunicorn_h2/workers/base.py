@@ -96,7 +96,9 @@ class Http2Worker:
         What there is now stays. If the garbage collector looked at it again and again, each of its full collections
         would keep all clients waiting for the longer, by tens of milliseconds with a large application.
         """
-        gc.collect()
+        if not self.cfg.preload_app:
+            # It would write to, and so copy, what the worker shares with the master.
+            gc.collect()
         gc.freeze()
 
     def make_room(self, driver: Driver[Any, Any], connections: int) -> bool:
