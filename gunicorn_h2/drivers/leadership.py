@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from .pool import RequestPool, report_exception
@@ -54,6 +53,36 @@ class Loop(Protocol):
         """Make `poll` return; callable from any thread."""
 
 
+class _Bell:
+    """Wakes the main thread.
+
+    `SimpleQueue.get` cannot be used for that: where a signal comes just before its timeout, it waits for ever (CPython
+    3.11).
+    """
+
+    def __init__(self) -> None:
+        self._silence = threading.Lock()
+        """Held while nobody has rung."""
+        self._silence.acquire()
+        self._interrupts = False
+
+    def ring(self, interrupt: bool = False) -> None:
+        """Have `wait` return, and return True for an `interrupt`; callable from any thread and by signal handlers."""
+        if interrupt:
+            self._interrupts = True
+        # It may have been rung already, by another thread at this moment.
+        with suppress(RuntimeError):
+            self._silence.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for so many seconds at most; return whether there was an interrupt."""
+        self._silence.acquire(timeout=timeout)
+        if self._interrupts:
+            self._interrupts = False
+            return True
+        return False
+
+
 class Leadership:
     """Hands the I/O back and forth between the main thread and the pool, under `lock`.
 
@@ -76,8 +105,7 @@ class Leadership:
         """Whether the leader has run requests since the main thread last looked."""
         self._asleep = False
         """Whether the main thread waits without looking at the leader now and then."""
-        self._bell: SimpleQueue[bool] = SimpleQueue()
-        """Wakes the main thread; True: `serve` is to return. Its `put` may be called by a signal handler."""
+        self._bell = _Bell()
         self._recalled = False
         self._failure: BaseException | None = None
         self._term_began = 0.0
@@ -109,7 +137,7 @@ class Leadership:
 
     def interrupt(self) -> None:
         """Make `serve` return soon; callable from any thread and by signal handlers."""
-        self._bell.put(True)
+        self._bell.ring(interrupt=True)
         self._loop.wake()
 
     def take_back(self) -> None:
@@ -119,7 +147,7 @@ class Leadership:
             self._loop.wake()
         while self.delegated:
             if not self._take_over(0.0):
-                self._wait(_PATIENCE)
+                self._bell.wait(_PATIENCE)
         self._recalled = False
 
     def end(self) -> None:
@@ -140,7 +168,7 @@ class Leadership:
             if self._take_over(_PATIENCE):
                 break
             left = until - time.monotonic()
-            if left <= 0 or self._wait(min(left, _PATIENCE) if self._is_active() else left):
+            if left <= 0 or self._bell.wait(min(left, _PATIENCE) if self._is_active() else left):
                 return
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -154,12 +182,6 @@ class Leadership:
             self._asleep = self._active = False
             return True
         return False
-
-    def _wait(self, timeout: float) -> bool:
-        try:
-            return self._bell.get(timeout=timeout)
-        except Empty:
-            return False
 
     def _take_over(self, patience: float) -> bool:
         """Lead in place of a thread that has been busy for longer than `patience`."""
@@ -205,7 +227,7 @@ class Leadership:
         self._active = True
         if self._asleep:
             self._asleep = False
-            self._bell.put(False)
+            self._bell.ring()
         while now - began < _SLICE:
             try:
                 request = requests.popleft()
@@ -235,7 +257,7 @@ class Leadership:
         with self.lock:
             if self.thread == threading.get_ident():
                 self._end_term(failed)
-        self._bell.put(False)
+        self._bell.ring()
 
     def _end_term(self, failed: bool) -> None:
         self.thread = _MAIN

@@ -1,5 +1,7 @@
 """Leader and followers: which thread does the I/O and runs requests, with a real driver over sockets."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -321,3 +323,24 @@ def test_a_leader_that_has_rung_before_the_main_thread_looks_is_watched():
     wait_until(lambda: not leadership.delegated)
     watcher.join(TIMEOUT)
     assert not watcher.is_alive()
+
+
+WAIT = """
+import signal, time
+from gunicorn_h2.drivers.leadership import _Bell
+
+def handle(signum, frame):
+    until = time.monotonic() + 0.2
+    while time.monotonic() < until:
+        pass
+
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.02)
+print(_Bell().wait(0.1))
+"""
+
+
+def test_a_signal_whose_handler_outlasts_the_wait():
+    """The main thread waits for milliseconds at a time, and a handler runs for longer on a busy machine."""
+    found = subprocess.run([sys.executable, "-c", WAIT], capture_output=True, check=True, timeout=TIMEOUT)
+    assert found.stdout == b"False\n"
