@@ -50,13 +50,14 @@ test: packages lint
 	$(BIN)/coverage erase
 	$(BIN)/coverage run --concurrency=thread -m $(PYTEST) $(BUSY) -m "not (uncovered or alone or thorough)"
 	$(BIN)/python -m $(PYTEST) $(WAITING) -m "uncovered and not (alone or thorough)"
-	$(BIN)/python -m $(PYTEST) -m alone
+	$(BIN)/python -m $(PYTEST) -m "alone and not thorough"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(OVERALL_FLOOR)
 	$(BIN)/coverage report --fail-under=$(PROTOCOL_FLOOR) --include='gunicorn_h2/protocol/*'
 
 thorough: packages $(VENV)/dev
-	$(BIN)/python -m $(PYTEST) $(WAITING) -m thorough
+	$(BIN)/python -m $(PYTEST) $(WAITING) -m "thorough and not alone"
+	$(BIN)/python -m $(PYTEST) -m "thorough and alone"
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

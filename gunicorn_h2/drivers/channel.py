@@ -454,9 +454,14 @@ class Channel:
         # As above.
         while not self._has_room():
             in_a_hurry = threads is not None and threads.is_short
-            if owner.is_stalled(self.stream, in_a_hurry) and self._spool_excess():
+            is_stalled = owner.is_stalled(self.stream, in_a_hurry)
+            if is_stalled and self._spool_excess():
                 break
-            self._wait(self._has_room, HURRIED_CHECK_SECONDS if in_a_hurry else patience, _STALL_MOMENT)
+            if is_stalled or not in_a_hurry:
+                # Where the spool has no room there is nothing left to learn.
+                self._wait(self._has_room, patience, 0.0 if is_stalled else _STALL_MOMENT)
+            else:
+                self._wait(self._has_room, HURRIED_CHECK_SECONDS, _STALL_MOMENT)
             patience = min(2 * patience, MAX_STALL_CHECK_SECONDS)
         self._raise_if_aborted()
 

@@ -91,6 +91,7 @@ def test_how_each_attack_ends(victim):
     assert "Traceback" not in (victim.folder / "log").read_text()
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("server", OURS_UNDER_ATTACK, ids=lambda server: server.name)
 def test_slow_clients(server, bench_certificate):

@@ -610,6 +610,16 @@ def test_a_thread_that_others_wait_for_judges_sooner():
     assert octets_of(channel.stream) == LARGE
 
 
+def test_a_thread_that_others_wait_for_stands_aside_where_the_spool_has_no_room():
+    count = ThreadCount(is_short=True)
+    channel = make(StallingOwner(spool_size=0, thread_count=count))
+    result = in_thread(channel.respond, HEAD, LARGE, True)
+    wait_until(lambda: "aside" in count.notes)
+    channel.stream.drop_queue()
+    channel.wake()
+    assert (result(), count.notes[-1]) == (None, "end")
+
+
 # -- waits that last ---------------------------------------------------------------------------------------------------
 
 
