@@ -10,6 +10,7 @@ Behind a trusted proxy all clients have one address, which is never refused.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -20,7 +21,26 @@ from collections.abc import Callable
 from .closings import REPORT_SECONDS, Closings
 from .log import Log, Throttle
 
-__all__ = ["CALM_COST", "HANDSHAKE_COST", "Admission", "network_of"]
+__all__ = [
+    "ACCEPT_RETRY_SECONDS",
+    "CALM_COST",
+    "HANDSHAKE_COST",
+    "HARMLESS_ACCEPT_ERRORS",
+    "Admission",
+    "network_of",
+]
+
+HARMLESS_ACCEPT_ERRORS = (
+    errno.EAGAIN,
+    errno.EWOULDBLOCK,
+    errno.EINTR,
+    errno.ECONNABORTED,
+    errno.EPROTO,
+    errno.EPERM,
+)
+"""Another worker was faster, the client is gone, or a firewall has refused it: nothing that waiting would mend."""
+ACCEPT_RETRY_SECONDS = 1.0
+"""From an `accept` that failed otherwise, for want of file descriptors for instance, to the next one."""
 
 CALM_COST = 8.0
 """What a connection costs that ended with ENHANCE_YOUR_CALM; one that used half of its budgets, half of that."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable
 from typing import Any
 
+from .admission import ACCEPT_RETRY_SECONDS, HARMLESS_ACCEPT_ERRORS
 from .log import Log
 
 __all__ = ["Acceptor"]
-
-# The peer is gone, or another worker was faster: neither is an error of the system.
-_NOT_AN_ERROR = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM)
-_RETRY_SECONDS = 1.0
 
 
 class Acceptor:
@@ -77,10 +73,10 @@ class Acceptor:
         try:
             sock, peer = self._sock.accept()
         except OSError as error:
-            if error.errno not in _NOT_AN_ERROR:
+            if error.errno not in HARMLESS_ACCEPT_ERRORS:
                 # File descriptors may have run out, for instance; retry later.
                 self._log.warning("Cannot accept connections: %s", error)
-                self._retry = self._loop.call_later(_RETRY_SECONDS, self._try_again)
+                self._retry = self._loop.call_later(ACCEPT_RETRY_SECONDS, self._try_again)
                 self._update()
             return
         self._take(sock, peer)

@@ -29,7 +29,6 @@ __all__ = [
     "Channel",
     "StreamAborted",
     "StreamOwner",
-    "is_endless",
 ]
 
 _MOMENT = 0.001
@@ -195,7 +194,7 @@ class Channel:
     _withdrawn: tuple[list[bytes | memoryview], bool] | None = None
     # Written by the application.
     _endless = False
-    """See `is_endless`."""
+    """See `_is_endless`."""
     _wrote_at = 0.0
     """When the last write returned whose client had not taken everything before."""
     _submitted = 0
@@ -364,7 +363,7 @@ class Channel:
                 # The data fits the queue, so there is nothing to wait for.
                 return
         else:
-            self._endless = is_endless(head)
+            self._endless = _is_endless(head)
             owner.submit(owner, owner.do_send_response, self, self.stream, head, data, False)
         self._wait_for_room()
 
@@ -443,27 +442,28 @@ class Channel:
     def _wait_for_room(self) -> None:
         if self._has_room() or (self.stream.stored and self._spool_excess()):
             return
+        # The core resets a stream that makes no progress, so these waits have an end.
         if self._endless:
-            # The core resets a stream that makes no progress, so this wait has an end.
             self._wait(self._has_room, None)
-            self._raise_if_aborted()
-            return
+        else:
+            self._wait_or_spool()
+        self._raise_if_aborted()
+
+    def _wait_or_spool(self) -> None:
+        """Wait until there is room, or the client has stalled and what is too much is in the spool."""
         owner, threads = self._owner, self._owner.thread_count
         owner.act_now(owner)
         patience = STALL_CHECK_SECONDS
-        # As above.
         while not self._has_room():
             in_a_hurry = threads is not None and threads.is_short
-            is_stalled = owner.is_stalled(self.stream, in_a_hurry)
-            if is_stalled and self._spool_excess():
-                break
-            if is_stalled or not in_a_hurry:
-                # Where the spool has no room there is nothing left to learn.
-                self._wait(self._has_room, patience, 0.0 if is_stalled else _STALL_MOMENT)
+            if not owner.is_stalled(self.stream, in_a_hurry):
+                self._wait(self._has_room, HURRIED_CHECK_SECONDS if in_a_hurry else patience, _STALL_MOMENT)
+            elif self._spool_excess():
+                return
             else:
-                self._wait(self._has_room, HURRIED_CHECK_SECONDS, _STALL_MOMENT)
+                # Without room in the spool there is nothing left to learn.
+                self._wait(self._has_room, patience)
             patience = min(2 * patience, MAX_STALL_CHECK_SECONDS)
-        self._raise_if_aborted()
 
     def _keep_pace(self) -> None:
         """If the application is slow itself, wait until a client that has stalled has taken what was written before.
@@ -512,8 +512,8 @@ class Channel:
     def _may_spool(self, octets: int) -> bool:
         """Whether the spool may have room for so much more of this response."""
         spooled = self._submitted_sources - self._accepted_sources + self.stream.stored
-        has_room = spooled + octets <= self._owner.response_spool_size and self._owner.spool.has_room
-        return has_room and not self._endless
+        fits = not self._endless and spooled + octets <= self._owner.response_spool_size
+        return fits and self._owner.spool.has_room
 
     def _spool(self, data: bytes | memoryview, end_stream: bool) -> bool:
         """Send data by the spool; return False, with no effect, if it has no room."""
@@ -566,7 +566,7 @@ class Channel:
             setattr(self, role, None)
 
 
-def is_endless(head: ResponseHead) -> bool:
+def _is_endless(head: ResponseHead) -> bool:
     """Whether a response may go on for as long as its client reads, so that the spool is not for it."""
     return any(name == b"content-type" and value.startswith(_ENDLESS_TYPES) for name, value in head.fields)
 

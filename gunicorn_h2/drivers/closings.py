@@ -25,15 +25,15 @@ class Tally:
 
     def __init__(
         self,
+        counter: str,
+        kind: str,
         log: Log,
-        increment: Callable[[str, int], Any] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        counter: str = "reset",
-        kind: str = "streams reset",
+        increment: Callable[[str, int], Any] | None,
+        clock: Callable[[], float],
     ) -> None:
-        """`increment(name, count)` adds to a counter elsewhere, such as statsd; `clock` returns seconds.
+        """`counter` is the last part but one of a counter's name, `kind` says in the log what has been ended.
 
-        `counter` is the last part but one of the name, `kind` says in the log what has been ended.
+        `increment(name, count)` adds to a counter elsewhere, such as statsd; `clock` returns seconds.
         """
         self.counts: Counter[str] = Counter()
         """Those ended so far, by reason."""
@@ -97,8 +97,8 @@ class Closings(Tally):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """See `Tally`."""
-        super().__init__(log, increment, clock, "closed", "connections closed")
-        self.resets = Tally(log, increment, clock)
+        super().__init__("closed", "connections closed", log, increment, clock)
+        self.resets = Tally("reset", "streams reset", log, increment, clock)
         """Streams that limits have ended while their connections went on, by the name of a `StreamLimit`."""
         self._information = Throttle(REPORT_SECONDS)
 

@@ -185,15 +185,12 @@ class TransportConnection(EventDispatcher):
             if data is not None and len(data) >= transport.full_read:
                 data = self._receive_on(data)
         except OSError as error:
-            self._log.debug("HTTP/2 connection broke: %s", error)
-            self.abandon()
+            self._break(error)
             return
         if data and self._linger_deadline is None:
             self.receive(data)
         elif data == b"":
-            # Under TLS, answer the client's close_notify with ours (RFC 8446 section 6.1).
-            transport.half_close()
-            self.abandon()
+            self._follow()
         elif self.core.pending_events or self.core.has_output:
             self.schedule_flush()
 
@@ -335,10 +332,10 @@ class TransportConnection(EventDispatcher):
         try:
             if self.transport.receive() != b"":
                 return False
-            self.transport.half_close()
         except OSError as error:
-            self._log.debug("HTTP/2 connection broke: %s", error)
-        self.abandon()
+            self._break(error)
+        else:
+            self._follow()
         return True
 
     def _write_output(self) -> None:
@@ -360,8 +357,7 @@ class TransportConnection(EventDispatcher):
         try:
             sent = self.transport.send(data)
         except OSError as error:
-            self._log.debug("HTTP/2 connection broke: %s", error)
-            self.abandon()
+            self._break(error)
             return False
         if sent == len(data):
             if self.wants_write:
@@ -423,6 +419,17 @@ class TransportConnection(EventDispatcher):
             self._give_up_reader()
             return
         self._linger_deadline = now + self._linger_seconds
+
+    def _break(self, error: OSError) -> None:
+        """End a connection whose socket has failed."""
+        self._log.debug("HTTP/2 connection broke: %s", error)
+        self.abandon()
+
+    def _follow(self) -> None:
+        """End a connection whose client has closed its side."""
+        # Under TLS, answer the client's close_notify with ours (RFC 8446 section 6.1).
+        self.transport.half_close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Abort all streams, because the connection is gone; the driver closes the socket."""

@@ -17,7 +17,7 @@ from .aio import AsyncContext, is_asynchronous
 from .call import CallState, log, peer_name, status_fields
 from .messages import PREFIX_SIZE, Message, check_length, parse_prefix
 from .metadata import Fields, parse_fields
-from .services import CallDetails, Handler, Services, refusal, wants_grpc
+from .services import CONTENT_TYPE, STREAM, CallDetails, Handler, Services, refusal, wants_grpc
 from .status import Failure
 from .sync import SyncContext
 
@@ -27,7 +27,6 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_STREAM = "gunicorn.http2.stream"
 _CANCEL = 8
 
 _T = TypeVar("_T")
@@ -103,7 +102,7 @@ class _Exchange:
 
     async def serve(self) -> None:
         """Serve the call to its end."""
-        services, stream = self._services, self._scope.get(_STREAM)
+        services, stream = self._services, self._scope.get(STREAM)
         request = parse_fields(self._scope["headers"] if stream is None else stream.request_fields)
         if stream is not None:
             stream.lift_read_timeout()
@@ -125,7 +124,7 @@ class _Exchange:
 
     async def _run(self, context: CallState, work: Awaitable[bytes]) -> None:
         """Await the servicer's work, but no longer than the client waits for it; then send what is left to send."""
-        stream, remaining = self._scope.get(_STREAM), context.time_remaining()
+        stream, remaining = self._scope.get(STREAM), context.time_remaining()
         if stream is not None:
             stream.on_abort(partial(self._end, context, context.note_cancelled))
         timer = None if remaining is None else self._loop.call_later(remaining, self._end, context, context.expire)
@@ -195,7 +194,7 @@ class _Exchange:
             if self._head_begun:
                 await self._send_trailers(fields)
             else:
-                await self._send_status([("content-type", "application/grpc"), *fields])
+                await self._send_status([("content-type", CONTENT_TYPE), *fields])
         except OSError:
             log.debug("The client of %s is gone", self._scope["path"], exc_info=True)
         finally:

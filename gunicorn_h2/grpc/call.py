@@ -16,14 +16,14 @@ from gunicorn_h2.drivers.channel import StreamAborted
 
 from .messages import ACCEPTED, ENCODINGS, Message, check_encoding, decode, encode
 from .metadata import Fields, Metadatum, RequestFields, encode_metadata
-from .services import Handler, Services
+from .services import CONTENT_TYPE, Handler, Services
 from .status import Abort, Failure, encode_message
 
 __all__ = ["CallState", "CallStream", "log", "peer_name", "status_fields"]
 
 log = logging.getLogger("gunicorn_h2.grpc")
 
-_HEAD: Fields = [("content-type", "application/grpc"), ("grpc-accept-encoding", ACCEPTED)]
+_HEAD: Fields = [("content-type", CONTENT_TYPE), ("grpc-accept-encoding", ACCEPTED)]
 _OK: Fields = [("grpc-status", "0")]
 _FAILED = "Exception calling application"
 _SENDABLE = {code: str(code.value[0]) for code in StatusCode}

@@ -11,12 +11,14 @@ from grpc import Compression
 from .messages import DEFAULT_MAX_RECEIVED
 from .metadata import Metadatum
 
-__all__ = ["CallDetails", "Handler", "Services", "refusal", "wants_grpc"]
+__all__ = ["CONTENT_TYPE", "STREAM", "CallDetails", "Handler", "Services", "refusal", "wants_grpc"]
 
 Handler = Any
 """A `grpc.RpcMethodHandler`."""
 
-_CONTENT_TYPE = "application/grpc"
+CONTENT_TYPE = "application/grpc"
+STREAM = "gunicorn.http2.stream"
+"""The key in environ and scope of what PEP 3333 and ASGI have no words for."""
 
 
 class CallDetails(NamedTuple):
@@ -80,7 +82,7 @@ class Services:
 
 def wants_grpc(content_type: str) -> bool:
     """Whether a request's content type is that of gRPC, or begins like it."""
-    return content_type[:16].lower() == _CONTENT_TYPE
+    return content_type[:16].lower() == CONTENT_TYPE
 
 
 def refusal(method: str, content_type: str) -> tuple[int, str, Sequence[tuple[str, str]]] | None:

@@ -11,15 +11,13 @@ from .call import peer_name, status_fields
 from .deadlines import DeadlineThread
 from .messages import PREFIX_SIZE, Message, check_length, parse_prefix
 from .metadata import Fields, parse_fields
-from .services import Services, refusal, wants_grpc
+from .services import CONTENT_TYPE, STREAM, Services, refusal, wants_grpc
 from .sync import SyncContext
 
 __all__ = ["GrpcWSGI"]
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
-
-_STREAM = "gunicorn.http2.stream"
 
 
 class GrpcWSGI(Services):
@@ -41,7 +39,7 @@ class GrpcWSGI(Services):
             response: Iterable[bytes] = self._application(environ, start_response)
             return response
         refused = refusal(environ["REQUEST_METHOD"], content_type)
-        if refused is None and _STREAM not in environ:
+        if refused is None and STREAM not in environ:
             refused = 505, "HTTP Version Not Supported", ()
         if refused is not None:
             status, reason, fields = refused
@@ -50,7 +48,7 @@ class GrpcWSGI(Services):
         return self._serve(environ, start_response)
 
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        stream, deadlines = environ[_STREAM], self._deadlines
+        stream, deadlines = environ[STREAM], self._deadlines
         request = parse_fields(stream.request_fields)
         context = SyncContext(self, environ["PATH_INFO"], request, _Stream(environ, start_response, deadlines))
         deadlines.start()
@@ -101,7 +99,7 @@ class _Stream:
         if data:
             self._write(data)
         else:
-            self._environ[_STREAM].send_head()
+            self._environ[STREAM].send_head()
 
     def send(self, data: bytes) -> None:
         """See `BlockingStream.send`."""
@@ -110,7 +108,7 @@ class _Stream:
     def cut_short(self, code: StatusCode, details: str) -> None:
         """See `CallStream.cut_short`."""
         fields = status_fields(code, details)
-        self._environ[_STREAM].cut_short([("content-type", "application/grpc"), *fields], fields)
+        self._environ[STREAM].cut_short([("content-type", CONTENT_TYPE), *fields], fields)
 
     def run_callbacks(self, callbacks: Iterable[Callable[[], object]]) -> None:
         """See `CallStream.run_callbacks`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 from .errors import InvalidResponse
@@ -169,18 +170,9 @@ class RequestHead:
 
     def with_priority(self, priority: tuple[int, bool]) -> RequestHead:
         """Return a head that differs in its priority, for a request of its own (RFC 9218 section 7)."""
-        head = RequestHead(
-            self.method,
-            self.scheme,
-            self.authority,
-            self.path,
-            self.fields,
-            self.content_length,
-            self.expects_continue,
-            self.list_size,
-        )
+        head = copy(self)
         head.priority = priority
-        head.is_acceptable = self.is_acceptable
+        head.sibling = head.derived = None
         return head
 
 

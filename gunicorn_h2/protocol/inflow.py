@@ -101,8 +101,10 @@ class Inflow:
             self._renew(stream.stream_id, window, self._grow(stream, window, now), now)
 
     def discard(self, stream: Stream, octets: int, now: float) -> None:
-        """Return the credit for octets that no application will read: their client may read nothing before it has sent
-        all of its body."""
+        """Return the credit for octets that no application will read.
+
+        Their client may read nothing before it has sent all of its body.
+        """
         window = stream.receive_window
         if window.acknowledge(octets):
             self._renew(stream.stream_id, window, 0, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 from functools import partial
 from typing import Any
@@ -11,10 +10,6 @@ import gunicorn
 
 __all__ = ["EventletWorker"]
 
-# The client is gone, or a firewall has refused it.
-_NOT_AN_ERROR = (errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM)
-_RETRY_SECONDS = 1.0
-
 if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
     # Imported first, because it patches the standard library.
     from gunicorn.workers import geventlet  # isort: split
@@ -22,6 +17,7 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
     import eventlet
     from eventlet.greenio import GreenSocket
 
+    from gunicorn_h2.drivers.admission import ACCEPT_RETRY_SECONDS, HARMLESS_ACCEPT_ERRORS
     from gunicorn_h2.drivers.green_eventlet import EVENTLET
 
     from .green import GreenListener, GreenWorker, NamedListener
@@ -41,10 +37,10 @@ if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
                 try:
                     return self._listener.accept()
                 except OSError as error:
-                    if error.errno not in _NOT_AN_ERROR:
+                    if error.errno not in HARMLESS_ACCEPT_ERRORS:
                         # File descriptors may have run out, for instance.
                         self._worker.log.warning("Cannot accept connections: %s", error)
-                        eventlet.sleep(_RETRY_SECONDS)
+                        eventlet.sleep(ACCEPT_RETRY_SECONDS)
 
         def close(self) -> None:
             """See `socket.socket.close`."""
