@@ -2,7 +2,6 @@
 
 import asyncio
 import queue
-import socket
 import threading
 import time
 
@@ -31,7 +30,7 @@ class Routes:
     body, `/large` answers with `LARGE` octets, and anything else with little.
     """
 
-    def __init__(self, pause=time.sleep):
+    def __init__(self, pause):
         """`pause(seconds)` is how applications of the kind wait."""
         self.pause, self.begun, self.results = pause, queue.SimpleQueue(), queue.SimpleQueue()
         self._released = False
@@ -90,25 +89,40 @@ class Routes:
             channel.finish()
 
 
-class AnyDriver:
+class AnyRig:
+    """A rig of any driver as `rig`."""
+
+    def __init__(self, kind, certs, make, **config):
+        """`make(pause)` makes the application, which waits by `pause(seconds)`; in tasks, its `serve` is called."""
+        self._hub = None
+        if kind == "threads":
+            self.rig = Rig(certs, make(time.sleep), **config)
+        elif kind in LOOPS:
+            self.rig = AsyncioRig(kind, certs, make(time.sleep).serve, **config)
+        else:
+            require_module(kind)
+            self._hub = Hub(kind)
+            self.rig = GreenRig(self._hub, certs, make(self._hub.sleep), **config)
+
+    def close(self):
+        """End it all; nothing may have gone wrong."""
+        self.rig.close()
+        if self._hub:
+            self._hub.close()
+        assert self.rig.log.errors == []
+
+
+class AnyDriver(AnyRig):
     """A rig of any driver with `Routes`, whose connections are known by their clients."""
 
     def __init__(self, kind, certs, **config):
         config.setdefault("worker_spool_size", 0)
-        self._hub, self._sockets = None, []
-        if kind == "threads":
-            self.routes = Routes()
-            self.rig = Rig(certs, self.routes, **config)
-        elif kind in LOOPS:
-            self.routes = Routes()
-            self.rig = AsyncioRig(kind, certs, self.routes.serve, **config)
-        else:
-            require_module(kind)
-            self._hub = Hub(kind)
-            self.routes = Routes(self._hub.sleep)
-            self.rig = GreenRig(self._hub, certs, self.routes, **config)
+        super().__init__(kind, certs, self._make, **config)
         self.driver, self.call, self.log = self.rig.driver, self.rig.call, self.rig.log
-        self._serve = self.rig.negotiate if kind == "threads" else self.rig.serve
+
+    def _make(self, pause):
+        self.routes = Routes(pause)
+        return self.routes
 
     def holders(self):
         """What the driver holds now: one for each connection and negotiation."""
@@ -116,10 +130,8 @@ class AnyDriver:
 
     def open(self, tls=False):
         """Open a connection on which nothing is sent, not even a handshake; return the client's socket."""
-        ours, theirs = socket.socketpair()
-        self._sockets.append(theirs)
-        theirs.settimeout(TIMEOUT)
-        self._serve(ours, tls)
+        ours, theirs = self.rig.socketpair()
+        self.rig.serve(ours, tls)
         return theirs
 
     def client(self, tls=False, settings=None, **options):
@@ -132,14 +144,9 @@ class AnyDriver:
         return client
 
     def close(self):
-        """End it all; nothing may have gone wrong."""
+        """End it all; see `AnyRig.close`."""
         self.routes.release()
-        self.rig.close()
-        if self._hub:
-            self._hub.close()
-        for sock in self._sockets:
-            sock.close()
-        assert self.log.errors == []
+        super().close()
 
 
 class Occupied:

@@ -9,12 +9,9 @@ import threading
 from greenlet import getcurrent
 
 from gunicorn_h2.drivers.green import GreenDriver
-from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.opening import Cleartext
-from tests.support.h2client import H2Client
 
-from .rig import TIMEOUT, Log, server_context
+from .rig import LOCAL_ADDRESS, PEER, TIMEOUT, ClientRig
 
 
 class Hub:
@@ -69,18 +66,16 @@ class Hub:
             answer.put(error)
 
 
-class GreenRig:
+class GreenRig(ClientRig):
     """A driver on a hub, with what it has told, and clients for it."""
 
     def __init__(self, hub, certs, application, handshake_timeout=TIMEOUT, **config):
-        self.hub, self.certs, self.handshake_timeout = hub, certs, handshake_timeout
-        self.log, self.requests, self.handed_over = Log(), 0, queue.SimpleQueue()
-        self.refusals = queue.SimpleQueue()
-        self.context = server_context(certs)
+        super().__init__(certs, handshake_timeout)
+        self.hub, self.refusals = hub, queue.SimpleQueue()
         config.setdefault("idle_timeout", TIMEOUT)
         self.driver = GreenDriver(hub.library, ConnectionConfig(**config), application, self.log, self._count_request,
                                   self._note_refusal)
-        self.ended, self.owners, self._sockets = queue.SimpleQueue(), [], []
+        self.ended, self.owners = queue.SimpleQueue(), []
 
     def call(self, what, *arguments):
         """Have the hub's thread call something; return what it returns."""
@@ -94,31 +89,12 @@ class GreenRig:
             sock.close()
 
     def serve(self, sock, tls=False):
-        """Have the driver serve a socket, in a greenlet of its own."""
-        cleartext = None if tls else Cleartext(prior_knowledge=True)
-        terms = Terms(self._wrap if tls else None, cleartext, self.handshake_timeout)
-        self.owners.append(self.hub.spawn(self._serve, sock, terms))
-
-    def connect(self, tls=False):
-        """Open a connection; return the client's socket, after the handshake where it is TLS."""
-        ours, theirs = socket.socketpair()
-        self._sockets.append(theirs)
-        theirs.settimeout(TIMEOUT)
-        self.serve(ours, tls)
-        if tls:
-            theirs = self.certs.client_context().wrap_socket(theirs, server_hostname="localhost")
-            self._sockets.append(theirs)
-        return theirs
-
-    def client(self, tls=False, settings=None, **options):
-        """Open an HTTP/2 connection; return the client."""
-        client = H2Client(self.connect(tls), **options)
-        client.send_preface(settings)
-        return client
+        """See `ClientRig.serve`; in a greenlet of its own."""
+        self.owners.append(self.hub.spawn(self._serve, sock, self._terms(tls)))
 
     def _serve(self, sock, terms):
         try:
-            self.driver.serve(sock, "a test", ("localhost", 443), terms, self._hand_over)
+            self.driver.serve(sock, PEER, LOCAL_ADDRESS, terms, self._hand_over)
         finally:
             self.ended.put(sock)
 
@@ -126,15 +102,8 @@ class GreenRig:
         """Wait until the greenlet of a connection has nothing left to do."""
         self.ended.get(timeout=TIMEOUT)
 
-    def _wrap(self, sock):
-        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-
     def _hand_over(self, sock, peer, server, data):
-        self._sockets.append(sock)
-        self.handed_over.put((sock, data))
-
-    def _count_request(self):
-        self.requests += 1
+        self._keep(sock, data)
 
     def _note_refusal(self, connection, refusal):
         self.refusals.put((getcurrent(), refusal))

@@ -22,6 +22,7 @@ from gunicorn_h2.protocol.opening import Cleartext
 from tests.support.h2client import H2Client
 
 TIMEOUT = 10
+PEER, LOCAL_ADDRESS = "a test", ("localhost", 443)
 
 
 class Log:
@@ -60,15 +61,63 @@ def server_context(certs):
     return context
 
 
-class Rig:
+class ClientRig:
+    """What the rigs of all drivers have in common: sockets, TLS, clients, and what the driver tells."""
+
+    def __init__(self, certs, handshake_timeout):
+        self.certs, self.handshake_timeout, self.context = certs, handshake_timeout, server_context(certs)
+        self.log, self.requests, self.handed_over = Log(), 0, queue.SimpleQueue()
+        self._sockets = []
+
+    def serve(self, sock, tls=False):
+        """Have the driver serve a socket."""
+        raise NotImplementedError
+
+    def socketpair(self):
+        """Make a pair of sockets: one end is for the driver, the other is the client's."""
+        ours, theirs = socket.socketpair()
+        self._sockets.append(theirs)
+        theirs.settimeout(TIMEOUT)
+        return ours, theirs
+
+    def connect(self, tls=False):
+        """Open a connection; return the client's socket, after the handshake where it is TLS."""
+        ours, theirs = self.socketpair()
+        self.serve(ours, tls)
+        if tls:
+            theirs = self.certs.client_context().wrap_socket(theirs, server_hostname="localhost")
+            self._sockets.append(theirs)
+        return theirs
+
+    def client(self, tls=False, settings=None, **options):
+        """Open an HTTP/2 connection; return the client."""
+        client = H2Client(self.connect(tls), **options)
+        client.send_preface(settings)
+        return client
+
+    def _terms(self, tls):
+        cleartext = None if tls else Cleartext(prior_knowledge=True)
+        return Terms(self._wrap if tls else None, cleartext, self.handshake_timeout)
+
+    def _wrap(self, sock):
+        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+    def _keep(self, sock, data):
+        """Note a socket that was handed over."""
+        self._sockets.append(sock)
+        self.handed_over.put((sock, data))
+
+    def _count_request(self):
+        self.requests += 1
+
+
+class Rig(ClientRig):
     """A driver, its main thread, its pool, and what they have told."""
 
     def __init__(self, certs, application, threads=4, handshake_timeout=TIMEOUT, on_request=None, max_waiting=256,
                  **config):
-        self.certs, self.handshake_timeout = certs, handshake_timeout
-        self.log, self.requests, self.closes = Log(), 0, Counter()
-        self.handed_over, self.refusals = queue.SimpleQueue(), queue.SimpleQueue()
-        self.context = server_context(certs)
+        super().__init__(certs, handshake_timeout)
+        self.closes, self.refusals = Counter(), queue.SimpleQueue()
         self.selector, self.pool = selectors.DefaultSelector(), RequestPool(threads, max_waiting, self.log)
         config.setdefault("idle_timeout", TIMEOUT)
         # Applications wait for their clients, unless a test is about the spool.
@@ -80,7 +129,7 @@ class Rig:
         self.alone = False
         self._bell, self._ear = socket.socketpair()
         self.selector.register(self._ear, selectors.EVENT_READ, self._hear)
-        self._sockets = [self._bell, self._ear]
+        self._sockets += self._bell, self._ear
         self.thread = threading.Thread(target=self._loop, daemon=True)
         self.thread.start()
 
@@ -115,44 +164,13 @@ class Rig:
         ring()
         return answer.get(timeout=TIMEOUT)
 
-    def socketpair(self):
-        """Give one end of a pair of sockets to the driver; return the other."""
-        ours, theirs = socket.socketpair()
-        self._sockets.append(theirs)
-        theirs.settimeout(TIMEOUT)
-        return ours, theirs
-
-    def connect(self, tls=False):
-        """Open a connection; return the client's socket, after the handshake where it is TLS."""
-        ours, theirs = self.socketpair()
-        self.negotiate(ours, tls)
-        if tls:
-            theirs = self.certs.client_context().wrap_socket(theirs, server_hostname="localhost")
-            self._sockets.append(theirs)
-        return theirs
-
-    def negotiate(self, sock, tls=False):
-        """Hand the driver a socket; fail where that raises."""
-        cleartext = None if tls else Cleartext(prior_knowledge=True)
-        terms = Terms(self._wrap if tls else None, cleartext, self.handshake_timeout)
-        answer = self.call(self.driver.negotiate, sock, "a test", ("localhost", 443), terms, self._hand_over)
+    def serve(self, sock, tls=False):
+        """See `ClientRig.serve`; fail where the driver raises."""
+        answer = self.call(self.driver.negotiate, sock, PEER, LOCAL_ADDRESS, self._terms(tls), self._hand_over)
         assert answer is None, answer
 
-    def client(self, tls=False, settings=None, **options):
-        """Open an HTTP/2 connection; return the client."""
-        client = H2Client(self.connect(tls), **options)
-        client.send_preface(settings)
-        return client
-
-    def _wrap(self, sock):
-        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-
     def _hand_over(self, sock, peer, server, data):
-        self._sockets.append(sock)
-        self.handed_over.put((sock, data))
-
-    def _count_request(self):
-        self.requests += 1
+        self._keep(sock, data)
 
     def _note_refusal(self, connection, refusal):
         self.refusals.put((threading.current_thread(), refusal))

@@ -316,7 +316,6 @@ def test_a_leader_that_has_rung_before_the_main_thread_looks_is_watched():
     """The main thread may look for the second time when it has just begun the request that will block it."""
     leadership = Leadership(RequestPool(0), BrokenLoop(), hello)
     leadership.thread = threading.get_ident()
-    leadership._active = False
     leadership._busy_since = time.monotonic()
     watcher = threading.Thread(target=leadership.serve, args=(3_600.0, False), daemon=True)
     watcher.start()

@@ -8,12 +8,10 @@ import pytest
 from gunicorn_h2.protocol.headers import ResponseHead
 from tests.support.h2client import H2Client
 from tests.support.overtaking import BULK, MOST, SETTINGS, SlowReader
-from tests.support.tools import require_module
 
-from .asyncio_rig import AsyncioRig
-from .asyncio_wire import LOOPS, tcp_pair
-from .green_rig import GreenRig, Hub
-from .rig import TIMEOUT, Rig
+from .asyncio_wire import tcp_pair
+from .every_driver import DRIVERS, AnyRig
+from .rig import TIMEOUT
 
 needs_option = pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system lacks the option")
 HEAD = ResponseHead(200, [])
@@ -45,72 +43,22 @@ class Application:
         self(connection, channel)
 
 
-class ThreadServer:
-    """The threaded driver."""
-
-    def __init__(self, certs, application):
-        self.rig = Rig(certs, application, **CONFIG)
-        self.serve, self.handed_over = self.rig.negotiate, self.rig.handed_over
-
-    def close(self):
-        """End it."""
-        self.rig.close()
-        assert self.rig.log.errors == []
-
-
-class GreenServer:
-    """The green driver on one of the libraries."""
-
-    def __init__(self, certs, application, library):
-        require_module(library)
-        self.hub = Hub(library)
-        self.rig = GreenRig(self.hub, certs, application, **CONFIG)
-        self.serve, self.handed_over = self.rig.serve, self.rig.handed_over
-
-    def close(self):
-        """End it."""
-        self.rig.close()
-        self.hub.close()
-        assert self.rig.log.errors == []
-
-
-class LoopServer:
-    """The asyncio driver on an event loop in a thread of its own."""
-
-    def __init__(self, certs, application, loop):
-        self.rig = AsyncioRig(loop, certs, application.serve, **CONFIG)
-        self.serve, self.handed_over = self.rig.serve, self.rig.handed_over
-
-    def close(self):
-        """End it."""
-        self.rig.close()
-        assert self.rig.log.errors == []
-
-
-SERVERS = {
-    "threads": ThreadServer,
-    "gevent": lambda *arguments: GreenServer(*arguments, "gevent"),
-    "eventlet": lambda *arguments: GreenServer(*arguments, "eventlet"),
-    **{loop: lambda *arguments, loop=loop: LoopServer(*arguments, loop) for loop in LOOPS},
-}
-
-
 @pytest.fixture
 def application():
     """The application of the server."""
     return Application()
 
 
-@pytest.fixture(params=SERVERS)
-def server(request, certs, application):
-    """A server with each driver."""
-    server = SERVERS[request.param](certs, application)
-    yield server
-    server.close()
+@pytest.fixture(params=DRIVERS)
+def rig(request, certs, application):
+    """A rig of each driver."""
+    any_rig = AnyRig(request.param, certs, lambda pause: application, **CONFIG)
+    yield any_rig.rig
+    any_rig.close()
 
 
 @pytest.fixture
-def connect(certs, server, tls):
+def connect(certs, rig, tls):
     """A function that opens a TCP connection; it returns the server's descriptor, as a socket, and the client's."""
     sockets = []
 
@@ -119,7 +67,7 @@ def connect(certs, server, tls):
         theirs.settimeout(TIMEOUT)
         watched = ours.dup()
         sockets.extend((theirs, watched))
-        server.serve(ours, tls)
+        rig.serve(ours, tls)
         if tls:
             theirs = certs.client_context((alpn,)).wrap_socket(theirs, server_hostname="localhost")
             sockets.append(theirs)
@@ -140,7 +88,7 @@ def test_an_urgent_response_overtakes_a_bulk_one(connect, application):
 
 
 @needs_option
-def test_what_is_unsent_is_limited_over_http2_only(connect, server):
+def test_what_is_unsent_is_limited_over_http2_only(connect, rig):
     watched, sock = connect()
     default = unsent_limit(sock)
     with H2Client(sock) as client:
@@ -149,6 +97,6 @@ def test_what_is_unsent_is_limited_over_http2_only(connect, server):
         assert 0 < unsent_limit(watched) <= 131_072
     watched, sock = connect("http/1.1")
     sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    handed_over, _ = server.handed_over.get(timeout=TIMEOUT)
+    handed_over, _ = rig.handed_over.get(timeout=TIMEOUT)
     assert unsent_limit(watched) == default
     handed_over.close()

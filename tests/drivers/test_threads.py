@@ -20,7 +20,20 @@ from gunicorn_h2.protocol.headers import ResponseHead
 from gunicorn_h2.protocol.opening import Cleartext
 from tests.support.h2client import PREFACE, H2Client, raw_frame
 
-from .rig import TIMEOUT, Counter, Probe, Remembering, echo, grow_window, hello, read_all, released, wait_until
+from .rig import (
+    LOCAL_ADDRESS,
+    PEER,
+    TIMEOUT,
+    Counter,
+    Probe,
+    Remembering,
+    echo,
+    grow_window,
+    hello,
+    read_all,
+    released,
+    wait_until,
+)
 
 # -- serving ---------------------------------------------------------------------------------------------------------
 
@@ -175,11 +188,16 @@ class _BrokenTransport(Transport):
         return octets
 
 
+def connect_by_hand(rig, kind):
+    """Make a connection over this kind of transport that the driver does not watch; return it, and the client's end."""
+    ours, theirs = rig.socketpair()
+    return Http2Connection(kind(ours), PEER, LOCAL_ADDRESS, rig.driver), theirs
+
+
 def test_a_turn_ends_when_it_has_taken_long(run):
     rig = run(Probe(hello))
-    ours, theirs = rig.socketpair()
-    transport = _LaboriousTransport(ours)
-    connection = Http2Connection(transport, "a test", ("localhost", 443), rig.driver)
+    connection, theirs = connect_by_hand(rig, _LaboriousTransport)
+    transport = connection.transport
     ping = raw_frame(0x6, 0, 0, b"ping ...")
     theirs.sendall(PREFACE + raw_frame(0x4) + ping * 30)
     for reads in range(2, 10, 2):
@@ -378,7 +396,7 @@ def test_a_preface_may_come_in_pieces(run):
 def test_alpn_of_http1_is_handed_over(run, certs):
     rig = run(Probe(hello))
     ours, theirs = rig.socketpair()
-    rig.negotiate(ours, tls=True)
+    rig.serve(ours, tls=True)
     theirs = certs.client_context(("http/1.1",)).wrap_socket(theirs, server_hostname="localhost")
     sock, data = rig.handed_over.get(timeout=TIMEOUT)
     assert (sock.selected_alpn_protocol(), data) == ("http/1.1", b"")
@@ -392,7 +410,7 @@ def test_alpn_of_http1_is_handed_over(run, certs):
 def test_a_handshake_has_a_deadline(run, octets):
     rig = run(Probe(hello), handshake_timeout=0.1)
     ours, theirs = rig.socketpair()
-    rig.negotiate(ours, tls=True)
+    rig.serve(ours, tls=True)
     theirs.sendall(octets)
     assert theirs.recv(100) == b""
     rig.closes.wait_for(1)
@@ -403,7 +421,7 @@ def test_a_handshake_has_a_deadline(run, octets):
 def test_a_handshake_that_is_none_ends_the_connection(run, octets):
     rig = run(Probe(hello))
     ours, theirs = rig.socketpair()
-    rig.negotiate(ours, tls=True)
+    rig.serve(ours, tls=True)
     theirs.sendall(octets)
     rig.closes.wait_for(1)
     with contextlib.suppress(ConnectionResetError):
@@ -415,7 +433,7 @@ def test_a_handshake_that_is_none_ends_the_connection(run, octets):
 def test_a_client_that_leaves_during_the_handshake(run):
     rig = run(Probe(hello))
     ours, theirs = rig.socketpair()
-    rig.negotiate(ours, tls=True)
+    rig.serve(ours, tls=True)
     theirs.close()
     rig.closes.wait_for(1)
 
@@ -429,7 +447,7 @@ def test_a_client_that_was_gone_before_it_was_accepted(run, tls):
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             accepted, _ = listener.accept()
             gone.close()
-            rig.negotiate(accepted, tls)
+            rig.serve(accepted, tls)
     rig.closes.wait_for(3)
 
 
@@ -439,7 +457,7 @@ def test_an_inadequate_cipher_is_refused(run, certs):
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256:ECDHE+AES+SHA")
     ours, theirs = rig.socketpair()
-    rig.negotiate(ours, tls=True)
+    rig.serve(ours, tls=True)
     client = H2Client(context.wrap_socket(theirs, server_hostname="localhost"))
     assert client.wait_goaway() == (0, ErrorCode.INADEQUATE_SECURITY)
     client.close()
@@ -452,7 +470,7 @@ def test_adequate_ciphers_of_tls_12_are_served(run, certs, cipher):
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(cipher + ":" + cipher.replace("ECDSA", "RSA"))
     ours, theirs = rig.socketpair()
-    rig.negotiate(ours, tls=True)
+    rig.serve(ours, tls=True)
     client = H2Client(context.wrap_socket(theirs, server_hostname="localhost"))
     client.send_preface()
     assert client.get("/x").text == "/x"
@@ -466,7 +484,7 @@ def test_the_settings_go_out_together_with_the_answer_to_what_came_with_the_hand
     ours, theirs = rig.socketpair()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = certs.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
-    rig.negotiate(ours, tls=True)
+    rig.serve(ours, tls=True)
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
     theirs.sendall(outgoing.read())
@@ -549,8 +567,7 @@ def test_deadlines_of_many_connections(run):
 
 def test_a_client_that_has_said_goaway_and_left_is_sent_nothing_more(run):
     rig = run(Probe(hello))
-    ours, theirs = rig.socketpair()
-    connection = Http2Connection(Transport(ours), "a test", ("localhost", 443), rig.driver)
+    connection, theirs = connect_by_hand(rig, Transport)
     theirs.sendall(PREFACE + raw_frame(0x4) + raw_frame(0x7, payload=bytes(8)))
     theirs.shutdown(socket.SHUT_WR)
     rig.call(connection.handle_readable)
@@ -569,8 +586,7 @@ def test_a_client_that_has_said_goaway_and_stays_hears_the_end(run):
 
 def test_a_client_that_breaks_the_connection_behind_its_goaway(run):
     rig = run(Probe(hello))
-    ours, theirs = rig.socketpair()
-    connection = Http2Connection(_BrokenTransport(ours), "a test", ("localhost", 443), rig.driver)
+    connection, theirs = connect_by_hand(rig, _BrokenTransport)
     theirs.sendall(PREFACE + raw_frame(0x4) + raw_frame(0x7, payload=bytes(8)))
     rig.call(connection.handle_readable)
     assert connection.closed
