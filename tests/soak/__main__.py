@@ -9,6 +9,7 @@ Then workers are replaced all the time, by reloads, signals and `max_requests`, 
 import argparse
 import contextlib
 import itertools
+import json
 import os
 import signal
 import statistics
@@ -37,6 +38,8 @@ ATTACK_SECONDS = 0.4
 SAMPLE_SECONDS = 0.5
 CHANGE_SECONDS = 2.0
 CURVE_POINTS = 20
+VISIT_SECONDS = 20.0
+"""How long until each worker has answered, where the kernel chooses which."""
 IDLE_SECONDS = 20.0
 """How long a server may take to be done with what its clients have left it."""
 MIB = 1024 * 1024
@@ -56,7 +59,7 @@ class Soak:
         """Run all of it; return whether everything was as it must be."""
         self.server.start()
         try:
-            self._visit()
+            self._visit_all()
             before = self._held()
             self._steady(self.seconds * STEADY_SHARE)
             self._check_held(before)
@@ -87,6 +90,14 @@ class Soak:
         """See that the server answers."""
         with H2Client.connect(self.server) as client:
             assert client.get("/hello").status == 200
+
+    def _visit_all(self):
+        """Have each worker answer: one that is ready may still have descriptors to open before it serves."""
+        end, seen = time.monotonic() + VISIT_SECONDS, set()
+        while seen != set(self.server.worker_pids):
+            assert time.monotonic() < end, f"of {self.server.worker_pids} only {seen} have answered"
+            with H2Client.connect(self.server) as client:
+                seen.add(json.loads(client.get("/version").body)["pid"])
 
     def _held(self):
         return Resources.of(self.server.worker_pids)
