@@ -12,7 +12,7 @@ from copy import copy
 from typing import Any
 
 from .errors import InvalidResponse
-from .priority import request_priority
+from .priority import Priority, request_priority
 
 __all__ = [
     "Fields",
@@ -140,7 +140,7 @@ class RequestHead:
         """The size of the section as SETTINGS_MAX_HEADER_LIST_SIZE counts it (RFC 9113 section 6.5.2)."""
         self.is_acceptable = True
         """Whether the request goes to the application; the core itself answers others (400, 431, 501)."""
-        self.priority: tuple[int, bool] = request_priority(fields) if sibling is None else sibling.priority
+        self.priority: Priority = request_priority(fields) if sibling is None else sibling.priority
         """What the `priority` field asks for (RFC 9218)."""
         self.declares_body: bool = content_length is not None and (
             not _is_grpc(fields) if sibling is None else sibling.declares_body
@@ -168,7 +168,7 @@ class RequestHead:
             self,
         )
 
-    def with_priority(self, priority: tuple[int, bool]) -> RequestHead:
+    def with_priority(self, priority: Priority) -> RequestHead:
         """Return a head that differs in its priority, for a request of its own (RFC 9218 section 7)."""
         head = copy(self)
         head.priority = priority

@@ -15,6 +15,7 @@ from .config import ConnectionConfig
 from .errors import ConnectionFailure, ErrorCode, StreamFailure, StreamLimit
 from .events import Event, StreamWritable
 from .guard import MESSAGE_CREDIT, Guard
+from .priority import Priority
 from .scheduler import Scheduler
 from .stream import Source, Stream
 
@@ -238,6 +239,16 @@ class Outbox:
             if stream.sendable:
                 self._scheduler.add(stream)
 
+    # Priorities
+
+    def note_priorities(self) -> None:
+        """Note that the client states priorities of RFC 9218, if only by what it leaves out."""
+        self._scheduler.states_priorities = True
+
+    def reprioritize(self, stream: Stream, priority: Priority) -> None:
+        """Give a stream another priority, from its next frame on."""
+        self._scheduler.reprioritize(stream, priority)
+
     # Data
 
     def queue(self, stream: Stream, data: bytes | memoryview, end_stream: bool) -> None:
@@ -341,10 +352,7 @@ class Outbox:
 
     def _wait_for_window(self, stream: Stream, now: float, owner: OutboxOwner) -> None:
         """Block the streams with data; a frame that only ends a stream needs no window (section 6.9.1)."""
-        turns = [stream, *self._scheduler.waiting()]
-        while self._scheduler.next() is not None:
-            pass
-        for waiting in turns:
+        for waiting in [stream, *self._scheduler.take_all()]:
             if waiting.queued:
                 self._block(waiting, now)
                 self._scheduler.add(waiting)
@@ -374,6 +382,8 @@ class Outbox:
             self._guard.sent_octets += MESSAGE_CREDIT
         if trailers:
             self.put_headers(stream.stream_id, owner.encode_trailers(stream), True)
+        if self.turns:
+            self._scheduler.charge(stream, len(data))
         if self.watched:
             self._count(stream, len(data))
         self._note_progress(stream, now)

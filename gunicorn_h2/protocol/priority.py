@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Priority", "parse_priority", "request_priority"]
+__all__ = ["UNSTATED", "Priority", "merge_priority", "parse_priority", "request_priority"]
 
 # RFC 8941 section 3, bottom up. No two alternatives begin alike, so matching takes linear time.
 _KEY = r"[a-z*][a-z0-9_\-.*]*"
@@ -39,14 +39,15 @@ class Priority(NamedTuple):
     """Whether the client can process the response piece by piece."""
 
 
-_DEFAULT = Priority()
+UNSTATED = Priority()
+"""That of a request without a `priority` field, which can be told from one that states the defaults."""
 
 
 def request_priority(fields: Sequence[tuple[bytes, bytes]]) -> Priority:
     """The priority in a request's fields; the values of repeated `priority` fields are joined."""
     values = [value for name, value in fields if name == b"priority"]
     if not values:
-        return _DEFAULT
+        return UNSTATED
     return parse_priority(values[0] if len(values) == 1 else b", ".join(values))
 
 
@@ -55,14 +56,19 @@ def parse_priority(value: bytes) -> Priority:
     return (_remembered if len(value) <= _MAX_REMEMBERED_SIZE else _parse)(value)
 
 
-def _parse(value: bytes) -> Priority:
+def merge_priority(priority: Priority, value: bytes) -> Priority:
+    """The priority of a response whose own `priority` field has this value (section 8): what it says comes first."""
     # Octets beyond ASCII are malformed anywhere; latin-1 decodes them to characters that are, too.
     members = _dictionary(value.decode("latin-1").strip(" "))
-    urgency = members.get("u") or ""
+    urgency, incremental = members.get("u") or "", members.get("i", "")
     return Priority(
-        int(urgency) if _urgency(urgency) else _DEFAULT.urgency,
-        members.get("i", "?0") in ("?1", None),
+        int(urgency) if _urgency(urgency) else priority.urgency,
+        incremental in ("?1", None) if incremental in ("?0", "?1", None) else priority.incremental,
     )
+
+
+def _parse(value: bytes) -> Priority:
+    return merge_priority(UNSTATED, value)
 
 
 _remembered = lru_cache(maxsize=256)(_parse)

@@ -326,7 +326,7 @@ class Receiver:
     def _receive_priority_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         if self._priority_updates is None:
             self._priority_updates = PriorityUpdates(
-                self._max_concurrent_streams, self._streams, self._guard, self._inflow
+                self._max_concurrent_streams, self._streams, self._guard, self._inflow, self._outbox
             )
         self._priority_updates.receive(stream_id, payload, self.now)
 
@@ -364,6 +364,8 @@ class Receiver:
         last = dict(settings)
         if frames.NO_RFC7540_PRIORITIES in last:
             self._ignores_dependencies = last[frames.NO_RFC7540_PRIORITIES] == 1
+            if self._ignores_dependencies:
+                self._outbox.note_priorities()
         self._outbox.max_frame_size = last.get(frames.MAX_FRAME_SIZE, self._outbox.max_frame_size)
         window_size = last.get(frames.INITIAL_WINDOW_SIZE, self._outbox.initial_window_size)
         if window_size != self._outbox.initial_window_size:

@@ -10,6 +10,7 @@ from .frames import DEFAULT_MAX_FRAME_SIZE
 from .headers import Fields, ResponseHead, check_response_trailers
 from .inflow import Inflow
 from .outbox import Outbox
+from .priority import merge_priority
 from .stream import AFTER_RESPONSE, CLOSED, HALF_CLOSED_REMOTE, Source, Stream
 from .streams import StreamTable
 
@@ -36,6 +37,8 @@ class Sender:
         self._outbox.put_headers(stream.stream_id, self.codec.encode_head(head), end_stream)
         if head.status >= 200:
             stream.head_sent = True
+            if not end_stream:
+                _adopt_priority(stream, head)
         elif head.status == 100:
             stream.continue_sent = True
 
@@ -128,3 +131,10 @@ class Sender:
         else:
             self._inflow.grant_rest(stream)
             self._streams.reset_deadlines[stream.stream_id] = math.inf
+
+
+def _adopt_priority(stream: Stream, head: ResponseHead) -> None:
+    """Let the response's own `priority` field say what the client's leaves to it (RFC 9218 section 8)."""
+    for name, value in head.fields:
+        if name == b"priority":
+            stream.priority = merge_priority(stream.priority or stream.head.priority, value)

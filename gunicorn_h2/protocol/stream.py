@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from .errors import ErrorCode, StreamFailure
 from .headers import Fields, RequestHead
+from .priority import Priority
 from .windows import ReceiveWindow
 
 __all__ = ["BodyBuffer", "Source", "State", "Stream"]
@@ -105,8 +106,10 @@ class Stream:
     """Whether StreamWritable is to come when the queue is empty, not at its low mark."""
     watched_octets = 0
     """Octets sent since the time in `Outbox.watched`."""
-    scheduled = False
-    """Whether the stream waits for a turn; see `Scheduler`."""
+    priority: Priority | None = None
+    """What has taken the place of the request's priority: a PRIORITY_UPDATE frame, or the response's field."""
+    turn_tag = 0.0
+    """See `Scheduler`."""
     trailers: Fields | None = None
 
     _queue: deque[bytes | memoryview | Source] | None = None

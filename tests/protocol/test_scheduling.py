@@ -139,7 +139,8 @@ def test_a_closed_stream_loses_its_turn():
     scheduler.add(first)
     scheduler.add(second)
     first.state = State.CLOSED
-    assert scheduler.waiting() == [second]
+    assert scheduler.take_all() == [second]
+    scheduler.add(second)
     assert [scheduler.next(), scheduler.next()] == [second, None]
 
 
