@@ -25,10 +25,14 @@ QUEUE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Link:
-    """Round-trip time in seconds, bandwidth of each direction in octets a second."""
+    """Round-trip time in seconds, bandwidth of each direction in octets a second.
+
+    The kernel takes `buffer` octets of what the server sends in advance, by default as many as it likes.
+    """
 
     round_trip: float
     rate: float
+    buffer: int | None = None
 
 
 class Line:
@@ -112,6 +116,7 @@ class Proxy:
 
     def __init__(self, target_port: int, link: Link) -> None:
         self._target = target_port
+        self._buffer = link.buffer
         self._lines = Line(link), Line(link)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
@@ -163,10 +168,15 @@ class Proxy:
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
+        server = socket.socket()
+        if self._buffer is not None:
+            # The window that TCP offers goes by the buffer at the time of the connection.
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
         try:
-            server = socket.create_connection(("127.0.0.1", self._target))
+            server.connect(("127.0.0.1", self._target))
         except OSError:
             client.close()
+            server.close()
             return
         for sock in (client, server):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -266,6 +266,11 @@ class TransportConnection(EventDispatcher):
         self.core.fail(code, reason)
         self.schedule_flush()
 
+    @property
+    def priority_changes(self) -> int:
+        """See `ServerConnection.priority_changes`."""
+        return self.core.priority_changes
+
     # Making room for others
 
     @property

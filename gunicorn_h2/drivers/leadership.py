@@ -12,11 +12,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from .pool import RequestPool, report_exception
+from .request_queue import Request, RequestQueue
 
 __all__ = ["Leadership", "Loop"]
 
@@ -28,6 +29,8 @@ _MAX_TAKEN = 0.001
 """Seconds a request may take on average."""
 _SLICE = 0.001
 """Seconds the leader runs requests before it looks at the sockets again."""
+_FEW_REQUESTS = 128
+"""Requests that may wait in the order in which they came: a fraction of a millisecond's work."""
 _LONG_WAIT = 3600.0
 _WEIGHT = 0.125
 """Of the latest slice in the averages. What one slice adds is limited: the system may have interrupted the thread."""
@@ -87,7 +90,7 @@ class Leadership:
     """Hands the I/O back and forth between the main thread and the pool, under `lock`.
 
     `requests` are the arguments of `run` for requests that the leader is to run itself; there are some only while
-    a thread of the pool leads.
+    a thread of the pool leads. None stands for the next one of the queue.
     """
 
     def __init__(self, pool: RequestPool, loop: Loop, run: Callable[..., object]) -> None:
@@ -95,7 +98,8 @@ class Leadership:
         """Held by whoever acts on a connection."""
         self.thread = _MAIN
         """The identifier of the thread of the pool that leads; no thread's where none does."""
-        self.requests: deque[tuple[Any, ...]] = deque()
+        self.requests: deque[Request | None] = deque()
+        self._queue: RequestQueue[Request] = RequestQueue()
         self._pool = pool
         self._loop = loop
         self._run = run
@@ -196,6 +200,16 @@ class Leadership:
 
     # The leader
 
+    def start(self, requests: Sequence[Request]) -> None:
+        """Have requests run, by the thread that leads if it is one of the pool."""
+        if not self.delegated:
+            self._pool.run_each(self._run, requests)
+        elif len(self.requests) + len(requests) <= _FEW_REQUESTS:
+            self.requests.extend(requests)
+        else:
+            self._queue.put((request, request) for request in requests)
+            self.requests.extend([None] * len(requests))
+
     def _lead(self) -> None:
         """The task of a thread of the pool to which the I/O is offered."""
         me = threading.get_ident()
@@ -235,7 +249,7 @@ class Leadership:
                 # None is left, or the main thread has taken over, and taken the rest.
                 break
             try:
-                run(*request)
+                run(*request or self._queue.take())
             except Exception:  # As in the pool.
                 report_exception()
             now = self._busy_since = time.monotonic()
@@ -266,11 +280,11 @@ class Leadership:
         failed_soon = failed and now - self._term_began < _SHORT_TERM
         self._pause = min(self._pause * 2, _MAX_PAUSE) if failed_soon else _MIN_PAUSE
         self._next_term = now + self._pause
-        requests = []
+        requests: list[Request] = []
         with suppress(IndexError):
             # One by one: the thread that led may take the next one at this moment.
             while True:
-                requests.append(self.requests.popleft())
+                requests.append(self.requests.popleft() or self._queue.take())
         self._pool.run_each(self._run, requests)
         # There may be commands that the leader would have come to.
         self._loop.wake()

@@ -18,12 +18,13 @@ import threading
 import time
 from _thread import LockType
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from .log import Log, Throttle
+from .request_queue import Request, RequestQueue
 
 __all__ = ["RequestPool", "report_exception"]
 
@@ -48,6 +49,8 @@ class RequestPool(Executor):
         """At most `max_waiting` threads that wait for clients are replaced; `log` is told where they are more."""
         self.tasks: deque[_Task | None] = deque()
         """Calls that no thread has begun yet; None, which is never taken for good, once the pool ends."""
+        self._queue: RequestQueue[_Task] = RequestQueue()
+        """Requests that wait for a thread, each of which has a task that runs the next of them."""
         self._idle: list[LockType] = []
         """The locks that idle threads wait for, the latest last."""
         self._waking = False
@@ -97,11 +100,19 @@ class RequestPool(Executor):
         if self._idle and not self._waking:
             self._wake()
 
-    def run_each(self, call: Callable[..., object], arguments: Iterable[tuple[Any, ...]]) -> None:
-        """Have threads call `call(*arguments)` for each tuple, as `run` does."""
-        self.tasks.extend([(call, each) for each in arguments])
+    def run_each(self, call: Callable[..., object], requests: Sequence[Request]) -> None:
+        """Have threads call `call(*request)` for each request, as a `RequestQueue` orders them if threads are short."""
+        if self.tasks or len(requests) > len(self._idle):
+            self._queue.put((request, (call, request)) for request in requests)
+            self.tasks.extend([(self._run_next, ())] * len(requests))
+        else:
+            self.tasks.extend([(call, request) for request in requests])
         if self._idle and not self._waking:
             self._wake()
+
+    def _run_next(self) -> None:
+        call, arguments = self._queue.take()
+        call(*arguments)
 
     def _wake(self) -> None:
         self._waking = True

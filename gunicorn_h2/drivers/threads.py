@@ -303,10 +303,7 @@ class ThreadDriver(Driver[Application, _Registered]):
         The pool's threads would else begin while there is still something to read, and compete for the interpreter.
         """
         starting, self._starting = self._starting, []
-        if self._leadership.delegated:
-            self._leadership.requests.extend(starting)
-        else:
-            self._pool.run_each(self.application, starting)
+        self._leadership.start(starting)
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""

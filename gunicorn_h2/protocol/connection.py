@@ -266,6 +266,11 @@ class ServerConnection:
         return events
 
     @property
+    def priority_changes(self) -> int:
+        """How often the client has given an open stream another priority (RFC 9218 section 7.1)."""
+        return self._outbox.priority_changes
+
+    @property
     def has_output(self) -> bool:
         """Whether `data_to_send` may return anything."""
         outbox = self._outbox

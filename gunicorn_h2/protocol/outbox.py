@@ -241,6 +241,11 @@ class Outbox:
 
     # Priorities
 
+    @property
+    def priority_changes(self) -> int:
+        """How often a stream has been given another priority."""
+        return self._scheduler.changes
+
     def note_priorities(self) -> None:
         """Note that the client states priorities of RFC 9218, if only by what it leaves out."""
         self._scheduler.states_priorities = True

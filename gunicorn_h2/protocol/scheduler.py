@@ -67,13 +67,15 @@ class _Level:
 class Scheduler:
     """The streams that are ready to send."""
 
-    __slots__ = ("states_priorities", "turns", "_levels", "_new", "_number", "_sorted")
+    __slots__ = ("changes", "states_priorities", "turns", "_levels", "_new", "_number", "_sorted")
 
     def __init__(self) -> None:
         self.turns: dict[Stream, None] = {}
         """The streams that wait for a turn; the responses of some may have ended meanwhile."""
         self.states_priorities = False
         """Whether the client states priorities of RFC 9218, so that a request without one has the default."""
+        self.changes = 0
+        """How often a stream has been given another priority."""
         self._new: list[Stream] = []
         """Those of them that are in no level yet."""
         self._levels: dict[int, _Level] = {}
@@ -105,13 +107,14 @@ class Scheduler:
 
     def charge(self, stream: Stream, octets: int) -> None:
         """Note what a stream has sent in its turn while others wait."""
-        level = self._levels.get(self._priority(stream).urgency)
+        level = self._levels.get(stream.current_priority.urgency)
         if level is not None:
             level.charge(stream, octets, self._shares(stream))
 
     def reprioritize(self, stream: Stream, priority: Priority) -> None:
         """Give a stream another priority, from its next turn on; looks at all streams that wait."""
         stream.priority = priority
+        self.changes += 1
         self.states_priorities = True
         self._forget_order()
         self._new.extend(self.turns)
@@ -134,7 +137,7 @@ class Scheduler:
         levels = self._levels
         self._number += 1
         for stream in self._new:
-            urgency = self._priority(stream).urgency
+            urgency = stream.current_priority.urgency
             if urgency not in levels:
                 levels[urgency] = _Level()
             levels[urgency].add(stream, self._shares(stream))
@@ -146,11 +149,8 @@ class Scheduler:
             return levels[waiting[0]].take()
         return levels[waiting[1 + turn % (len(waiting) - 1)]].take()
 
-    def _priority(self, stream: Stream) -> Priority:
-        return stream.head.priority if stream.priority is None else stream.priority
-
     def _shares(self, stream: Stream) -> bool:
-        priority = self._priority(stream)
+        priority = stream.current_priority
         if priority is UNSTATED:
             return not self.states_priorities
         self.states_priorities = True

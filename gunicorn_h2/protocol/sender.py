@@ -137,4 +137,4 @@ def _adopt_priority(stream: Stream, head: ResponseHead) -> None:
     """Let the response's own `priority` field say what the client's leaves to it (RFC 9218 section 8)."""
     for name, value in head.fields:
         if name == b"priority":
-            stream.priority = merge_priority(stream.priority or stream.head.priority, value)
+            stream.priority = merge_priority(stream.current_priority, value)

@@ -124,6 +124,11 @@ class Stream:
         self._receive_size = receive_size
 
     @property
+    def current_priority(self) -> Priority:
+        """The priority of the response, as the client or the response has stated it last."""
+        return self.head.priority if self.priority is None else self.priority
+
+    @property
     def queue(self) -> deque[bytes | memoryview | Source]:
         """Response data to send, in order."""
         if self._queue is None:

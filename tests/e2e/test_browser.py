@@ -1,9 +1,12 @@
-"""Chromium fetches what a 103 names while the response is still in the making."""
+"""Chromium: it fetches what a 103 names while the response is still in the making, and has what is urgent first."""
 
+import re
 from contextlib import ExitStack
 
 import pytest
 
+from bench.link import Link, delayed
+from tests.apps.priorities import PICTURES
 from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
 from tests.support.server import Server
 from tests.support.tools import require_tool, run
@@ -13,6 +16,8 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
          "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
          "--ignore-certificate-errors"]
 TRIES = 4
+LINK = Link(round_trip=0.02, rate=400_000, buffer=16_384)
+"""Over which the pictures of the page take more than two seconds."""
 
 
 @pytest.mark.browser
@@ -37,3 +42,24 @@ def visit(server, key, profile):
     page = run("chromium", *FLAGS, f"--user-data-dir={profile}", "--dump-dom", f"{server.url}/page?key={key}").stdout
     assert "preloaded</p>" in page
     return "<p>preloaded</p>" in page
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_style_sheet_overtakes_pictures_on_a_slow_link(kind, certs, tmp_path):
+    """It is as large as each of them, and asked for when they are on their way."""
+    require_tool("chromium")
+    app = f"tests.apps.priorities:{'asgi' if kind in ASGI_KINDS else 'wsgi'}"
+    server = Server(tmp_path, KINDS[kind], certs, app).start()
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        url = f"https://127.0.0.1:{stack.enter_context(delayed(server.port, LINK))}/"
+        page = run("chromium", *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", url).stdout
+        seen = re.findall(r"^(/\S+) (\S+) (\S+) h2", page, re.MULTILINE)
+        began, ended = ({path: float(entry[index]) for path, *entry in seen} for index in (0, 1))
+        pictures = [path for path in began if path.endswith(".svg")]
+        assert len(pictures) == PICTURES, page
+        assert began["/style.css"] > max(began[path] for path in pictures)
+        # One or two may have been all but complete by then.
+        assert sum(ended[path] > ended["/style.css"] for path in pictures) >= PICTURES - 2, seen

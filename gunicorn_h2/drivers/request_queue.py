@@ -1,0 +1,93 @@
+"""Requests that wait for a thread: connections take turns, and each has its most urgent request served first.
+
+A connection with a thousand requests thus keeps another one waiting for no longer than one of them takes. And a client
+decides on the order of its own requests alone: what it calls urgent does not overtake those of others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from typing import Generic, Protocol, TypeVar
+
+from gunicorn_h2.protocol.stream import Stream
+
+__all__ = ["Connection", "Request", "RequestQueue"]
+
+
+class Connection(Protocol):
+    """What the queue needs to know of a connection."""
+
+    @property
+    def priority_changes(self) -> int:
+        """How often a request of the connection has been given another priority."""
+
+    def __hash__(self) -> int:
+        """By identity."""
+
+
+class Channel(Protocol):
+    """What the queue needs to know of a request."""
+
+    stream: Stream
+
+
+Request = tuple[Connection, Channel]
+_T = TypeVar("_T")
+
+
+class _Line(Generic[_T]):
+    """The requests of one connection."""
+
+    __slots__ = ("changes", "heap")
+
+    def __init__(self, changes: int) -> None:
+        self.changes = changes
+        self.heap: list[tuple[int, int, Channel, _T]] = []
+        """By urgency, then in the order in which they came."""
+
+
+class RequestQueue(Generic[_T]):
+    """A queue of requests, each with an item that `take` returns. Any thread may call its methods."""
+
+    __slots__ = ("_count", "_lines", "_lock", "_turns")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._lines: dict[Connection, _Line[_T]] = {}
+        self._turns: deque[Connection] = deque()
+        """The connections with requests, in turn."""
+
+    def put(self, requests: Iterable[tuple[Request, _T]]) -> None:
+        """Add requests with their items."""
+        with self._lock:
+            for (connection, channel), item in requests:
+                line = self._lines.get(connection)
+                if line is None:
+                    self._lines[connection] = line = _Line(connection.priority_changes)
+                    self._turns.append(connection)
+                self._count += 1
+                heappush(line.heap, (_urgency(channel), self._count, channel, item))
+
+    def take(self) -> _T:
+        """Remove the next request and return its item. Raises IndexError if there is none."""
+        with self._lock:
+            connection = self._turns.popleft()
+            line = self._lines[connection]
+            if line.changes != connection.priority_changes:
+                line.changes = connection.priority_changes
+                line.heap = [(_urgency(channel), number, channel, item) for _, number, channel, item in line.heap]
+                heapify(line.heap)
+            item = heappop(line.heap)[3]
+            if line.heap:
+                self._turns.append(connection)
+            else:
+                del self._lines[connection]
+            return item
+
+
+def _urgency(channel: Channel) -> int:
+    return channel.stream.current_priority.urgency

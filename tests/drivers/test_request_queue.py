@@ -1,0 +1,206 @@
+"""The order of requests that wait for a thread."""
+
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gunicorn_h2.drivers import leadership
+from gunicorn_h2.drivers.pool import RequestPool
+from gunicorn_h2.drivers.request_queue import RequestQueue
+from gunicorn_h2.protocol.priority import Priority
+from tests.support.h2client import raw_frame
+
+from .rig import TIMEOUT, Probe, hello, released, wait_until
+
+PRIORITY_UPDATE = 0x10
+
+
+class Connection:
+    """A connection whose requests may be given other priorities."""
+
+    def __init__(self):
+        self.priority_changes = 0
+
+
+def request(connection, urgency=3):
+    """A request of a connection."""
+    return connection, SimpleNamespace(stream=SimpleNamespace(current_priority=Priority(urgency)))
+
+
+def put(queue, *requests):
+    """Queue requests, numbered from 0."""
+    queue.put((each, number) for number, each in enumerate(requests))
+
+
+def take_all(queue):
+    """Take all that is in a queue."""
+    taken = []
+    with suppress(IndexError):
+        while True:
+            taken.append(queue.take())
+    return taken
+
+
+# -- the queue -------------------------------------------------------------------------------------------------------
+
+
+def test_the_most_urgent_request_of_a_connection_is_first():
+    queue, connection = RequestQueue(), Connection()
+    put(queue, *(request(connection, urgency) for urgency in (7, 3, 0, 3, 0)))
+    assert take_all(queue) == [2, 4, 1, 3, 0]
+
+
+def test_connections_take_turns():
+    queue, many, few = RequestQueue(), Connection(), Connection()
+    put(queue, *[request(many)] * 5, *[request(few)] * 2)
+    assert take_all(queue) == [0, 5, 1, 6, 2, 3, 4]
+
+
+def test_what_one_client_calls_urgent_does_not_overtake_another():
+    queue, pushy, modest = RequestQueue(), Connection(), Connection()
+    put(queue, request(modest, 7), *[request(pushy, 0)] * 3, request(modest, 7))
+    assert take_all(queue) == [0, 1, 4, 2, 3]
+
+
+def test_a_connection_that_comes_again_has_its_turn_behind_the_others():
+    queue, first, second = RequestQueue(), Connection(), Connection()
+    put(queue, request(first), request(second), request(second))
+    assert queue.take() == 0
+    queue.put([(request(first), "again")])
+    assert take_all(queue) == [1, "again", 2]
+
+
+def test_another_priority_takes_effect_while_a_request_waits():
+    queue, connection = RequestQueue(), Connection()
+    requests = [request(connection) for _ in range(3)]
+    put(queue, *requests)
+    requests[2][1].stream.current_priority = Priority(1)
+    connection.priority_changes += 1
+    assert take_all(queue) == [2, 0, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7)), max_size=30))
+def test_each_request_is_taken_once(wanted):
+    queue, connections = RequestQueue(), [Connection() for _ in range(4)]
+    put(queue, *(request(connections[number], urgency) for number, urgency in wanted))
+    taken = take_all(queue)
+    assert sorted(taken) == list(range(len(wanted)))
+    for number in range(4):
+        mine = [index for index in taken if wanted[index][0] == number]
+        assert mine == sorted(mine, key=lambda index: (wanted[index][1], index))
+
+
+# -- the driver ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gate():
+    """An event that is set at the end, whatever happens."""
+    with released(threading.Event()) as event:
+        yield event
+
+
+class OneAtATime:
+    """An application that notes what it serves, and waits at the gate with the first request."""
+
+    def __init__(self, gate):
+        self._gate, self.seen, self.begun = gate, [], threading.Event()
+
+    def __call__(self, channel):
+        """Serve one request."""
+        path = channel.stream.head.path.decode()
+        self.seen.append(path)
+        if path == "/first":
+            self.begun.set()
+            assert self._gate.wait(TIMEOUT)
+        hello(channel)
+
+
+@pytest.fixture
+def busy(run, gate):
+    """A driver whose only thread is busy until the gate opens, its application and a client."""
+    application = OneAtATime(gate)
+    rig = run(Probe(application), threads=1)
+    rig.call_main(lambda: setattr(rig, "alone", True))
+    client = rig.client()
+    client.request(path="/first")
+    assert application.begun.wait(TIMEOUT)
+    return rig, application, client
+
+
+def test_waiting_requests_start_in_the_order_of_their_urgency(busy, gate):
+    rig, application, client = busy
+    values = ("u=7", "u=3", "u=0", "", "u=5, i")
+    streams = [client.request(path=f"/{number}", headers=[("priority", value)] if value else ())
+               for number, value in enumerate(values)]  # fmt: skip
+    wait_until(lambda: len(rig.pool.tasks) == len(values))
+    gate.set()
+    assert [client.response(stream).status for stream in streams] == [200] * len(values)
+    assert application.seen == ["/first", "/2", "/1", "/3", "/4", "/0"]
+
+
+def test_a_priority_update_overtakes_while_requests_wait(busy, gate):
+    rig, application, client = busy
+    streams = [client.request(path=f"/{number}") for number in range(3)]
+    client.send_raw(raw_frame(PRIORITY_UPDATE, 0, 0, streams[2].stream_id.to_bytes(4, "big") + b"u=1"))
+    client.ping()
+    wait_until(lambda: len(rig.pool.tasks) == 3)
+    gate.set()
+    assert [client.response(stream).status for stream in streams] == [200] * 3
+    assert application.seen == ["/first", "/2", "/0", "/1"]
+
+
+def test_other_connections_do_not_wait_for_a_crowd_of_requests(busy, gate):
+    rig, application, client = busy
+    crowd = [client.request(path=f"/crowd{number}") for number in range(50)]
+    wait_until(lambda: len(rig.pool.tasks) == 50)
+    other = rig.client()
+    alone = other.request(path="/alone")
+    wait_until(lambda: len(rig.pool.tasks) == 51)
+    gate.set()
+    assert other.response(alone).status == 200
+    assert [client.response(stream).status for stream in crowd] == [200] * 50
+    assert application.seen.index("/alone") == 2
+
+
+class Round:
+    """A loop that reads requests in its first round, some before all others, and ends its term in the next one."""
+
+    def __init__(self, few, many):
+        self.leadership, self._rounds = None, iter([[few, many], []])
+
+    def poll(self, timeout):
+        """Start the requests of the round."""
+        for requests in next(self._rounds) or [None]:
+            if requests is None:
+                self.leadership.resign(failed=False)
+            else:
+                self.leadership.start(requests)
+
+    def run_commands(self):
+        """There are none."""
+
+    def wake(self):
+        """Nobody waits."""
+
+
+@pytest.mark.parametrize("slice_seconds", [TIMEOUT, 1e-9])
+def test_a_leader_with_many_requests_serves_connections_in_turn(monkeypatch, slice_seconds):
+    """Those that it has taken up before they became many come first; its pool goes on where it has no time."""
+    monkeypatch.setattr(leadership, "_FEW_REQUESTS", 2)
+    monkeypatch.setattr(leadership, "_SLICE", slice_seconds)
+    first, crowd, late = Connection(), Connection(), Connection()
+    requests = [request(each) for each in (first, first, crowd, crowd, crowd, late)]
+    seen = SimpleQueue()
+    pool, loop = RequestPool(1), Round(requests[:2], requests[2:])
+    loop.leadership = leadership.Leadership(pool, loop, lambda connection, channel: seen.put(connection))
+    loop.leadership.serve(TIMEOUT, alone=False)
+    served = [seen.get(timeout=TIMEOUT) for _ in requests]
+    assert served == [first, first, crowd, late, crowd, crowd]
+    loop.leadership.take_back()
+    pool.shutdown()
