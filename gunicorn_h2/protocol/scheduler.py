@@ -12,6 +12,7 @@ As long as one stream waits alone, as most do, none of this is looked at.
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from itertools import islice
 
 from .priority import UNSTATED, Priority
 from .stream import DEFAULT_WEIGHT, Stream
@@ -67,7 +68,7 @@ class _Level:
 class Scheduler:
     """The streams that are ready to send."""
 
-    __slots__ = ("changes", "states_priorities", "turns", "_levels", "_new", "_number", "_sorted")
+    __slots__ = ("changes", "states_priorities", "turns", "_levels", "_number", "_sorted")
 
     def __init__(self) -> None:
         self.turns: dict[Stream, None] = {}
@@ -76,20 +77,16 @@ class Scheduler:
         """Whether the client states priorities of RFC 9218, so that a request without one has the default."""
         self.changes = 0
         """How often a stream has been given another priority."""
-        self._new: list[Stream] = []
-        """Those of them that are in no level yet."""
         self._levels: dict[int, _Level] = {}
         """By urgency."""
-        self._sorted = False
-        """Whether any stream is in a level."""
+        self._sorted = 0
+        """How many streams are in levels: the first so many of `turns`."""
         self._number = 0
         """The number of turns so far that others have waited for."""
 
     def add(self, stream: Stream) -> None:
         """Have the stream wait for a turn, if it does not yet."""
-        if stream not in self.turns:
-            self.turns[stream] = None
-            self._new.append(stream)
+        self.turns[stream] = None
 
     def next(self) -> Stream | None:
         """Take the stream whose turn it is; None if no stream waits."""
@@ -97,9 +94,11 @@ class Scheduler:
         while turns:
             if len(turns) == 1:
                 stream = turns.popitem()[0]
-                self._forget_order()
+                if self._sorted:
+                    self._forget_order()
             else:
                 stream = self._choose()
+                self._sorted -= 1
                 del turns[stream]
             if not stream.response_ended:
                 return stream
@@ -117,7 +116,6 @@ class Scheduler:
         self.changes += 1
         self.states_priorities = True
         self._forget_order()
-        self._new.extend(self.turns)
 
     def take_all(self) -> list[Stream]:
         """Take all streams that wait, without those whose response has ended."""
@@ -127,22 +125,20 @@ class Scheduler:
         return streams
 
     def _forget_order(self) -> None:
-        self._new.clear()
-        if self._sorted:
-            self._sorted = False
-            for level in self._levels.values():
-                level.clear()
+        self._sorted = 0
+        for level in self._levels.values():
+            level.clear()
 
     def _choose(self) -> Stream:
         levels = self._levels
         self._number += 1
-        for stream in self._new:
+        new = list(islice(reversed(self.turns), len(self.turns) - self._sorted))
+        for stream in reversed(new):
             urgency = stream.current_priority.urgency
             if urgency not in levels:
                 levels[urgency] = _Level()
             levels[urgency].add(stream, self._shares(stream))
-        self._new.clear()
-        self._sorted = True
+        self._sorted = len(self.turns)
         waiting = sorted(urgency for urgency, level in levels.items() if level)
         turn, is_late = divmod(self._number, _RELIEF)
         if is_late or len(waiting) == 1:
