@@ -70,6 +70,9 @@ class ConnectionConfig:
     min_read_rate: int = 240
     """Octets a second that a client must take of the responses that wait for it, over `stream_timeout`; 0: no limit."""
 
+    websocket: bool = False
+    """Whether clients are offered extended CONNECT (RFC 8441), for WebSockets."""
+
     request_buffer_size: int = 65_535
     """Octets of a body of declared length that are held before the application is called; 0: it is called at once.
 
@@ -123,5 +126,7 @@ class ConnectionConfig:
         ]
         if self.max_header_list_size:
             settings.append((frames.MAX_HEADER_LIST_SIZE, self.max_header_list_size))
+        if self.websocket:
+            settings.append((frames.ENABLE_CONNECT_PROTOCOL, 1))
         increment = self.connection_window_size - frames.DEFAULT_WINDOW_SIZE
         return frames.settings(settings) + (frames.window_update(0, increment) if increment else b"")

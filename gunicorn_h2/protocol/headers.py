@@ -108,6 +108,7 @@ class RequestHead:
         "method",
         "path",
         "priority",
+        "protocol",
         "scheme",
         "sibling",
     )
@@ -123,13 +124,16 @@ class RequestHead:
         expects_continue: bool = False,
         list_size: int = 0,
         sibling: RequestHead | None = None,
+        protocol: bytes = b"",
     ) -> None:
         self.method = method
         self.scheme = scheme
         self.authority = authority
         """`:authority`, else the Host field; empty where the client gave neither."""
         self.path = path
-        """Path and query as sent; `*` for OPTIONS; empty for CONNECT."""
+        """Path and query as sent; `*` for OPTIONS; empty for CONNECT without `:protocol`."""
+        self.protocol = protocol
+        """`:protocol` of an extended CONNECT (RFC 8441 section 4); empty in any other request."""
         self.fields = fields
         """The regular fields in order, without Host; names are in lower case."""
         self.content_length = content_length
@@ -166,6 +170,7 @@ class RequestHead:
             self.expects_continue,
             size,
             self,
+            self.protocol,
         )
 
     def with_priority(self, priority: Priority) -> RequestHead:
@@ -198,7 +203,9 @@ class ResponseHead:
         return [(b":status", b"%d" % self.status), *self.fields]
 
 
-_known_names: dict[bytes, int] = dict.fromkeys((b":method", b":scheme", b":authority", b":path"), _PSEUDO)
+_known_names: dict[bytes, int] = dict.fromkeys(
+    (b":method", b":scheme", b":authority", b":path", b":protocol"), _PSEUDO
+)
 
 
 def list_size(fields: Sequence[tuple[bytes, bytes]]) -> int:
@@ -277,9 +284,12 @@ def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], field
     authority = _authority(pseudo.pop(b":authority", None), checked.get(b"host"))
     scheme = pseudo.pop(b":scheme", b"")
     path = pseudo.pop(b":path", b"")
+    protocol = pseudo.pop(b":protocol", None)
     if pseudo:
         raise MalformedRequest(f"{next(iter(pseudo))!r} is no pseudo-header field of a request")
-    if method == b"CONNECT":
+    if protocol is not None and (method != b"CONNECT" or not _METHOD(protocol)):
+        raise MalformedRequest(f":protocol is {protocol!r} of {method!r}")
+    if method == b"CONNECT" and protocol is None:
         # RFC 9113 section 8.5.
         if scheme or path or not authority:
             raise MalformedRequest("CONNECT takes :authority and nothing else")
@@ -293,6 +303,10 @@ def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], field
     if length is not None and not _CONTENT_LENGTH(length):
         raise MalformedRequest(f"content-length is {length!r}")
     expects_continue = checked.get(b"expect", b"").lower() == b"100-continue"
+    if protocol is not None:
+        # The DATA frames of CONNECT are no content (RFC 9110 section 9.3.6).
+        fields = [field for field in fields if field[0] not in (b"content-length", b"expect")]
+        return RequestHead(method, scheme, authority, path, fields, list_size=size, protocol=protocol.lower())
     return RequestHead(
         method, scheme, authority, path, fields, None if length is None else int(length), expects_continue, size
     )

@@ -34,6 +34,7 @@ from .sender import Sender
 from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, HELD, NO_CALL, OPEN, RETURNED, RUNNING, Stream
 from .streams import StreamTable
 from .upgrade import Upgrade
+from .websocket import WEBSOCKET, WEBSOCKET_VERSION
 
 __all__ = ["Receiver"]
 
@@ -47,7 +48,13 @@ _REQUEST_TIMEOUT = ResponseHead(408, _EMPTY)
 _TOO_LARGE = ResponseHead(431, _EMPTY), StreamLimit.HEADERS_TOO_LARGE
 _TOO_MANY = ResponseHead(431, _EMPTY), StreamLimit.TOO_MANY_FIELDS
 _NOT_IMPLEMENTED = ResponseHead(501, _EMPTY), "CONNECT is not supported"
+_UNKNOWN_PROTOCOL = ResponseHead(501, _EMPTY), "the protocol of an extended CONNECT is not supported"
+_WRONG_VERSION = (
+    ResponseHead(400, [*_EMPTY, (b"sec-websocket-version", WEBSOCKET_VERSION)]),
+    "the version of the WebSocket protocol is not supported",
+)
 _SCHEMES = (b"http", b"https")
+_VERSION = b"sec-websocket-version"
 
 
 class Receiver:
@@ -67,6 +74,7 @@ class Receiver:
         "_max_decoded_fields",
         "_max_fields",
         "_max_header_list_size",
+        "_offers_websocket",
         "_outbox",
         "_pending_requests",
         "_priority_updates",
@@ -95,6 +103,7 @@ class Receiver:
         self._max_header_list_size = config.max_header_list_size or float("inf")
         self._max_fields = config.max_header_fields
         self._max_decoded_fields = config.max_decoded_fields
+        self._offers_websocket = config.websocket
         self._codec = sender.codec
         self._streams = streams
         self._heads = heads
@@ -166,6 +175,8 @@ class Receiver:
                 head = parse_request(section) if is_excessive else self._heads.parse(section)
             except MalformedRequest as error:
                 return error
+        if head.protocol and not self._offers_websocket:
+            return MalformedRequest(":protocol, which was not offered")
         if is_excessive or self._refusal(head) is not None:
             head.is_acceptable = False
         else:
@@ -191,8 +202,10 @@ class Receiver:
 
     def _refusal(self, head: RequestHead) -> tuple[ResponseHead, str] | None:
         """The answer to a valid request that must not reach the application, and the reason; None for any other."""
-        if head.method == b"CONNECT":
-            return _NOT_IMPLEMENTED
+        if head.method == b"CONNECT" and head.protocol != WEBSOCKET:
+            return _UNKNOWN_PROTOCOL if head.protocol else _NOT_IMPLEMENTED
+        if head.protocol and [value for name, value in head.fields if name == _VERSION] != [WEBSOCKET_VERSION]:
+            return _WRONG_VERSION
         if head.list_size > self._max_header_list_size:
             return _TOO_LARGE
         return None if head.scheme.lower() in _SCHEMES else _WRONG_SCHEME
@@ -216,6 +229,9 @@ class Receiver:
             return
         if stream.state >= HALF_CLOSED_REMOTE:
             raise StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
+        if stream.head.protocol:
+            # RFC 9113 section 8.5.
+            raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "HEADERS in a tunnel")
         declared = stream.head.content_length
         if not end_stream or (declared is not None and stream.received != declared):
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "trailers before the end of the body")

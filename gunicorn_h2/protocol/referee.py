@@ -429,9 +429,12 @@ def _request(section: Sequence[Field]) -> Sequence[Field]:
     """A request's section, adapted to h2.
 
     h2 requires an authority, which is optional by section 8.3.1, and compares Host with it octet by octet,
-    though the same section compares them normalized.
+    though the same section compares them normalized. And it would apply a content-length to the DATA of an extended
+    CONNECT, which is no content (RFC 9110 section 9.3.6).
     """
     names = {name for name, _ in section}
+    if b":protocol" in names:
+        section = [field for field in section if field[0] != b"content-length"]
     if b"host" in names and b":authority" in names:
         return [field for field in section if field[0] != b"host"]
     if b"host" not in names and b":authority" not in names:

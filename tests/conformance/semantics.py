@@ -210,7 +210,7 @@ rules.table("8.3", malformed, requests({
     "an unknown pseudo-header field": [*with_(), (b":unknown", b"1")],
     "a pseudo-header field without a name": [*with_(), (b":", b"1")],
     "a pseudo-header field of responses": [*with_(), (b":status", b"200")],
-    ":protocol, which was not offered": with_(method=b"CONNECT", protocol=b"websocket"),
+    ":protocol with GET": with_(protocol=b"websocket"),
     "a pseudo-header field behind others": [*with_(path=None), (b"x-a", b"1"), (b":path", b"/hello")],
     "pseudo-header fields behind all others": [(b"x-a", b"1"), *with_()],
     **{f"{name.decode()} twice": [*with_(), (name, value)] for name, value in GOOD.items()},

@@ -359,7 +359,7 @@ MALFORMED = {
     "two-methods": [*with_(), (":method", "POST")],
     "unknown-pseudo": [*with_(), (":unknown", "1")],
     "response-pseudo": [*with_(), (":status", "200")],
-    "protocol-not-offered": [*with_(method="CONNECT"), (":protocol", "websocket")],
+    "protocol-with-get": [*with_(), (":protocol", "websocket")],
     "pseudo-after-field": [("x-a", "1"), *with_()],
     "pseudo-last": [*without(":path"), ("x-a", "1"), (":path", "/hello")],
     "upper-case-name": with_(("X-Upper", "1")),

@@ -68,7 +68,6 @@ BAD = {
     "a pseudo-header field behind Host": [*fields()[:2], (b"host", b"example.org"), (b":path", b"/")],
     "a pseudo-header field of responses": [(b":status", b"200"), *fields()],
     "an unknown pseudo-header field": [(b":unknown", b"1"), *fields()],
-    ":protocol, which is not offered": [(b":protocol", b"websocket"), *fields(method=b"CONNECT")],
     "CONNECT with a path": fields(method=b"CONNECT", scheme=None),
     "CONNECT with a scheme": fields(method=b"CONNECT", path=None),
     "CONNECT without an authority": fields(method=b"CONNECT", path=None, scheme=None, authority=None),
