@@ -19,6 +19,11 @@ http2_cleartext = "off"
 # The header codec: our own (fast, which auto means), or hpack with the h2 library as a referee (h2).
 http2_engine = "auto"
 
+# WebSocket over HTTP/2: on, off, or auto, which for an ASGIWorker asks whether the extra `websocket` is installed. And
+# the largest message that an ASGIWorker accepts, in octets; libraries for WSGI applications have limits of their own.
+http2_websocket = "auto"
+http2_websocket_max_message_size = 16_777_216
+
 # Streams a client may have open at once on a connection; a reset one counts until its application call has returned.
 http2_max_concurrent_streams = 100
 

@@ -11,9 +11,9 @@ from gunicorn import config as gunicorn_config
 from gunicorn.app.wsgiapp import WSGIApplication
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.workers.kinds import CleartextMode
 from gunicorn_h2.workers.settings import (
     TABLE,
-    CleartextMode,
     Settings,
     SettingsError,
     load_settings,

@@ -179,7 +179,7 @@ class Exchange:
     def _prepare(self, key: object, status: Any, headers: list[tuple[Any, Any]]) -> PreparedHead:
         if not isinstance(status, int) or not 200 <= status <= 999:
             raise ValueError(f"{status!r} is no status of a final response")
-        fields = _lower_fields(headers)
+        fields = lower_fields(headers)
         length = None
         for name, value in fields:
             if name == b"content-length" and status != 204:
@@ -245,7 +245,7 @@ class Exchange:
             raise RuntimeError("http.response.trailers before the last http.response.body")
         if self._channel.complete:
             raise RuntimeError("the response has ended; http.response.start announces trailers by trailers: True")
-        fields = _lower_fields(message.get("headers") or ())
+        fields = lower_fields(message.get("headers") or ())
         check_response_trailers(fields)
         if self.held is not None:
             self._put(self.held)
@@ -263,7 +263,7 @@ class Exchange:
         status = message["status"]
         if not isinstance(status, int) or not 100 <= status <= 199 or status == 101:
             raise ValueError(f"{status!r} is no status of an informational response of HTTP/2")
-        self._send_interim(int(status), _lower_fields(message.get("headers") or ()))
+        self._send_interim(int(status), lower_fields(message.get("headers") or ()))
 
     def _early_hint(self, message: Mapping[str, Any]) -> None:
         links = [(b"link", _octets(link)) for link in message.get("links") or ()]
@@ -326,6 +326,8 @@ class ASGIHandler:
         try:
             template = stream.head.derived or self._template(connection, channel, exchange)
             if template is None:
+                if stream.head.protocol:
+                    await self.serve_websocket(connection, channel, exchange)
                 return
             scope = template.make(stream, self._worker.state)
             scope["gunicorn.http2.stream"] = exchange
@@ -356,17 +358,32 @@ class ASGIHandler:
     def _template(
         self, connection: AsyncHttp2Connection, channel: AsyncChannel, exchange: Exchange
     ) -> ScopeTemplate | None:
+        """Make and keep the template of a head; None as from `make_template`, and for a WebSocket."""
+        head = channel.stream.head
+        if head.protocol:
+            return None
+        template = head.derived = self.make_template(connection, channel, exchange)
+        return template
+
+    def make_template(
+        self, connection: AsyncHttp2Connection, channel: AsyncChannel, exchange: Exchange
+    ) -> ScopeTemplate | None:
         """Make the template of a head; None if Gunicorn's rules refuse the request, which is then answered."""
         stream = channel.stream
         head = stream.head
         try:
-            template = head.derived = self._scopes.template(head, connection)
+            return self._scopes.template(head, connection)
         except errors.ParseException as error:
             status = refusal_status(error)
             exchange.fail(status)
             self._refusals.note(head, connection.peer, stream.stream_id, status, str(error), exchange.sent)
             return None
-        return template
+
+    async def serve_websocket(
+        self, connection: AsyncHttp2Connection, channel: AsyncChannel, exchange: Exchange
+    ) -> None:
+        """Serve an extended CONNECT. Only a handler that can is given one: see `ConnectionConfig.websocket`."""
+        raise NotImplementedError
 
     def _application_failed(self, channel: AsyncChannel, exchange: Exchange) -> None:
         """Log the exception, and answer 500 or reset the stream; the client learns nothing about it."""
@@ -388,7 +405,7 @@ class ASGIHandler:
             self._log.exception("Exception in post_request hook")
 
 
-def _lower_fields(headers: Iterable[tuple[Any, Any]]) -> Fields:
+def lower_fields(headers: Iterable[tuple[Any, Any]]) -> Fields:
     """Fields in the core's form: names in lower case, no white space around values."""
     return [(_octets(name).lower(), _octets(value).strip(b" \t")) for name, value in headers]
 

@@ -15,7 +15,7 @@ from gunicorn_h2.protocol.stream import Stream
 
 from .request import StreamRequest, joined_fields, policy_names
 
-__all__ = ["ScopeFactory", "ScopeTemplate"]
+__all__ = ["ScopeFactory", "ScopeTemplate", "websocket_scope"]
 
 
 class ScopeTemplate:
@@ -101,6 +101,20 @@ class ScopeFactory:
             if name in self._policy_names or b"_" in name or len(name) + len(value) + 4 > self._max_field_size:
                 return True
         return types > 1
+
+
+def websocket_scope(template: ScopeTemplate, stream: Stream, state: dict[str, Any]) -> dict[str, Any]:
+    """Make the scope of a WebSocket from the template of its request."""
+    scope = template.make(stream, state)
+    del scope["method"]
+    offered = b",".join([value for name, value in scope["headers"] if name == b"sec-websocket-protocol"])
+    scope.update(
+        type="websocket",
+        scheme="wss" if scope["scheme"] == "https" else "ws",
+        subprotocols=[name.strip() for name in offered.decode("latin-1").split(",") if name.strip()],
+        extensions={"websocket.http.response": {}},
+    )
+    return scope
 
 
 def _kept(fields: Fields, request: StreamRequest) -> Fields:

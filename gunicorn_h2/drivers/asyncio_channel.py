@@ -132,6 +132,11 @@ class AsyncChannel:
         self._announce_abort()
         return False
 
+    def take_over(self) -> tuple[BodyBuffer, bool]:
+        """Return what has arrived, and whether it is all: what comes later is for who asks."""
+        body, self._body = self._body, _NO_BODY
+        return BodyBuffer(ended=False) if body is _NO_BODY else body, body.ended
+
     def wake(self) -> None:
         """Wake all waiters, which check their conditions again."""
         waiters, self._waiters = self._waiters, None

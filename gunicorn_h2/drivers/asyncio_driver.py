@@ -321,6 +321,7 @@ class AsyncHttp2Connection(TransportConnection):
         """See `AsyncStreamOwner.held`."""
         self.flush_scheduled = False
         """See `AsyncStreamOwner.flush_scheduled`."""
+        self.window_budget = driver.window_budget
         self._driver = driver
         self._watch = watch
         self.channels: set[AsyncChannel] = set()

@@ -23,6 +23,7 @@ from .channel import HURRIED_CHECK_SECONDS, Channel, ThreadCount
 from .dispatch import WRITE_TIMEOUT, EventDispatcher, Shared
 from .slow_lane import LONG_TURN
 from .transport import Transport
+from .tunnel import Tunnel
 
 __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
 
@@ -259,6 +260,9 @@ class TransportConnection(EventDispatcher):
     def shutdown(self) -> None:
         """Begin a graceful shutdown."""
         self.core.shutdown(self.now())
+        for stream in list(self.core.streams.values()):
+            if isinstance(stream.context, Tunnel):
+                stream.context.go_away()
         self.schedule_flush()
 
     def fail(self, code: ErrorCode, reason: str) -> None:

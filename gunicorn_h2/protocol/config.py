@@ -70,7 +70,7 @@ class ConnectionConfig:
     min_read_rate: int = 240
     """Octets a second that a client must take of the responses that wait for it, over `stream_timeout`; 0: no limit."""
 
-    websocket: bool = False
+    websocket: bool = True
     """Whether clients are offered extended CONNECT (RFC 8441), for WebSockets."""
 
     request_buffer_size: int = 65_535

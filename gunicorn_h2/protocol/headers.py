@@ -287,16 +287,11 @@ def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], field
     protocol = pseudo.pop(b":protocol", None)
     if pseudo:
         raise MalformedRequest(f"{next(iter(pseudo))!r} is no pseudo-header field of a request")
-    if protocol is not None and (method != b"CONNECT" or not _METHOD(protocol)):
-        raise MalformedRequest(f":protocol is {protocol!r} of {method!r}")
-    if method == b"CONNECT" and protocol is None:
+    if method != b"CONNECT" or protocol is not None:
+        _check_target(method, scheme, path)
+    elif scheme or path or not authority:
         # RFC 9113 section 8.5.
-        if scheme or path or not authority:
-            raise MalformedRequest("CONNECT takes :authority and nothing else")
-    elif not _SCHEME(scheme):
-        raise MalformedRequest(f":scheme is {scheme!r}")
-    elif not _PATH(path) and not (path == b"*" and method == b"OPTIONS"):
-        raise MalformedRequest(f":path is {path!r}")
+        raise MalformedRequest("CONNECT takes :authority and nothing else")
     if checked.get(b"te", b"trailers").lower() != b"trailers":
         raise MalformedRequest("TE other than trailers")
     length = checked.get(b"content-length")
@@ -304,12 +299,25 @@ def _request_head(pseudo: dict[bytes, bytes], checked: dict[bytes, bytes], field
         raise MalformedRequest(f"content-length is {length!r}")
     expects_continue = checked.get(b"expect", b"").lower() == b"100-continue"
     if protocol is not None:
-        # The DATA frames of CONNECT are no content (RFC 9110 section 9.3.6).
-        fields = [field for field in fields if field[0] not in (b"content-length", b"expect")]
+        if method != b"CONNECT" or not _METHOD(protocol):
+            raise MalformedRequest(f":protocol is {protocol!r} of {method!r}")
+        fields = _without_content(fields)
         return RequestHead(method, scheme, authority, path, fields, list_size=size, protocol=protocol.lower())
     return RequestHead(
         method, scheme, authority, path, fields, None if length is None else int(length), expects_continue, size
     )
+
+
+def _without_content(fields: Fields) -> Fields:
+    """Drop what speaks of content: the DATA frames of CONNECT are none (RFC 9110 section 9.3.6)."""
+    return [field for field in fields if field[0] not in (b"content-length", b"expect")]
+
+
+def _check_target(method: bytes, scheme: bytes, path: bytes) -> None:
+    if not _SCHEME(scheme):
+        raise MalformedRequest(f":scheme is {scheme!r}")
+    if not _PATH(path) and not (path == b"*" and method == b"OPTIONS"):
+        raise MalformedRequest(f":path is {path!r}")
 
 
 def _is_grpc(fields: Fields) -> bool:

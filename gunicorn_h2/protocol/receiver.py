@@ -54,7 +54,6 @@ _WRONG_VERSION = (
     "the version of the WebSocket protocol is not supported",
 )
 _SCHEMES = (b"http", b"https")
-_VERSION = b"sec-websocket-version"
 
 
 class Receiver:
@@ -202,10 +201,8 @@ class Receiver:
 
     def _refusal(self, head: RequestHead) -> tuple[ResponseHead, str] | None:
         """The answer to a valid request that must not reach the application, and the reason; None for any other."""
-        if head.method == b"CONNECT" and head.protocol != WEBSOCKET:
-            return _UNKNOWN_PROTOCOL if head.protocol else _NOT_IMPLEMENTED
-        if head.protocol and [value for name, value in head.fields if name == _VERSION] != [WEBSOCKET_VERSION]:
-            return _WRONG_VERSION
+        if head.method == b"CONNECT" and (refusal := _refuse_connect(head)) is not None:
+            return refusal
         if head.list_size > self._max_header_list_size:
             return _TOO_LARGE
         return None if head.scheme.lower() in _SCHEMES else _WRONG_SCHEME
@@ -229,15 +226,12 @@ class Receiver:
             return
         if stream.state >= HALF_CLOSED_REMOTE:
             raise StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
-        if stream.head.protocol:
-            # RFC 9113 section 8.5.
-            raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "HEADERS in a tunnel")
         declared = stream.head.content_length
         if not end_stream or (declared is not None and stream.received != declared):
             raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, "trailers before the end of the body")
         if is_excessive or list_size(section) > self._max_header_list_size:
             raise StreamFailure(stream_id, ErrorCode.ENHANCE_YOUR_CALM, StreamLimit.TRAILERS_TOO_LARGE)
-        fields = _checked_trailers(stream_id, section)
+        fields = _checked_trailers(stream, section)
         if stream.call is HELD:
             self._held.release(stream, False)
         if stream.has_reader:
@@ -464,11 +458,22 @@ class Receiver:
         self._events.append(RequestReceived(stream, True, upgrade.body))
 
 
-def _checked_trailers(stream_id: int, section: Fields) -> Fields:
+def _refuse_connect(head: RequestHead) -> tuple[ResponseHead, str] | None:
+    """The answer to a CONNECT that opens no WebSocket, and the reason."""
+    if head.protocol != WEBSOCKET:
+        return _UNKNOWN_PROTOCOL if head.protocol else _NOT_IMPLEMENTED
+    versions = [value for name, value in head.fields if name == b"sec-websocket-version"]
+    return None if versions == [WEBSOCKET_VERSION] else _WRONG_VERSION
+
+
+def _checked_trailers(stream: Stream, section: Fields) -> Fields:
+    if stream.head.protocol:
+        # RFC 9113 section 8.5.
+        raise StreamFailure(stream.stream_id, ErrorCode.PROTOCOL_ERROR, "HEADERS in a tunnel")
     try:
         return check_trailers(section)
     except MalformedRequest as error:
-        raise StreamFailure(stream_id, ErrorCode.PROTOCOL_ERROR, str(error)) from error
+        raise StreamFailure(stream.stream_id, ErrorCode.PROTOCOL_ERROR, str(error)) from error
 
 
 _HANDLERS: dict[int, Callable[[Receiver, int, int, bytes], None]] = {

@@ -7,6 +7,7 @@ negotiates their protocol, and serves those that speak HTTP/2.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import select
 import socket
 from functools import partial
@@ -82,7 +83,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         """
         self.begin_serving()
         self._main = asyncio.current_task()
-        handler = ASGIHandler(self)
+        handler = self._make_handler()
         self._driver = AsyncioDriver(
             self.loop,
             self.settings.connection,
@@ -98,6 +99,21 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             self.log.info("ASGI server listening on %s", listener)
         self.sockets = []
         self._report()
+
+    @classmethod
+    def websocket_obstacle(cls) -> str | None:
+        """See `Http2Worker.websocket_obstacle`."""
+        if importlib.util.find_spec("websockets") is not None:
+            return None
+        return "the websockets library is missing; install gunicorn-h2[websocket]"
+
+    def _make_handler(self) -> ASGIHandler:
+        if not self.settings.connection.websocket:
+            return ASGIHandler(self)
+        # It needs the library.
+        from gunicorn_h2.apps.websocket import WebSocketASGIHandler
+
+        return WebSocketASGIHandler(self, self.settings.websocket_max_message_size)
 
     def _cleanup(self) -> None:
         """Restore the sockets for Gunicorn's clean-up, which it calls last."""

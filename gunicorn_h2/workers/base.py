@@ -6,6 +6,7 @@ import gc
 import select
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from gunicorn import util
@@ -50,6 +51,9 @@ class Http2Worker:
             # At a reload, Gunicorn's master does not call `check_config` again.
             self.log.error("%s", error)
             raise HaltServer(str(error), 1) from error
+        if self.websocket_obstacle() is not None:
+            connection = replace(self.settings.connection, websocket=False)
+            self.settings = replace(self.settings, connection=connection)
         self._trusted = TrustedPeers(self.cfg)
         self.admission = Admission(
             self.log,
@@ -75,6 +79,14 @@ class Http2Worker:
         reason = never_http2_reason(settings, cfg)
         if reason:
             log.warning(reason)
+        obstacle = cls.websocket_obstacle()
+        if settings.websocket == "on" and obstacle is not None:
+            log.warning("http2_websocket is on, but there are no WebSockets: %s", obstacle)
+
+    @classmethod
+    def websocket_obstacle(cls) -> str | None:
+        """Say why workers of this class cannot serve WebSockets over HTTP/2; None if they can."""
+        return "only an ASGIWorker serves them"
 
     @classmethod
     def capacity(cls, cfg: Any) -> str:

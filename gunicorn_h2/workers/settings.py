@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+
+from .kinds import ALPN_NAMES, Choice, CleartextMode, Integer, Kind, Protocols, Seconds, Switch
 
 __all__ = [
     "TABLE",
@@ -35,9 +36,7 @@ __all__ = [
     "startup_line",
 ]
 
-ALPN_NAMES = {"h1": "http/1.1", "h2": "h2"}
 DEFAULT_PROTOCOLS = ("h2", "h1")
-CLEARTEXT_MODES = ("off", "prior-knowledge", "upgrade", "both")
 ENGINES = ("auto", "h2", "fast")
 MAX_31 = 2**31 - 1
 MAX_32 = 2**32 - 1
@@ -52,116 +51,6 @@ class SettingsError(ValueError, RuntimeError):
     It is a `RuntimeError` as well: for one from a worker's `check_config`, Gunicorn's master prints the message
     without a traceback and exits with status 1.
     """
-
-
-class Kind(Protocol):
-    """The type of a setting's value."""
-
-    @property
-    def metavar(self) -> str:
-        """The placeholder for the value in the command's help."""
-
-    def parse(self, value: object) -> Any:
-        """Return the value in its own type. Raises `ValueError` or `TypeError` if it is not allowed."""
-
-    def allowed(self) -> str:
-        """Say which values are allowed, to follow "must be"."""
-
-
-@dataclass(frozen=True)
-class Integer:
-    """An integer in a range; text in Python's notation is accepted, as Gunicorn does."""
-
-    low: int
-    high: int
-    metavar = "INT"
-
-    def parse(self, value: object) -> int:
-        """Return the integer; booleans and fractions are refused."""
-        number = int(value.strip(), 0) if isinstance(value, str) else value
-        if isinstance(number, bool) or not isinstance(number, int) or not self.low <= number <= self.high:
-            raise ValueError(value)
-        return number
-
-    def allowed(self) -> str:
-        """Name the range."""
-        return f"an integer from {self.low} to {self.high}"
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """A time in seconds: a finite number in a range, or text with one."""
-
-    low: float
-    high: float
-    metavar = "SECONDS"
-
-    def parse(self, value: object) -> float:
-        """Return the time in seconds."""
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise TypeError(value)
-        number = float(value)
-        if not math.isfinite(number) or not self.low <= number <= self.high:
-            raise ValueError(value)
-        return number
-
-    def allowed(self) -> str:
-        """Name the range."""
-        return f"a number from {self.low:g} to {self.high:g}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few words, in any case."""
-
-    words: tuple[str, ...]
-    metavar = "STRING"
-
-    def parse(self, value: object) -> str:
-        """Return the word."""
-        word = value.lower().strip() if isinstance(value, str) else ""
-        if word not in self.words:
-            raise ValueError(value)
-        return word
-
-    def allowed(self) -> str:
-        """List the words."""
-        return "one of " + ", ".join(self.words)
-
-
-@dataclass(frozen=True)
-class CleartextMode(Choice):
-    """Gunicorn's rule for `http2_cleartext`: None is off, True is prior knowledge."""
-
-    words: tuple[str, ...] = CLEARTEXT_MODES
-
-    def parse(self, value: object) -> str:
-        """Return the mode."""
-        if value is None or isinstance(value, bool):
-            return "prior-knowledge" if value else "off"
-        return super().parse(value)
-
-
-@dataclass(frozen=True)
-class Protocols:
-    """The HTTP versions in order of preference, as a list or as text with commas."""
-
-    metavar = "STRING"
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        """Return Gunicorn's names of the versions."""
-        if isinstance(value, str):
-            value = value.split(",")
-        if not isinstance(value, (list, tuple)):
-            raise TypeError(value)
-        names = tuple(str(name).strip().lower() for name in value)
-        if not names or len(set(names)) != len(names) or not ALPN_NAMES.keys() >= set(names):
-            raise ValueError(value)
-        return names
-
-    def allowed(self) -> str:
-        """List the names."""
-        return f"a list of {' and '.join(ALPN_NAMES)}, each at most once, the preferred one first"
 
 
 @dataclass(frozen=True)
@@ -229,6 +118,24 @@ TABLE: tuple[SettingSpec, ...] = (
         "",
         "Header codec: our own (fast, which auto means), or hpack with the h2 library as a referee (h2).",
         "hypercorn: h2; granian: hyper",
+    ),
+    SettingSpec(
+        "http2_websocket",
+        "websocket",
+        Switch(),
+        "auto",
+        "",
+        "WebSocket over HTTP/2 (RFC 8441); auto: with an ASGIWorker if the extra websocket is installed, else always.",
+        "hypercorn, granian: on; Gunicorn, nginx: none; Go: off (GODEBUG)",
+    ),
+    SettingSpec(
+        "http2_websocket_max_message_size",
+        "websocket_max_message_size",
+        Integer(1, MAX_31),
+        16_777_216,
+        "octets",
+        "Largest message of a WebSocket that an ASGIWorker accepts, decompressed; WSGI libraries have their own.",
+        "uvicorn, hypercorn: 16 MiB; websockets: 1 MiB",
     ),
     SettingSpec(
         "http2_max_concurrent_streams",
@@ -471,6 +378,12 @@ class Settings:
     max_waiting_threads: int = 256
     """Threads that may wait for clients without counting among the worker's threads."""
 
+    websocket: str = "auto"
+    """Whether WebSocket over HTTP/2 was asked for: auto, on or off."""
+
+    websocket_max_message_size: int = 16_777_216
+    """Octets of a message, for ASGI."""
+
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
     """The limits of each connection."""
 
@@ -483,15 +396,19 @@ def load_settings(cfg: Any) -> Settings:
     names = _conf_names(cfg)
     _refuse_unknown(names, cfg)
     values = {spec.field: spec.parse(_raw_value(spec, cfg, names)) for spec in TABLE}
-    limits = {f.name: values[f.name] for f in fields(ConnectionConfig) if f.name in values and f.name != "engine"}
+    numbers = values.keys() - {"engine", "websocket"}
+    limits = {f.name: values[f.name] for f in fields(ConnectionConfig) if f.name in numbers}
     return Settings(
         protocols=tuple(ALPN_NAMES[name] for name in values["protocols"]),
         cleartext=values["cleartext"],
         handshake_timeout=values["handshake_timeout"],
         max_connections_per_ip=values["max_connections_per_ip"],
         max_waiting_threads=values["max_waiting_threads"],
+        websocket=values["websocket"],
+        websocket_max_message_size=values["websocket_max_message_size"],
         connection=ConnectionConfig(
             engine="h2" if values["engine"] == "h2" else "fast",
+            websocket=values["websocket"] != "off",
             setup_timeout=values["handshake_timeout"],
             idle_timeout=float(cfg.keepalive),
             stream_timeout=float(cfg.timeout),

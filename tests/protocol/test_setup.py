@@ -7,6 +7,7 @@ from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.events import RequestReceived
 
 from .peer import (
+    ENABLE_CONNECT_PROTOCOL,
     HEADER_TABLE_SIZE,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
@@ -32,7 +33,7 @@ def test_the_first_frame_carries_the_configured_settings_once(connect):
     assert [type(frame) for frame in peer.frames[:1]] == [SettingsFrame]
     announced = [frame.settings for frame in peer.frames if isinstance(frame, SettingsFrame) and not frame.flags]
     assert announced == [{MAX_CONCURRENT_STREAMS: 7, INITIAL_WINDOW_SIZE: 70_000, MAX_FRAME_SIZE: 20_000,
-                          MAX_HEADER_LIST_SIZE: 9_000}]
+                          MAX_HEADER_LIST_SIZE: 9_000, ENABLE_CONNECT_PROTOCOL: 1}]
 
 
 def test_the_settings_leave_before_anything_was_received(connect):
