@@ -31,6 +31,7 @@ REASONS = {
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     501: "Not Implemented",
+    503: "Service Unavailable",
 }
 _MAX_HEADS = 512
 _MAX_FIELDS_SIZE = 4096

@@ -32,7 +32,7 @@ from .refusals import RefusalLog
 from .request import StreamRequest
 from .responses import REASONS, PreparedHead, ResponseHeads, refusal_status
 
-__all__ = ["WSGIHandler"]
+__all__ = ["StreamResponse", "WSGIHandler", "send_result"]
 
 AnyHeaders = Iterable[tuple[str | bytes, str | bytes]]
 
@@ -294,6 +294,9 @@ class WSGIHandler:
         head = stream.head
         template = head.derived
         if template is None:
+            if head.protocol:
+                self.serve_websocket(connection, channel)
+                return
             try:
                 template = head.derived = self._environs.template(head, connection)
             except errors.ParseException as error:
@@ -305,6 +308,10 @@ class WSGIHandler:
             return
         response = StreamResponse(template, channel, self._cfg, self._heads)
         self._run(connection, channel, environ, response)
+
+    def serve_websocket(self, connection: Http2Connection, channel: Channel) -> None:
+        """Serve an extended CONNECT. Only a handler that can is given one: see `ConnectionConfig.websocket`."""
+        raise NotImplementedError
 
     def _run_observed(self, connection: Http2Connection, channel: Channel, environ: dict[str, Any]) -> None:
         """Run the application with hooks or the access log, which need Gunicorn's request."""
@@ -341,7 +348,7 @@ class WSGIHandler:
             elif type(result) is wsgi.FileWrapper:
                 self._send_file(connection, response, result)
             else:
-                _send_result(result, response)
+                send_result(result, response)
         except StreamAborted as error:
             self._log.debug("Ignoring aborted stream: %s", error)
         except BaseException:  # Application code may raise anything, gevent.Timeout and GreenletExit too.
@@ -449,7 +456,7 @@ def _stream_keys(environ: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in environ.items() if key == "wsgi.input" or key.startswith("gunicorn.http2.")}
 
 
-def _send_result(result: Iterable[bytes], response: StreamResponse) -> None:
+def send_result(result: Iterable[bytes], response: StreamResponse) -> None:
     """Send an application's result, and close it."""
     try:
         for data in result:

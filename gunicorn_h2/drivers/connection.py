@@ -8,6 +8,7 @@ drivers whose applications block.
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from .channel import HURRIED_CHECK_SECONDS, Channel, ThreadCount
 from .dispatch import WRITE_TIMEOUT, EventDispatcher, Shared
 from .slow_lane import LONG_TURN
 from .transport import Transport
-from .tunnel import Tunnel
+from .tunnel import SocketWatch, Tunnel
 
 __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
 
@@ -75,6 +76,9 @@ class DriverHooks(Shared, Protocol):
 
     def run(self, call: Callable[[], object]) -> None:
         """Call application code, which may block but should not raise, in another thread or greenlet."""
+
+    def watch_socket(self, connection: Any, sock: socket.socket, act: Callable[[], None]) -> SocketWatch:
+        """Watch a socket, and have the owner call `act()` while it is ready; the connection is flushed then."""
 
     def submit(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
         """See `StreamOwner.submit`; the connection is flushed then."""
@@ -462,7 +466,12 @@ class Http2Connection(TransportConnection):
         self.run = hooks.run
         """See `DriverHooks.run`."""
         self.thread_count = hooks.thread_count
+        self.log = hooks.log
         self._hooks = hooks
+
+    def watch_socket(self, sock: socket.socket, act: Callable[[], None]) -> SocketWatch:
+        """See `DriverHooks.watch_socket`; for the owner."""
+        return self._hooks.watch_socket(self, sock, act)
 
     def start(self, request: RequestReceived) -> None:
         """See `EventDispatcher.start`."""

@@ -34,6 +34,7 @@ from .green_hub import Library, Signal
 from .log import Log
 from .negotiation import Negotiation, Terms
 from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
+from .tunnel import SocketWatch
 
 __all__ = ["GreenDriver"]
 
@@ -129,6 +130,33 @@ class _Runners:
                 self._idle.remove(current)
 
 
+class _SocketWatch:
+    """A `SocketWatch` of the hub's, which has the owner act."""
+
+    def __init__(self, library: Library, sock: socket.socket, act: Callable[[], None], owner: _Owner) -> None:
+        self._watch = library.make_watch(sock.fileno(), self._notify)
+        self._act = act
+        self._owner = owner
+        self._queued = False
+
+    def expect(self, reads: bool, writes: bool) -> None:
+        """See `SocketWatch.expect`."""
+        self._watch.expect_only(reads, writes)
+
+    def close(self) -> None:
+        """See `SocketWatch.close`."""
+        self._watch.close()
+
+    def _notify(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._owner.leave(self._run)
+
+    def _run(self) -> None:
+        self._queued = False
+        self._act()
+
+
 class _Owner(Paced):
     """Acts for one connection, in one greenlet at a time; the hooks of its `Http2Connection`."""
 
@@ -170,7 +198,7 @@ class _Owner(Paced):
         """Serve a connection until it is closed and every application call has returned."""
         self.slow = False
         self.connection = connection
-        self._leave(self._driver.begin, connection, negotiation)
+        self.leave(self._driver.begin, connection, negotiation)
         try:
             while not connection.closed:
                 self._ended.wait()
@@ -277,7 +305,7 @@ class _Owner(Paced):
 
     # Anyone
 
-    def _leave(self, do: Callable[..., object], *arguments: Any) -> None:
+    def leave(self, do: Callable[..., object], *arguments: Any) -> None:
         """Queue a command, and a call of `_act`."""
         self._commands.append((do, arguments))
         self._act_soon()
@@ -286,14 +314,14 @@ class _Owner(Paced):
         """Begin a graceful shutdown of the connection, or limit the time of the negotiation."""
         connection = self.connection
         if isinstance(connection, Http2Connection):
-            self._leave(connection.shutdown)
+            self.leave(connection.shutdown)
         elif connection is not None:
-            self._leave(connection.shutdown, self.config.drain_timeout)
+            self.leave(connection.shutdown, self.config.drain_timeout)
 
     def make_way(self) -> None:
         """Have the connection or the negotiation end, because others need its place."""
         if self.connection is not None:
-            self._leave(self.connection.make_way)
+            self.leave(self.connection.make_way)
 
     def start_request(self, connection: Http2Connection, channel: Channel) -> None:
         """See `DriverHooks.start_request`."""
@@ -323,6 +351,10 @@ class _Owner(Paced):
         """See `DriverHooks.run`."""
         self._runners.run(call)
 
+    def watch_socket(self, connection: Http2Connection, sock: socket.socket, act: Callable[[], None]) -> SocketWatch:
+        """See `DriverHooks.watch_socket`."""
+        return _SocketWatch(self._driver.library, sock, act, self)
+
     def _serve_request(self, connection: Http2Connection, channel: Channel) -> None:
         self._not_begun -= 1
         try:
@@ -334,7 +366,7 @@ class _Owner(Paced):
 
     def submit(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit`."""
-        self._leave(do, *arguments)
+        self.leave(do, *arguments)
         if len(self._commands) > _MAX_COMMANDS:
             # A response in many small pieces would keep all others waiting until its buffer is full.
             self._runners.step_back()

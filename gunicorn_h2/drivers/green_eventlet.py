@@ -29,16 +29,20 @@ class EventletWatch(Watch):
         if self._reader is None:
             self._reader = self._listen(self._hub.READ, self._on_readable)
         if wants_write:
-            self._writer = self._listen(self._hub.WRITE, self._on_writable)
+            self._watch_writes()
         elif self._writer is not None:
             self._writer = self._hub.remove(self._writer)
+
+    def _watch_writes(self) -> None:
+        self._writer = self._listen(self._hub.WRITE, self._on_writable)
 
     def _listen(self, event: str, call: Callable[[], None]) -> Any:
         # The second callback is for a descriptor that was closed and reused; the next read notices.
         return self._hub.add(event, self._fd, lambda _: call(), lambda _: call(), None)
 
     def _unwatch(self) -> None:
-        self._reader = self._hub.remove(self._reader)
+        if self._reader is not None:
+            self._reader = self._hub.remove(self._reader)
         if self._writer is not None:
             self._writer = self._hub.remove(self._writer)
 

@@ -32,11 +32,14 @@ class GeventWatch(Watch):
         if not self._reader.active:
             self._reader.start(self._on_readable)
         if wants_write:
-            if self._writer is None:
-                self._writer = self._loop.io(self._fd, _WRITE)
-            self._writer.start(self._on_writable)
+            self._watch_writes()
         elif self._writer is not None:
             self._writer.stop()
+
+    def _watch_writes(self) -> None:
+        if self._writer is None:
+            self._writer = self._loop.io(self._fd, _WRITE)
+        self._writer.start(self._on_writable)
 
     def _unwatch(self) -> None:
         self._reader.stop()

@@ -45,6 +45,15 @@ class Watch(ABC):
             self._alarm = deadline
             self._set_alarm(max(deadline - time.monotonic(), 0.0))
 
+    def expect_only(self, reads: bool, writes: bool) -> None:
+        """Watch until the socket is readable, if it `reads`, or writable, if it `writes`; instead of `expect`."""
+        self.unwatch()
+        if reads:
+            self.expect(writes, None)
+        elif writes:
+            self._watches_writes = True
+            self._watch_writes()
+
     def unwatch(self) -> None:
         """Stop watching the socket until `expect`; call it before the socket is closed or handed over. Idempotent."""
         if self._watches_writes is not None:
@@ -72,6 +81,10 @@ class Watch(ABC):
     @abstractmethod
     def _watch(self, wants_write: bool) -> None:
         """Have the hub call `_on_readable`, and `_on_writable` if and only if `wants_write`."""
+
+    @abstractmethod
+    def _watch_writes(self) -> None:
+        """Have the hub call `_on_writable` alone."""
 
     @abstractmethod
     def _unwatch(self) -> None:

@@ -32,6 +32,7 @@ from .negotiation import Negotiation, Terms
 from .pool import RequestPool
 from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 from .timers import Timers
+from .tunnel import SocketWatch
 from .waker import Waker
 
 __all__ = ["ThreadDriver"]
@@ -55,6 +56,34 @@ class _Registered(Paced):
         """What it has to act on in its turn in the slow lane; 0 while it waits for none."""
         self.timer: list[Any] | None = None
         """See `Timed`."""
+
+
+class _SocketWatch:
+    """A `SocketWatch` in the selector, which calls it as any other file."""
+
+    def __init__(
+        self, driver: ThreadDriver, connection: Http2Connection, sock: socket.socket, act: Callable[[], None]
+    ) -> None:
+        self._driver = driver
+        self._connection = connection
+        self._sock = sock
+        self._act = act
+        self._events = 0
+
+    def expect(self, reads: bool, writes: bool) -> None:
+        """See `SocketWatch.expect`."""
+        events = (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if writes else 0)
+        if events != self._events:
+            self._driver.watch_file(self._sock, self._events, events, self)
+            self._events = events
+
+    def close(self) -> None:
+        """See `SocketWatch.close`."""
+        self.expect(False, False)
+
+    def __call__(self, _: object) -> None:
+        """Act, because the socket is ready."""
+        self._driver.act(self._connection, self._act)
 
 
 class ThreadDriver(Driver[Application, _Registered]):
@@ -321,6 +350,26 @@ class ThreadDriver(Driver[Application, _Registered]):
     def run(self, call: Callable[[], object]) -> None:
         """See `DriverHooks.run`."""
         self._pool.run(call)
+
+    def watch_socket(self, connection: Http2Connection, sock: socket.socket, act: Callable[[], None]) -> SocketWatch:
+        """See `DriverHooks.watch_socket`."""
+        return _SocketWatch(self, connection, sock, act)
+
+    def watch_file(self, sock: socket.socket, before: int, events: int, call: Callable[[object], None]) -> None:
+        """Have the selector watch a socket for other events than `before`; 0: for none. The lock must be held."""
+        if not events:
+            self._selector.unregister(sock)
+        elif before:
+            self._selector.modify(sock, events, call)
+        else:
+            self._selector.register(sock, events, call)
+
+    def act(self, connection: Http2Connection, do: Callable[[], None]) -> None:
+        """Act for a connection, and flush it; the lock must be held."""
+        registered = self._registered.get(connection)
+        if registered is not None:
+            self._call(registered, do)
+            self._call(registered, connection.flush)
 
     def submit(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit`."""

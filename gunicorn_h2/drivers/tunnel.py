@@ -13,7 +13,17 @@ from typing import Protocol
 
 from gunicorn_h2.protocol.stream import Stream
 
-__all__ = ["Tunnel"]
+__all__ = ["SocketWatch", "Tunnel"]
+
+
+class SocketWatch(Protocol):
+    """A socket beside those of the connections, which the owner of one acts on when it is ready."""
+
+    def expect(self, reads: bool, writes: bool) -> None:
+        """Have the owner act while the socket is readable, or writable, or neither."""
+
+    def close(self) -> None:
+        """Stop watching, before the socket is closed."""
 
 
 class _Channel(Protocol):

@@ -86,7 +86,7 @@ class Http2Worker:
     @classmethod
     def websocket_obstacle(cls) -> str | None:
         """Say why workers of this class cannot serve WebSockets over HTTP/2; None if they can."""
-        return "only an ASGIWorker serves them"
+        return None
 
     @classmethod
     def capacity(cls, cfg: Any) -> str:

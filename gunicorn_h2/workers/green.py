@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from gunicorn.workers.base_async import AsyncWorker
 
-from gunicorn_h2.apps.wsgi import WSGIHandler
+from gunicorn_h2.apps.wsgi_socket import WebSocketWSGIHandler
 from gunicorn_h2.drivers.base import ROOM_SECONDS
 from gunicorn_h2.drivers.green import GreenDriver
 from gunicorn_h2.drivers.green_hub import Library, Waiter
@@ -113,7 +113,7 @@ class GreenWorker(Http2Worker):
         Gunicorn's own loops check `alive` once a second, and would accept connections until then.
         """
         self.begin_serving()
-        handler = WSGIHandler(self)
+        handler = WebSocketWSGIHandler(self)
         self._driver = GreenDriver(
             self.library,
             self.settings.connection,

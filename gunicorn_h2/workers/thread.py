@@ -21,7 +21,7 @@ from typing import Any
 from gunicorn.http import get_parser
 from gunicorn.workers import gthread
 
-from gunicorn_h2.apps.wsgi import WSGIHandler
+from gunicorn_h2.apps.wsgi_socket import WebSocketWSGIHandler
 from gunicorn_h2.drivers.closings import REPORT_SECONDS
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
@@ -91,7 +91,9 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         self.begin_serving()
         self._spare = _open_spare()
         self._local_addresses = {listener: listener.getsockname() for listener in self.sockets}
-        handler = WSGIHandler(self)
+        # Of each other thread that waits, another one takes the place; and there is always one left.
+        max_sockets = max(self.settings.max_waiting_threads // 2, self.cfg.threads - 1)
+        handler = WebSocketWSGIHandler(self, max_sockets)
         self._driver = ThreadDriver(
             self.poller,
             self.tpool,

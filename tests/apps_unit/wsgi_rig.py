@@ -19,7 +19,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from hpack import Decoder, Encoder
 
-from gunicorn_h2.apps.wsgi import WSGIHandler
+from gunicorn_h2.apps.wsgi_socket import WebSocketWSGIHandler
 from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
@@ -46,14 +46,14 @@ since_27 = pytest.mark.skipif(gunicorn.version_info < (27,), reason="Gunicorn's 
 class Backend:
     """The package's side: a driver and its pool. Adapt this class, and nothing else, where their interfaces change."""
 
-    def __init__(self, worker, threads, limits):
+    def __init__(self, worker, threads, limits, max_sockets, max_waiting):
         self.errors, self.begun, self.returned = [], 0, 0
         self._lock = threading.Lock()
-        self._selector, self._pool = selectors.DefaultSelector(), RequestPool(threads)
+        self._selector, self._pool = selectors.DefaultSelector(), RequestPool(threads, max_waiting)
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._selector.register(self._ear, selectors.EVENT_READ, self._hear)
-        self._handler = WSGIHandler(worker)
+        self._handler = WebSocketWSGIHandler(worker, max_sockets)
         self._driver = ThreadDriver(
             self._selector, self._pool, ConnectionConfig(**{**LIMITS, **limits}), self._serve, worker.log,
             on_request=self._count, on_refused=self._handler.note_refusal, on_close=lambda peer: None)
@@ -86,6 +86,10 @@ class Backend:
     def idle(self):
         """Whether every call of the application has returned."""
         return self.begun == self.returned
+
+    def shut_down(self):
+        """Begin a graceful shutdown."""
+        self._driver.shutdown()
 
     def close(self):
         """Close every connection, and wait for the threads."""
@@ -325,7 +329,7 @@ class _Records(logging.Handler):
 class Rig:
     """A worker's part that serves HTTP/2 with a WSGI application, and a client; `settings` are Gunicorn's."""
 
-    def __init__(self, app, threads=4, limits=None, log_class=Logger, **settings):
+    def __init__(self, app, threads=4, limits=None, log_class=Logger, max_sockets=None, max_waiting=0, **settings):
         self.cfg = Config()
         for name, value in {"loglevel": "debug", "accesslog": "-", **settings}.items():
             self.cfg.set(name, value)
@@ -338,7 +342,7 @@ class Rig:
         self.log.error_log.addHandler(self._error_records)
         self.log.access_log.addHandler(self._access_records)
         self.worker = SimpleNamespace(cfg=self.cfg, log=self.log, wsgi=app)
-        self.backend = Backend(self.worker, threads, limits or {})
+        self.backend = Backend(self.worker, threads, limits or {}, max_sockets, max_waiting)
         self.notes, self.clients, self._gates, self._expected = [], [], [], 0
         self.client = None
 

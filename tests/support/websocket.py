@@ -79,3 +79,66 @@ class ClientEnd:
         """A Close."""
         self.protocol.send_close(code, reason)
         return b"".join(self.protocol.data_to_send())
+
+
+class WebSocketStream(ClientEnd):
+    """A WebSocket on a stream of an `H2Client`."""
+
+    def __init__(self, client, path, *headers, wait=True, **pseudo):
+        super().__init__()
+        self.client = client
+        fields = connect_fields(path, *headers, **{"authority": client.authority, "scheme": client.scheme, **pseudo})
+        self.stream = client.open(self._take_octets)
+        client.send_raw(client.header_frames(self.stream.stream_id, fields))
+        self.replies = []
+        self.body = b""
+        if wait:
+            self.wait_head()
+
+    def wait_head(self):
+        """Wait for the response's head."""
+        self.client.wait_headers(self.stream)
+        if self.stream.status == 200:
+            self.use_extensions(self.stream.header("sec-websocket-extensions"))
+        return self
+
+    def _take_octets(self, octets):
+        if self.stream.status == 200:
+            reply = self.feed(bytes(octets))
+            if reply:
+                self.replies.append(reply)
+        else:
+            self.body += octets
+
+    def send(self, octets, timeout=10):
+        """Send octets, within the windows."""
+        self.client.send_body(self.stream, octets, end=False, timeout=timeout)
+
+    def answer(self):
+        """Send what the framing has to say by itself: pongs, and the answer to a Close."""
+        replies, self.replies = self.replies, []
+        for reply in replies:
+            if not self.stream.done:
+                self.send(reply)
+
+    def receive(self, timeout=10):
+        """Wait for a message and return it."""
+        self.client.wait_for(lambda: self.messages or self.closed or self.stream.done, "a message", timeout)
+        self.answer()
+        return self.messages.pop(0) if self.messages else None
+
+    def say(self, message, timeout=30):
+        """Send a message and return the one that answers it."""
+        self.send(self.octets(message))
+        return self.receive(timeout)
+
+    def wait_closed(self, timeout=10):
+        """Wait for the server's Close and return its code and reason."""
+        self.client.wait_for(lambda: self.closed or self.stream.done, "a Close", timeout)
+        self.answer()
+        return self.closed
+
+    def wait_end(self, timeout=10):
+        """Wait for the end of the stream."""
+        self.client.response(self.stream, timeout)
+        return self.closed
