@@ -298,6 +298,8 @@ class WebSocket(Tunnel):
         self._exchange.status, self._exchange.headers = 200, log_headers(head)
         self._channel.respond(head, b"", False)
         self._parse()
+        if self._connection.leaving:
+            self.go_away()
 
     def _negotiate(self, head: RequestHead) -> tuple[str | None, list[Any]]:
         """Return the extensions to use, as a field and as the library's objects."""

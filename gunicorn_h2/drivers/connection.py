@@ -118,6 +118,8 @@ class TransportConnection(EventDispatcher):
         """Whether nothing is left to do but to close the socket."""
         self.context: Any = None
         """An object of the application layer, shared by the connection's requests."""
+        self.leaving = False
+        """Whether the worker is about to end."""
         self.wants_write = False
         """Whether there is output that the socket did not take."""
         self._unsent: bytes | memoryview = b""
@@ -263,6 +265,7 @@ class TransportConnection(EventDispatcher):
 
     def shutdown(self) -> None:
         """Begin a graceful shutdown."""
+        self.leaving = True
         self.core.shutdown(self.now())
         for stream in list(self.core.streams.values()):
             if isinstance(stream.context, Tunnel):

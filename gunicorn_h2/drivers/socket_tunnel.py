@@ -31,6 +31,7 @@ _BUFFER_SIZE = 65_536
 _READ_SIZE = 65_536
 _MAX_READS = 4
 _GOING_AWAY = 1001
+_LINGER_SECONDS = 0.1
 
 
 class SocketTunnel(Tunnel):
@@ -63,6 +64,8 @@ class SocketTunnel(Tunnel):
         self._tracker = FrameTracker()
         self._output_ended = False
         """Whether nothing more is read from the application."""
+        self._output_end = threading.Event()
+        """Set when the application's end has been closed."""
         self._leaves = self._has_left = False
         """Whether a Close of our own is to be sent, or was: what the application writes behind it is dropped."""
         connection.submit(connection, self._attach)
@@ -79,9 +82,15 @@ class SocketTunnel(Tunnel):
         return self.status
 
     def close(self) -> None:
-        """The application call has returned: end the stream behind what it has written. Call `Channel.finish` next."""
-        # Another thread of the application may still wait for it.
+        """The application call has returned: end the stream behind what it has written. Call `Channel.finish` next.
+
+        Another thread of the application may still read from the socket, and may be about to answer a Close: that of
+        simple-websocket does so when it has told the one that returns. So it is woken, and has a moment.
+        """
         with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RD)
+            if self.status == 200:
+                self._output_end.wait(_LINGER_SECONDS)
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         self._connection.submit(self._connection, self._finish)
@@ -95,6 +104,7 @@ class SocketTunnel(Tunnel):
         self._watch = self._connection.watch_socket(self._ours, self._act)
         body = self._channel._body
         self._stream.context = self
+        self._leaves = self._connection.leaving
         self.deliver(self._channel._take_whole_body(), False)
         while piece := body.take():
             self.deliver(piece, False)
@@ -144,6 +154,7 @@ class SocketTunnel(Tunnel):
     def _close(self) -> None:
         if not self._closed:
             self._closed = self._output_ended = True
+            self._output_end.set()
             if self._watch is not None:
                 self._watch.close()
                 self._watch = None
@@ -193,6 +204,7 @@ class SocketTunnel(Tunnel):
             self._take(data)
         else:
             self._output_ended = True
+            self._output_end.set()
             if self.status:
                 self._connection.core.send_data(self._stream, b"", True)
         return len(data) > 0

@@ -13,23 +13,23 @@ ENDED = {}
 """How the sockets of a key have ended."""
 _news = threading.Condition()
 
-PAGE = """<!doctype html><title>waiting</title><pre id="out"></pre><script>
+PAGE = """<!doctype html><body><pre id="out"></pre><script>
 const out = document.getElementById("out"), say = line => out.textContent += line + "\\n";
+const key = location.search.slice(1), large = "x".repeat(1048576);
+// Until it is there, the page is not complete.
+document.body.append(Object.assign(new Image(), {src: `/ended/${key}`}));
 const socket = new WebSocket(`wss://${location.host}/echo`, ["chat"]);
-socket.binaryType = "arraybuffer";
-const large = "x".repeat(1048576);
 socket.onopen = () => { say(`open ${socket.protocol}`); socket.send("hello"); };
 socket.onmessage = event => {
   if (event.data === "hello") { say("hello"); socket.send(large); }
-  else if (event.data === large) { say("large"); socket.send("protocol"); }
-  else { say(event.data); socket.close(3001, "enough"); }
+  else if (event.data === large) { say("large"); socket.send("peer"); }
+  else { say(`socket of ${event.data}`); socket.close(3001, "enough"); }
 };
 socket.onclose = async event => {
   say(`closed ${event.code} ${event.wasClean}`);
-  const entry = performance.getEntriesByType("navigation")[0];
-  say(`page by ${entry.nextHopProtocol}`);
-  await fetch("/done");
-  document.title = "done";
+  say(`page by ${performance.getEntriesByType("navigation")[0].nextHopProtocol}`);
+  say(`page of ${await (await fetch("/peer")).text()}`);
+  await fetch(`/end/${key}`);
 };
 socket.onerror = () => say("error");
 </script>
@@ -43,10 +43,24 @@ def page():
 
 
 @app.get("/hello")
-@app.get("/done")
 def hello():
     """Something to ask for beside WebSockets."""
     return "Hello, world!\n"
+
+
+@app.get("/peer")
+def peer():
+    """The port of the client, which tells connections apart."""
+    return request.environ["REMOTE_PORT"]
+
+
+@app.get("/end/<key>")
+def end(key):
+    """Say that what has a key has ended."""
+    with _news:
+        ENDED[key] = "ended"
+        _news.notify_all()
+    return ""
 
 
 @sock.route("/echo")
@@ -60,8 +74,9 @@ def echo(ws):
         if message == "fail":
             raise LookupError("secret")
         if message == "protocol":
-            message = f"{request.environ['gunicorn.http2.stream_id']}" if "gunicorn.http2.stream_id" in (
-                request.environ) else "http/1"
+            message = "h2" if "gunicorn.http2.stream_id" in request.environ else "http/1"
+        if message == "peer":
+            message = request.environ["REMOTE_PORT"]
         ws.send(message)
 
 
@@ -107,8 +122,11 @@ async def asgi(scope, receive, send):
         path, status = scope["path"], 200
         if path.startswith("/ended/"):
             body = (await _ended(path.removeprefix("/ended/"))).encode()
+        elif path.startswith("/end/"):
+            ENDED[path.removeprefix("/end/")] = "ended"
+            body = b""
         else:
-            body = PAGE.encode() if path == "/page" else b"Hello, world!\n"
+            body = {"/page": PAGE, "/peer": str(scope["client"][1])}.get(path, "Hello, world!\n").encode()
         headers = [(b"content-type", b"text/html"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -135,14 +153,14 @@ async def _sockets(scope, receive, send):
             await send({"type": "websocket.send", "bytes": bytes(100_000)})
         await receive()
     elif path == "/echo":
-        await _echo(receive, send)
+        await _echo(str(scope["client"][1]), receive, send)
     else:
         await send({"type": "websocket.send", "text": "ready"})
         message = await receive()
         ENDED[path.removeprefix("/wait/")] = str(message.get("code"))
 
 
-async def _echo(receive, send):
+async def _echo(peer, receive, send):
     while (message := await receive())["type"] != "websocket.disconnect":
         text = message.get("text")
         if text == "close":
@@ -151,5 +169,7 @@ async def _echo(receive, send):
         if text == "fail":
             raise LookupError("secret")
         if text == "protocol":
-            message["text"] = "2"
+            message["text"] = "h2"
+        if text == "peer":
+            message["text"] = peer
         await send({**message, "type": "websocket.send"})

@@ -389,6 +389,21 @@ def test_a_shutdown_closes_with_1001(serve):
     assert (socket.closed, events[-1]["code"]) == ((1001, ""), 1001)
 
 
+def test_a_shutdown_before_the_application_accepts(serve):
+    may_accept, events = asyncio.Event(), []
+
+    async def app(scope, receive, send):
+        await may_accept.wait()
+        await telling(events, ACCEPT)(scope, receive, send)
+
+    peer = serve(app)
+    socket = Socket(peer)
+    peer.driver.shutdown()
+    may_accept.set()
+    socket.take()
+    assert (socket.closed, events[-1]["code"]) == ((1001, ""), 1001)
+
+
 def test_a_task_that_is_cancelled_closes_with_1001(serve):
     peer = serve(telling([], ACCEPT))
     socket = Socket(peer)
