@@ -492,6 +492,16 @@ def busy(environ, start_response):
     return answer_json(start_response, record.wait_idle(1 + int(query(environ).get("n", 0))) - 1)
 
 
+def tunnel(environ, start_response):
+    """A WebSocket, by what HTTP/1.1 knows of it: greet, and wait for the end."""
+    sock = environ["gunicorn.socket"]
+    sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                 b"Sec-WebSocket-Accept: x\r\n\r\n\x81\x05hello")
+    while sock.recv(65_536):
+        pass
+    raise StopIteration
+
+
 ROUTES = {
     "/": hello, "/hello": hello, "/version": version, "/thread": thread_name,
     "/frozen": frozen,
@@ -505,6 +515,7 @@ ROUTES = {
     "/not-bytes": not_bytes, "/fail-early": fail_early, "/fail-started": fail_started, "/fail-late": fail_late,
     "/exit": exit_early, "/closing": closing, "/gate": gate, "/gate-stream": gate_stream, "/gate-read": gate_read,
     "/gate-write": gate_write, "/barrier": barrier, "/events": events, "/records": records, "/busy": busy,
+    "/tunnel": tunnel,
 }
 
 

@@ -112,6 +112,9 @@ class Call(io.RawIOBase):
 def bridge(application):
     """Return an ASGI application that serves a WSGI one."""
     async def app(scope, receive, send):
+        if scope["type"] == "websocket":
+            await greet(receive, send)
+            return
         if scope["type"] != "http":
             raise RuntimeError("only HTTP")
         call, done = Call(scope, receive, send), asyncio.get_running_loop().create_future()
@@ -128,6 +131,14 @@ def bridge(application):
         await done
 
     return app
+
+
+async def greet(receive, send):
+    """What `tests.apps.wsgi_app.tunnel` does."""
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": "hello"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
 
 
 wsgi, flask = bridge(wsgi_app.app), bridge(flask_app.app)

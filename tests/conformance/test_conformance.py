@@ -1,8 +1,8 @@
-"""RFC 9113, RFC 7541 and RFC 9218 rule by rule, on real workers: each error has its exact code and scope."""
+"""RFC 9113, RFC 7541, RFC 8441 and RFC 9218 rule by rule, on real workers: each error has its exact code and scope."""
 
 import pytest
 
-from . import frames, framing, hpack, priority, semantics, starting, streams  # noqa: F401 - they fill ALL
+from . import frames, framing, hpack, priority, semantics, starting, streams, websocket  # noqa: F401 - they fill ALL
 from .rules import ALL, Client, rules_of
 from .sections import NORMATIVE, NOT_A_SERVERS
 
