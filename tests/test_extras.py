@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.command import CONF, Command, fetch
+from tests.support.h2client import H2Client
 from tests.support.server import ROOT
 
 # Once for each Python: .ci/compat leaves this module out where only Gunicorn differs. The time is for downloads.
@@ -46,6 +47,9 @@ def __getattr__(name):
 
 
 async def asgi(scope, receive, send):
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": answer(type(asyncio.get_running_loop()).__module__)})
 '''
@@ -60,6 +64,11 @@ class Promise(NamedTuple):
     loop: str = ""
     module: str = "gunicorn"
 
+    @property
+    def has_websockets(self):
+        """Whether clients are offered WebSockets: for ASGI they need a library."""
+        return "ASGI" not in str(self.arguments) or self.extra == "websocket"
+
 
 PROMISES = {
     "thread": Promise("", ("-k", "gunicorn_h2.ThreadWorker")),
@@ -68,6 +77,7 @@ PROMISES = {
     "eventlet": Promise("eventlet", ("-k", "gunicorn_h2.EventletWorker")),
     "grpc": Promise("grpc", ("-k", "gunicorn_h2.ThreadWorker"), "hello:services"),
     "uvloop": Promise("uvloop", ("-k", "gunicorn_h2.ASGIWorker"), "hello:asgi", "uvloop"),
+    "websocket": Promise("websocket", ("-k", "gunicorn_h2.ASGIWorker"), "hello:asgi", "asyncio.unix_events"),
     "devcert": Promise("devcert", (), module="gunicorn_h2.cli"),
 }
 
@@ -143,6 +153,9 @@ def test_an_extra_alone_boots_its_worker(environment, tmp_path, certs, name):
         server.start()
         ca = server.wait_log(r"Clients can trust it by (\S+)")[1] if promise.extra == "devcert" else None
         answer = json.loads(fetch(server, ca=ca).text)
+        if ca is None:
+            with H2Client.connect(server) as client:
+                assert client.wait_settings().get(8, 0) == promise.has_websockets
     finally:
         server.stop()
     assert answer["package"].startswith(str(installed))

@@ -11,6 +11,7 @@ from gunicorn import config as gunicorn_config
 from gunicorn.app.wsgiapp import WSGIApplication
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.workers.asgi import ASGIWorker
 from gunicorn_h2.workers.kinds import CleartextMode
 from gunicorn_h2.workers.settings import (
     TABLE,
@@ -193,6 +194,9 @@ WRONG_VALUES = [
     ("http2_drain_timeout", "0", "must be a number from 0.01 to 60 (seconds)"),
     ("http2_engine", "'rust'", "must be one of auto, h2, fast"),
     ("http2_engine", "2", "must be one of auto, h2, fast"),
+    ("http2_websocket", "'yes'", "must be one of auto, on, off"),
+    ("http2_websocket", "1", "must be one of auto, on, off"),
+    ("http2_websocket_max_message_size", "0", "must be an integer from 1 to 2147483647 (octets)"),
 ]
 
 
@@ -224,6 +228,40 @@ def test_a_function_is_no_value(read, name):
 @pytest.mark.parametrize(("value", "engine"), [("auto", "fast"), ("fast", "fast"), ("h2", "h2"), (" H2 ", "h2")])
 def test_the_engine_is_never_auto(read, value, engine):
     assert load_settings(read(f"http2_engine = {value!r}")).connection.engine == engine
+
+
+@pytest.mark.parametrize(("value", "asked", "offered"), [
+    ("auto", "auto", True), ("on", "on", True), (True, "on", True), ("Off", "off", False), (False, "off", False)])
+def test_websocket(read, value, asked, offered):
+    settings = load_settings(read(f"http2_websocket = {value!r}"))
+    assert (settings.websocket, settings.connection.websocket) == (asked, offered)
+
+
+class Lines:
+    """A log."""
+
+    def __init__(self):
+        self.info_lines, self.warnings = [], []
+
+    def info(self, text, *arguments):
+        """Keep a line."""
+        self.info_lines.append(text % arguments)
+
+    def warning(self, text, *arguments):
+        """Keep a warning."""
+        self.warnings.append(text % arguments)
+
+
+@pytest.mark.parametrize(("value", "has_library", "warns"), [
+    ("auto", True, False), ("on", True, False), ("auto", False, False), ("off", False, False), ("on", False, True)])
+def test_start_up_says_that_a_library_is_missing_where_websockets_were_asked_for(
+        read, monkeypatch, value, has_library, warns):
+    if not has_library:
+        monkeypatch.setitem(sys.modules, "websockets", None)
+    log = Lines()
+    ASGIWorker.check_config(read(f"certfile = 'c'\nkeyfile = 'k'\nhttp2_websocket = {value!r}"), log)
+    assert ["gunicorn-h2[websocket]" in line for line in log.warnings] == [True] * warns
+    assert (ASGIWorker.websocket_obstacle() is None) == has_library
 
 
 @pytest.mark.parametrize(("name", "hint"), [
