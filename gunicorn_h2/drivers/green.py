@@ -33,6 +33,7 @@ from .connection import Http2Connection
 from .green_hub import Library, Signal
 from .log import Log
 from .negotiation import Negotiation, Terms
+from .request_gate import FEW_REQUESTS, RequestGate
 from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 
 __all__ = ["GreenDriver"]
@@ -300,7 +301,11 @@ class _Owner(Paced):
         self._driver.on_request()
         self._unfinished += 1
         self._not_begun += 1
-        self._runners.run_next(self._serve_request, connection, channel)
+        gate = self._driver.gate
+        if len(self._runners.calls) < FEW_REQUESTS and not gate.waiting:
+            self._runners.run_next(self._serve_request, connection, channel)
+        else:
+            gate.hold((connection, channel), (self._serve_request, connection, channel))
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""
@@ -382,7 +387,8 @@ class GreenDriver(Driver[Application, _Owner]):
     ) -> None:
         super().__init__(config, application, log, on_request, on_refused, admission)
         self.library = library
-        self.runners = _Runners(library)
+        self.runners = runners = _Runners(library)
+        self.gate: RequestGate[tuple[Any, ...]] = RequestGate(lambda item: runners.run(*item), library.call_after_poll)
         self.slow_lane: SlowLane[_Owner] = SlowLane(_Owner.take_slow_turn)
         self._slow_turns_scheduled = False
         self._owners: set[_Owner] = set()
