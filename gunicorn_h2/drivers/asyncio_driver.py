@@ -327,8 +327,6 @@ class AsyncHttp2Connection(TransportConnection):
         """See `AsyncStreamOwner.flush_scheduled`."""
         self._driver = driver
         self._watch = watch
-        self._not_begun = 0
-        """The connection's share of those in `AsyncioDriver.not_begun`."""
         self.channels: set[AsyncChannel] = set()
         """See `AsyncStreamOwner.channels`."""
 
@@ -357,8 +355,8 @@ class AsyncHttp2Connection(TransportConnection):
                 if end.held is not None:
                     end.flush()
         self.flush_scheduled = False
-        self._driver.not_begun -= self._not_begun
-        self._not_begun = 0
+        # All tasks of earlier reads have begun: a read schedules its flush behind them.
+        self._driver.not_begun = 0
         super().flush()
 
     def start(self, request: RequestReceived) -> None:
@@ -371,10 +369,8 @@ class AsyncHttp2Connection(TransportConnection):
         driver = self._driver
         driver.on_request()
         if driver.not_begun < FEW_REQUESTS and not driver.gate.waiting:
-            # The flush that follows the read comes behind the first step of the task.
             driver.not_begun += 1
-            self._not_begun += 1
-            self._begin(channel)
+            channel.task = self.loop.create_task(driver.application(self, channel))
         else:
             driver.gate.hold((self, channel), partial(self._begin, channel))
 

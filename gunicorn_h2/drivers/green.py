@@ -55,7 +55,7 @@ class _Runners:
     def __init__(self, library: Library) -> None:
         self._library = library
         self.calls: deque[_Call] = deque()
-        """What no greenlet has begun yet."""
+        """What no greenlet has begun yet; one that runs a call goes on with what that has added."""
         self._idle: list[greenlet] = []
         self._running: dict[greenlet, _Call] = {}
         """What each greenlet runs that is not idle."""
@@ -68,10 +68,6 @@ class _Runners:
         self.calls.append((call, arguments))
         if not self._scheduled:
             self._schedule()
-
-    def run_next(self, call: Callable[..., object], *arguments: Any) -> None:
-        """As `run`, from a call of a runner's that returns without a wait: the same greenlet goes on with it."""
-        self.calls.append((call, arguments))
 
     def kill(self, call: Callable[..., object]) -> None:
         """Raise GreenletExit in the greenlets that are inside of this call; they run nothing but that."""
@@ -144,6 +140,7 @@ class _Owner(Paced):
         self.window_budget = driver.window_budget
         self._driver = driver
         self._runners = driver.runners
+        self._gate = driver.gate
         self._watch = driver.library.make_watch(fd, self._act_soon)
         self._ended = Signal(driver.library)
         """Sent when the connection is closed, and when a call returns after that."""
@@ -301,9 +298,10 @@ class _Owner(Paced):
         self._driver.on_request()
         self._unfinished += 1
         self._not_begun += 1
-        gate = self._driver.gate
-        if len(self._runners.calls) < FEW_REQUESTS and not gate.waiting:
-            self._runners.run_next(self._serve_request, connection, channel)
+        calls, gate = self._runners.calls, self._gate
+        if len(calls) < FEW_REQUESTS and not gate.waiting:
+            # This is a call of a runner, which goes on with them.
+            calls.append((self._serve_request, (connection, channel)))
         else:
             gate.hold((connection, channel), (self._serve_request, connection, channel))
 
