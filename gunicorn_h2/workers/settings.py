@@ -1,7 +1,7 @@
 """Configuration: from Gunicorn's `cfg` and the conf file to one frozen `Settings`.
 
 `TABLE` is the only description of the settings: `load_settings` reads by it, the `gunicorn-h2` command makes its
-flags from it, and a test compares the README's reference with it.
+flags from it, and a test compares docs/settings.md with it.
 
 Where a value comes from:
 
@@ -126,7 +126,7 @@ TABLE: tuple[SettingSpec, ...] = (
         "auto",
         "",
         "WebSocket over HTTP/2 (RFC 8441); auto: with an ASGIWorker if the extra websocket is installed, else always.",
-        "hypercorn, granian: on; Gunicorn, nginx: none; Go: off (GODEBUG)",
+        "hypercorn: on; Envoy: off (allow_connect); Gunicorn, nginx: none",
     ),
     SettingSpec(
         "http2_websocket_max_message_size",
