@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -47,7 +48,8 @@ class EventDispatcher(ABC):
     def __init__(self, peer: object, clock: Callable[[], float], shared: Shared) -> None:
         """`clock` returns the time in seconds, for deadlines."""
         self.now = clock
-        self.core = ServerConnection(shared.config, clock(), shared.window_budget, shared.output_budget)
+        jitter = random.uniform(-1, 1)
+        self.core = ServerConnection(shared.config, clock(), shared.window_budget, shared.output_budget, jitter)
         self.peer = peer
         self.read_timeout = shared.config.stream_timeout or None
         """Seconds that an application waits for the next piece of a body; None: no limit."""
