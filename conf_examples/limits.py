@@ -78,6 +78,9 @@ http2_keepalive_timeout = 20
 http2_max_connection_age = 3_600
 http2_max_requests_per_connection = 0
 
+# Under TLS, whether requests for hosts that the connection's certificate does not cover are answered 421 (certificate).
+http2_check_authority = "off"
+
 # Budgets for one burst: of stream resets, and of frames that carry no request and no data.
 http2_reset_budget = 200
 http2_control_budget = 1_000

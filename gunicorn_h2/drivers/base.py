@@ -146,6 +146,7 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         if not adequate_cipher(connection.transport.session):
             connection.fail(ErrorCode.INADEQUATE_SECURITY, "cipher suite")
             return
+        connection.core.refusals.names = negotiation.certificate_names()
         if negotiation.upgrade is not None:
             connection.receive_upgrade(negotiation.upgrade)
         if connection.transport.tls:

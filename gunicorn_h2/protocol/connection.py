@@ -30,6 +30,7 @@ from .outbox import OUTPUT_LIMIT, Outbox, OutputBudget, Store
 from .probe import Probe
 from .reader import FrameReader, Referee
 from .receiver import Receiver
+from .refusals import Refusals
 from .sender import Sender
 from .stream import HELD, OPEN, RETURNED, Source, Stream
 from .streams import StreamTable
@@ -61,6 +62,7 @@ class ServerConnection:
         "closed",
         "config",
         "pending_events",
+        "refusals",
         "retired",
         "send_response",
         "streams",
@@ -102,8 +104,7 @@ class ServerConnection:
         self.pending_events: list[Event] = []
         """The events not yet taken; drivers only test whether there are any."""
         self.retired = ""
-        """What has ended the connection without an error: `max_age` and `max_requests`, which are graceful, or
-        `keepalive_timeout`; else empty."""
+        """What has ended the connection without an error: `max_age`, `max_requests`, `keepalive_timeout`; or empty."""
         self._retires_at = now + (config.max_connection_age or math.inf) * (1 + _AGE_JITTER * jitter)
         self._retires_behind = 2 * (config.max_requests_per_connection or math.inf) - 2
         """The limit on requests, as the number of a stream: the next one is the last."""
@@ -126,8 +127,10 @@ class ServerConnection:
         """Send a whole response, as `send_headers` and `send_data` would; in one step if the windows allow it."""
         self._heads = heads = HeadCache(codec)
         self._uploads = UploadWatch(config, self.streams, inflow.window, now)
+        self.refusals = refusals = Refusals(config)
+        """What a driver may have to say of the requests that the core answers itself."""
         self._receiver = Receiver(
-            config, streams, heads, held, guard, inflow, sender, outbox, lifecycle, self.pending_events
+            config, streams, heads, held, guard, inflow, sender, outbox, lifecycle, refusals, self.pending_events
         )
         self._reader = FrameReader(config.max_frame_size, config.header_timeout, guard)
         outbox.put(config.preface)
