@@ -1,6 +1,7 @@
 """Applications that wait for a client, and tell the log what becomes of it: one for WSGI, one for ASGI.
 
-`/read` waits for a body, `/write` sends a line now and then, `/wait` answers after as many seconds as its query says.
+`/read` waits for a body, `/write` sends a line now and then, `/wait` answers after as many seconds as its query says,
+and `/large` with as many octets.
 """
 
 import asyncio
@@ -26,6 +27,8 @@ def wsgi(environ, start_response):
             environ["wsgi.input"].read()
         write = start_response("200 OK", [("Content-Type", "text/plain")])
         write(b"begun\n")
+        if path == "/large":
+            return [bytes(int(environ["QUERY_STRING"]))]
         for _ in range(int(DAY / PAUSE) if path == "/write" else 0):
             time.sleep(PAUSE)
             write(b"more\n")
@@ -48,6 +51,9 @@ async def asgi(scope, receive, send):
         tell(path, message["type"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": b"begun\n", "more_body": True})
+    if path == "/large":
+        await send({"type": "http.response.body", "body": bytes(int(scope["query_string"]))})
+        return
     try:
         for _ in range(int(DAY / PAUSE) if path == "/write" else 0):
             await asyncio.sleep(PAUSE)

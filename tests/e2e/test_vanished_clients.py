@@ -40,10 +40,13 @@ def server(servers, request):
 
 
 class Path:
-    """What lies between a client and a server, until it swallows all that either sends, and says nothing of it."""
+    """What lies between a client and a server, until it swallows all that either sends, and says nothing of it.
 
-    def __init__(self, server):
-        self._server = server
+    A slow one takes some 100 KB a second, and little more than it delivers.
+    """
+
+    def __init__(self, server, is_slow=False):
+        self._server, self._is_slow = server, is_slow
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._bell, self._ear = socket.socketpair()
@@ -61,14 +64,19 @@ class Path:
 
     def _run(self):
         client, _ = self._listener.accept()
-        server = socket.create_connection((self._server.host, self._server.port))
+        server = socket.socket()
+        if self._is_slow:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        server.connect((self._server.host, self._server.port))
         self._sockets += client, server
         ways = {client: server, server: client}
         while self._ear not in (readable := select.select([self._ear, *ways], [], [])[0]):
             for sock in readable:
-                data = sock.recv(65_536)
+                data = sock.recv(1_000 if self._is_slow else 65_536)
                 if not data:
                     return
+                if self._is_slow:
+                    threading.Event().wait(0.01)
                 ways[sock].sendall(data)
 
     def vanish(self):
@@ -76,13 +84,13 @@ class Path:
         self._bell.send(b"!")
         self._thread.join()
 
-    def connect(self):
+    def connect(self, settings=None, **options):
         """Open an HTTP/2 connection over it."""
         sock = socket.create_connection(("127.0.0.1", self.port))
         if self._server.tls:
             sock = self._server.certs.client_context().wrap_socket(sock, server_hostname="localhost")
-        client = H2Client(sock, scheme=self._server.scheme)
-        client.send_preface()
+        client = H2Client(sock, scheme=self._server.scheme, **options)
+        client.send_preface(settings)
         client.ping()
         return client
 
@@ -119,6 +127,17 @@ def test_a_client_that_does_not_answer(server):
         client.wait_closed()
     assert client.goaways[-1] == (1, NO_ERROR)
     server.wait_log(r"TOLD /read", after=mark)
+
+
+def test_a_slow_path(server):
+    """The PING stands behind octets that take longer than the client has for its answer; it has nothing else to say."""
+    size, mark = 400_000, server.log_mark()
+    with Path(server, is_slow=True) as way, way.connect({4: 2 * size}, auto_window=False) as client:
+        client.grant(2 * size)
+        stream = client.response(client.request("GET", f"/large?{size}"))
+        assert (stream.received, stream.ended) == (size + len(b"begun\n"), True)
+        assert len(client.pings) >= 2
+    assert "does not answer PINGs" not in "\n".join(server.log.splitlines()[mark:])
 
 
 def test_curl_answers(server):
