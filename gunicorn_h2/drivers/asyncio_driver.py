@@ -29,6 +29,7 @@ from .base import Driver, RefusalHandler
 from .connection import TransportConnection
 from .log import Log
 from .negotiation import Negotiation, Terms
+from .request_gate import FEW_REQUESTS, RequestGate
 from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 from .transport import Transport
 
@@ -63,6 +64,9 @@ class AsyncioDriver(Driver[AsyncApplication, "_Watch"]):
         self.loop = loop
         self._on_close = on_close
         self._watches: set[_Watch] = set()
+        self.gate: RequestGate[Callable[[], None]] = RequestGate(lambda begin: begin(), loop.call_soon)
+        self.not_begun = 0
+        """How many requests wait for the loop's next turn to begin."""
         self.slow_lane: SlowLane[_Watch] = SlowLane(_Watch.take_slow_turn)
         self._slow_turns_scheduled = False
 
@@ -352,6 +356,8 @@ class AsyncHttp2Connection(TransportConnection):
                 if end.held is not None:
                     end.flush()
         self.flush_scheduled = False
+        # All tasks of earlier reads have begun: a read schedules its flush behind them.
+        self._driver.not_begun = 0
         super().flush()
 
     def start(self, request: RequestReceived) -> None:
@@ -361,8 +367,17 @@ class AsyncHttp2Connection(TransportConnection):
         if request.body:
             channel.deliver(request.body, True)
         self.channels.add(channel)
-        self._driver.on_request()
-        channel.task = self.loop.create_task(self._driver.application(self, channel))
+        driver = self._driver
+        driver.on_request()
+        if driver.not_begun < FEW_REQUESTS and not driver.gate.waiting:
+            driver.not_begun += 1
+            channel.task = self.loop.create_task(driver.application(self, channel))
+        else:
+            driver.gate.hold((self, channel), partial(self._begin, channel))
+
+    def _begin(self, channel: AsyncChannel) -> None:
+        if channel in self.channels:
+            channel.task = self.loop.create_task(self._driver.application(self, channel))
 
     def note_refusal(self, refusal: RequestRefused) -> None:
         """See `EventDispatcher.note_refusal`."""
@@ -386,7 +401,10 @@ class AsyncHttp2Connection(TransportConnection):
     def cancel_tasks(self) -> None:
         """Cancel the tasks of all requests."""
         for channel in list(self.channels):
-            if channel.task is not None:
+            if channel.task is None:
+                # It is held back, and will not begin.
+                channel.finish()
+            else:
                 channel.task.cancel()
                 # A task that has not begun never calls `finish`.
                 channel.task.add_done_callback(partial(self._ensure_finished, channel))

@@ -33,6 +33,7 @@ from .connection import Http2Connection
 from .green_hub import Library, Signal
 from .log import Log
 from .negotiation import Negotiation, Terms
+from .request_gate import FEW_REQUESTS, RequestGate
 from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 
 __all__ = ["GreenDriver"]
@@ -54,7 +55,7 @@ class _Runners:
     def __init__(self, library: Library) -> None:
         self._library = library
         self.calls: deque[_Call] = deque()
-        """What no greenlet has begun yet."""
+        """What no greenlet has begun yet; one that runs a call goes on with what that has added."""
         self._idle: list[greenlet] = []
         self._running: dict[greenlet, _Call] = {}
         """What each greenlet runs that is not idle."""
@@ -67,10 +68,6 @@ class _Runners:
         self.calls.append((call, arguments))
         if not self._scheduled:
             self._schedule()
-
-    def run_next(self, call: Callable[..., object], *arguments: Any) -> None:
-        """As `run`, from a call of a runner's that returns without a wait: the same greenlet goes on with it."""
-        self.calls.append((call, arguments))
 
     def kill(self, call: Callable[..., object]) -> None:
         """Raise GreenletExit in the greenlets that are inside of this call; they run nothing but that."""
@@ -143,6 +140,7 @@ class _Owner(Paced):
         self.window_budget = driver.window_budget
         self._driver = driver
         self._runners = driver.runners
+        self._gate = driver.gate
         self._watch = driver.library.make_watch(fd, self._act_soon)
         self._ended = Signal(driver.library)
         """Sent when the connection is closed, and when a call returns after that."""
@@ -300,7 +298,12 @@ class _Owner(Paced):
         self._driver.on_request()
         self._unfinished += 1
         self._not_begun += 1
-        self._runners.run_next(self._serve_request, connection, channel)
+        calls, gate = self._runners.calls, self._gate
+        if len(calls) < FEW_REQUESTS and not gate.waiting:
+            # This is a call of a runner, which goes on with them.
+            calls.append((self._serve_request, (connection, channel)))
+        else:
+            gate.hold((connection, channel), (self._serve_request, connection, channel))
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""
@@ -382,7 +385,8 @@ class GreenDriver(Driver[Application, _Owner]):
     ) -> None:
         super().__init__(config, application, log, on_request, on_refused, admission)
         self.library = library
-        self.runners = _Runners(library)
+        self.runners = runners = _Runners(library)
+        self.gate: RequestGate[tuple[Any, ...]] = RequestGate(lambda item: runners.run(*item), library.call_after_poll)
         self.slow_lane: SlowLane[_Owner] = SlowLane(_Owner.take_slow_turn)
         self._slow_turns_scheduled = False
         self._owners: set[_Owner] = set()

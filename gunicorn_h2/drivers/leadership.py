@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from .pool import RequestPool, report_exception
+from .request_gate import FEW_REQUESTS
 from .request_queue import Request, RequestQueue
 
 __all__ = ["Leadership", "Loop"]
@@ -29,8 +30,6 @@ _MAX_TAKEN = 0.001
 """Seconds a request may take on average."""
 _SLICE = 0.001
 """Seconds the leader runs requests before it looks at the sockets again."""
-_FEW_REQUESTS = 128
-"""Requests that may wait in the order in which they came: a fraction of a millisecond's work."""
 _LONG_WAIT = 3600.0
 _WEIGHT = 0.125
 """Of the latest slice in the averages. What one slice adds is limited: the system may have interrupted the thread."""
@@ -204,7 +203,7 @@ class Leadership:
         """Have requests run, by the thread that leads if it is one of the pool."""
         if not self.delegated:
             self._pool.run_each(self._run, requests)
-        elif len(self.requests) + len(requests) <= _FEW_REQUESTS:
+        elif len(self.requests) + len(requests) <= FEW_REQUESTS:
             self.requests.extend(requests)
         else:
             self._queue.put((request, request) for request in requests)

@@ -105,10 +105,8 @@ class Scheduler:
         return None
 
     def charge(self, stream: Stream, octets: int) -> None:
-        """Note what a stream has sent in its turn while others wait."""
-        level = self._levels.get(stream.current_priority.urgency)
-        if level is not None:
-            level.charge(stream, octets, self._shares(stream))
+        """Note what a stream has sent in its turn, which `next` has chosen among others."""
+        self._levels[stream.current_priority.urgency].charge(stream, octets, self._shares(stream))
 
     def reprioritize(self, stream: Stream, priority: Priority) -> None:
         """Give a stream another priority, from its next turn on; looks at all streams that wait."""

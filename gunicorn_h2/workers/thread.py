@@ -22,6 +22,7 @@ from gunicorn.http import get_parser
 from gunicorn.workers import gthread
 
 from gunicorn_h2.apps.wsgi import WSGIHandler
+from gunicorn_h2.drivers.admission import HARMLESS_ACCEPT_ERRORS
 from gunicorn_h2.drivers.closings import REPORT_SECONDS
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
@@ -36,7 +37,6 @@ _MAX_ACCEPTS = 16
 _ACCEPT_SECONDS = 0.001
 """And for how long: while many connections come, the kernel sets up others in the accept of one."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
-_NOT_AN_ERROR = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
 
 def _open_spare() -> int:
@@ -124,7 +124,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR:
                 self._turn_away(listener)
-            elif error.errno not in _NOT_AN_ERROR:
+            elif error.errno not in HARMLESS_ACCEPT_ERRORS:
                 raise
             return False
         if not self.admission.admit(sock, peer):

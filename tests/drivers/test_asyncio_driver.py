@@ -651,6 +651,26 @@ def test_cancel_before_the_task_has_begun(loop):
     assert peer.closes == 1
 
 
+def test_cancel_while_requests_are_held_back(loop):
+    begun = []
+
+    async def wait(connection, channel):
+        if not begun:
+            loop.call_soon(peer.driver.cancel)
+        begun.append(channel)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            channel.finish()
+
+    peer = WirePeer(loop, wait, max_concurrent_streams=200)
+    peer.send(*[peer.headers(peer.next_id()) for _ in range(200)])
+    assert peer.requests == 200
+    assert len(begun) < 200
+    assert peer.closes == 1
+    assert peer.driver.gate.waiting == 0
+
+
 def test_a_defect_costs_one_connection(loop):
     async def application(connection, channel):
         def broken():

@@ -483,6 +483,7 @@ def test_a_full_spool_makes_the_application_wait(limits):
         channel._wrote_at = 0.0
         channel.send(LARGE[position:position + 50_000], False)
         position += 50_000
+    channel._wrote_at = 0.0
     result = in_thread(channel.send, LARGE[position:position + 500_000], True)
     wait_until(lambda: channel.stream.queued == position + 500_000)
     assert channel.stream.stored <= 1_000_000

@@ -192,7 +192,7 @@ class Round:
 @pytest.mark.parametrize("slice_seconds", [TIMEOUT, 1e-9])
 def test_a_leader_with_many_requests_serves_connections_in_turn(monkeypatch, slice_seconds):
     """Those that it has taken up before they became many come first; its pool goes on where it has no time."""
-    monkeypatch.setattr(leadership, "_FEW_REQUESTS", 2)
+    monkeypatch.setattr(leadership, "FEW_REQUESTS", 2)
     monkeypatch.setattr(leadership, "_SLICE", slice_seconds)
     first, crowd, late = Connection(), Connection(), Connection()
     requests = [request(each) for each in (first, first, crowd, crowd, crowd, late)]

@@ -452,6 +452,28 @@ def test_running_out_of_descriptors(boot, worker):
     assert server.worker_pid == pid
 
 
+def test_errors_of_accept_that_waiting_would_not_mend(boot, worker):
+    """The client is gone, or a firewall has refused it: the worker stays."""
+    if not worker.has_threads:
+        pytest.skip("the sockets of the other workers are not Gunicorn's own")
+    server = boot("wsgi", threads=2, code=textwrap.dedent("""
+        import errno
+        ERRORS = [errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR]
+        def post_worker_init(worker):
+            listener, = worker.sockets
+            accept = listener.accept
+            def fail_at_first():
+                if ERRORS:
+                    raise OSError(ERRORS.pop(), "deliberate")
+                return accept()
+            listener.accept = fail_at_first
+    """))
+    pid = server.worker_pid
+    with H2Client.connect(server) as client:
+        assert client.get("/hello").status == 200
+    assert server.worker_pid == pid
+
+
 # -- what operators see ------------------------------------------------------------------------------------------------
 
 @compat
