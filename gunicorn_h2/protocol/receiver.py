@@ -29,7 +29,7 @@ from .lifecycle import Lifecycle, Phase
 from .outbox import Outbox
 from .priority_updates import PriorityUpdates
 from .reader import Dependency
-from .refusals import Refusals
+from .refusals import BAD_REQUEST, REQUEST_TIMEOUT, TOO_MANY_FIELDS, Refusals
 from .sender import Sender
 from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, HELD, NO_CALL, OPEN, RETURNED, RUNNING, Stream
 from .streams import StreamTable
@@ -187,9 +187,9 @@ class Receiver:
     def _answer(self, stream: Stream) -> None:
         stream.call = NO_CALL
         self._guard.charge_reset(self.now, len(self._streams.open))
-        status, reason = self._refusals.find(stream.head) or (431, StreamLimit.TOO_MANY_FIELDS)
-        self._sender.send_headers(stream, self._refusals.answer(status), True)
-        self._events.append(RequestRefused(stream.stream_id, reason, status, stream.head))
+        answer, reason = self._refusals.find(stream.head) or TOO_MANY_FIELDS
+        self._sender.send_headers(stream, self._refusals.dated(answer), True)
+        self._events.append(RequestRefused(stream.stream_id, reason, answer.status, stream.head))
 
     def _receive_trailers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         if not stream_id & 1:
@@ -285,7 +285,7 @@ class Receiver:
         else:
             # The refusal tells of the limit.
             self._events.append(StreamReset(stream, ErrorCode.CANCEL, reason.value))
-        self._sender.send_headers(stream, self._refusals.answer(408), True)
+        self._sender.send_headers(stream, self._refusals.dated(REQUEST_TIMEOUT), True)
         self._events.append(RequestRefused(stream.stream_id, reason, 408, stream.head))
 
     # All other frames
@@ -413,7 +413,7 @@ class Receiver:
             if isinstance(failure, MalformedRefusal):
                 # A server should answer 400 (section 8.2.1), and must report a stream error (section 8.1.1). So the
                 # answer does not end the stream: a closed one could not be reset.
-                self._sender.answer_unopened(stream_id, self._refusals.answer(400))
+                self._sender.answer_unopened(stream_id, self._refusals.dated(BAD_REQUEST))
             self._streams.reset_unopened(stream_id, code)
             self._events.append(RequestRefused(stream_id, failure.reason))
         elif not self._streams.was_reset(stream_id):

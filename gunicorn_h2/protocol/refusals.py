@@ -9,8 +9,19 @@ from .config import ConnectionConfig
 from .errors import StreamLimit
 from .headers import RequestHead, ResponseHead
 
-__all__ = ["Refusals"]
+__all__ = ["BAD_REQUEST", "REQUEST_TIMEOUT", "TOO_MANY_FIELDS", "Refusal", "Refusals"]
 
+Refusal = tuple[ResponseHead, str]
+"""The answer but for its Date, and the reason for the log."""
+
+_EMPTY = [(b"content-length", b"0")]
+BAD_REQUEST = ResponseHead(400, _EMPTY)
+REQUEST_TIMEOUT = ResponseHead(408, _EMPTY)
+TOO_MANY_FIELDS: Refusal = ResponseHead(431, _EMPTY), StreamLimit.TOO_MANY_FIELDS
+_TOO_LARGE: Refusal = ResponseHead(431, _EMPTY), StreamLimit.HEADERS_TOO_LARGE
+_WRONG_SCHEME: Refusal = BAD_REQUEST, "the scheme is neither http nor https"
+_MISDIRECTED: Refusal = ResponseHead(421, _EMPTY), "the certificate does not cover the authority"
+_NOT_IMPLEMENTED: Refusal = ResponseHead(501, _EMPTY), "CONNECT is not supported"
 _SCHEMES = (b"http", b"https")
 
 
@@ -26,21 +37,16 @@ class Refusals:
         """Returns the Date of answers; without a clock they have none (RFC 9110 section 6.6.1)."""
         self._max_header_list_size = config.max_header_list_size or float("inf")
 
-    def find(self, head: RequestHead) -> tuple[int, str] | None:
-        """The status and the reason of the refusal of a valid request; None for one that is for the application."""
+    def find(self, head: RequestHead) -> Refusal | None:
+        """The refusal of a valid request; None for one that is for the application."""
         if head.method == b"CONNECT":
-            return 501, "CONNECT is not supported"
+            return _NOT_IMPLEMENTED
         if head.list_size > self._max_header_list_size:
-            return 431, StreamLimit.HEADERS_TOO_LARGE
+            return _TOO_LARGE
         if head.scheme.lower() not in _SCHEMES:
-            return 400, "the scheme is neither http nor https"
-        if self.names is not None and not self.names.covers(head.authority):
-            return 421, "the certificate does not cover the authority"
-        return None
+            return _WRONG_SCHEME
+        return None if self.names is None or self.names.covers(head.authority) else _MISDIRECTED
 
-    def answer(self, status: int) -> ResponseHead:
-        """The head of an answer without content."""
-        fields = [(b"content-length", b"0")]
-        if self.date is not None:
-            fields.append((b"date", self.date()))
-        return ResponseHead(status, fields)
+    def dated(self, answer: ResponseHead) -> ResponseHead:
+        """The answer with its Date."""
+        return answer if self.date is None else ResponseHead(answer.status, [*answer.fields, (b"date", self.date())])

@@ -1,4 +1,4 @@
-"""The types of settings: what may be given, and what becomes of it."""
+"""The types of the settings' values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 __all__ = ["ALPN_NAMES", "Choice", "CleartextMode", "Integer", "Kind", "Protocols", "Seconds"]
 
 ALPN_NAMES = {"h1": "http/1.1", "h2": "h2"}
-"""The names of HTTP versions in ALPN, by Gunicorn's."""
+"""ALPN's names of the HTTP versions, by Gunicorn's."""
 CLEARTEXT_MODES = ("off", "prior-knowledge", "upgrade", "both")
 
 
