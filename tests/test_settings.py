@@ -230,7 +230,7 @@ def test_the_engine_is_never_auto(read, value, engine):
     ("http2_max_framesize", "did you mean http2_max_frame_size?"),
     ("http2_max_streams", "did you mean http2_max_concurrent_streams?"),
     ("http2_handshake_time_out", "did you mean http2_handshake_timeout?"),
-    ("http2_x", "the settings are http2_cleartext, http2_connection_window_size, "),
+    ("http2_x", "the settings are http2_check_authority, http2_cleartext, "),
 ])
 def test_an_unknown_name_is_refused_with_a_hint(read, name, hint):
     with pytest.raises(SettingsError) as caught:

@@ -327,6 +327,7 @@ class AsyncHttp2Connection(TransportConnection):
         """See `AsyncStreamOwner.flush_scheduled`."""
         self._driver = driver
         self._watch = watch
+        self.log = driver.log
         self.channels: set[AsyncChannel] = set()
         """See `AsyncStreamOwner.channels`."""
 

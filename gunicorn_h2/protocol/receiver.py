@@ -17,7 +17,6 @@ from .headers import (
     Fields,
     MalformedRequest,
     RequestHead,
-    ResponseHead,
     check_trailers,
     count_fields,
     list_size,
@@ -30,6 +29,7 @@ from .lifecycle import Lifecycle, Phase
 from .outbox import Outbox
 from .priority_updates import PriorityUpdates
 from .reader import Dependency
+from .refusals import BAD_REQUEST, REQUEST_TIMEOUT, TOO_MANY_FIELDS, Refusals
 from .sender import Sender
 from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, HELD, NO_CALL, OPEN, RETURNED, RUNNING, Stream
 from .streams import StreamTable
@@ -40,14 +40,6 @@ __all__ = ["Receiver"]
 # A section that may be as large as this is looked at for repetition; most cannot, which costs nothing to see.
 _REPETITIVE_SIZE = 16_384
 _COST_OF_REFUSAL = 4.0
-_EMPTY = [(b"content-length", b"0")]
-_BAD_REQUEST = ResponseHead(400, _EMPTY)
-_WRONG_SCHEME = _BAD_REQUEST, "the scheme is neither http nor https"
-_REQUEST_TIMEOUT = ResponseHead(408, _EMPTY)
-_TOO_LARGE = ResponseHead(431, _EMPTY), StreamLimit.HEADERS_TOO_LARGE
-_TOO_MANY = ResponseHead(431, _EMPTY), StreamLimit.TOO_MANY_FIELDS
-_NOT_IMPLEMENTED = ResponseHead(501, _EMPTY), "CONNECT is not supported"
-_SCHEMES = (b"http", b"https")
 
 
 class Receiver:
@@ -70,6 +62,7 @@ class Receiver:
         "_outbox",
         "_pending_requests",
         "_priority_updates",
+        "_refusals",
         "_sender",
         "_streams",
         "_window",
@@ -86,6 +79,7 @@ class Receiver:
         sender: Sender,
         outbox: Outbox,
         lifecycle: Lifecycle,
+        refusals: Refusals,
         events: list[Event],
     ) -> None:
         """The arguments are the parts of the connection that frames act on."""
@@ -106,6 +100,7 @@ class Receiver:
         self._sender = sender
         self._outbox = outbox
         self._lifecycle = lifecycle
+        self._refusals = refusals
         self._events = events
         self._ignores_dependencies = False
         """Whether the client has said that it sends no priorities of RFC 7540 (RFC 9218 section 2.1)."""
@@ -166,7 +161,7 @@ class Receiver:
                 head = parse_request(section) if is_excessive else self._heads.parse(section)
             except MalformedRequest as error:
                 return error
-        if is_excessive or self._refusal(head) is not None:
+        if is_excessive or self._refusals.find(head) is not None:
             head.is_acceptable = False
         else:
             self._heads.keep(block, head)
@@ -189,19 +184,11 @@ class Receiver:
         del section[limit:]
         return section, True
 
-    def _refusal(self, head: RequestHead) -> tuple[ResponseHead, str] | None:
-        """The answer to a valid request that must not reach the application, and the reason; None for any other."""
-        if head.method == b"CONNECT":
-            return _NOT_IMPLEMENTED
-        if head.list_size > self._max_header_list_size:
-            return _TOO_LARGE
-        return None if head.scheme.lower() in _SCHEMES else _WRONG_SCHEME
-
     def _answer(self, stream: Stream) -> None:
         stream.call = NO_CALL
         self._guard.charge_reset(self.now, len(self._streams.open))
-        answer, reason = self._refusal(stream.head) or _TOO_MANY
-        self._sender.send_headers(stream, answer, True)
+        answer, reason = self._refusals.find(stream.head) or TOO_MANY_FIELDS
+        self._sender.send_headers(stream, self._refusals.dated(answer), True)
         self._events.append(RequestRefused(stream.stream_id, reason, answer.status, stream.head))
 
     def _receive_trailers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
@@ -298,7 +285,7 @@ class Receiver:
         else:
             # The refusal tells of the limit.
             self._events.append(StreamReset(stream, ErrorCode.CANCEL, reason.value))
-        self._sender.send_headers(stream, _REQUEST_TIMEOUT, True)
+        self._sender.send_headers(stream, self._refusals.dated(REQUEST_TIMEOUT), True)
         self._events.append(RequestRefused(stream.stream_id, reason, 408, stream.head))
 
     # All other frames
@@ -426,7 +413,7 @@ class Receiver:
             if isinstance(failure, MalformedRefusal):
                 # A server should answer 400 (section 8.2.1), and must report a stream error (section 8.1.1). So the
                 # answer does not end the stream: a closed one could not be reset.
-                self._sender.answer_unopened(stream_id, _BAD_REQUEST)
+                self._sender.answer_unopened(stream_id, self._refusals.dated(BAD_REQUEST))
             self._streams.reset_unopened(stream_id, code)
             self._events.append(RequestRefused(stream_id, failure.reason))
         elif not self._streams.was_reset(stream_id):

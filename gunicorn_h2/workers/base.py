@@ -14,12 +14,13 @@ from gunicorn.errors import HaltServer
 from gunicorn_h2.apps.request import Proxies, TrustedPeers, peer_ip
 from gunicorn_h2.drivers.admission import Admission
 from gunicorn_h2.drivers.base import Driver
+from gunicorn_h2.drivers.certificates import Certificates
 from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.protocol.opening import Cleartext
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 
 from .settings import Settings, SettingsError, load_settings, never_http2_reason, startup_line
-from .tls import make_wrapper
+from .tls import make_context, make_wrapper
 
 __all__ = ["PREFACE_EXPECTED", "Http2Worker"]
 
@@ -85,7 +86,13 @@ class Http2Worker:
         """Prepare negotiation; called in the worker's process, while it may still read certificates and keys."""
         settings = self.settings
         if self.cfg.is_ssl:
-            self._terms = Terms(make_wrapper(self.cfg, settings.protocols), None, settings.handshake_timeout)
+            context = make_context(self.cfg, settings.protocols)
+            certificates = None
+            if settings.check_authority == "certificate":
+                certificates = Certificates(self.log)
+                certificates.names(context)
+            wrap = make_wrapper(context, self.cfg)
+            self._terms = Terms(wrap, None, settings.handshake_timeout, certificates)
         elif "h2" in settings.protocols and self.cfg_protocol == "http" and settings.cleartext != "off":
             upgrade = None if settings.cleartext == "prior-knowledge" else _request_limits(self.cfg)
             self._terms = Terms(None, Cleartext(settings.cleartext != "upgrade", upgrade), settings.handshake_timeout)

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+
+from .kinds import ALPN_NAMES, Choice, CleartextMode, Integer, Kind, Protocols, Seconds
 
 __all__ = [
     "TABLE",
@@ -35,10 +36,9 @@ __all__ = [
     "startup_line",
 ]
 
-ALPN_NAMES = {"h1": "http/1.1", "h2": "h2"}
 DEFAULT_PROTOCOLS = ("h2", "h1")
-CLEARTEXT_MODES = ("off", "prior-knowledge", "upgrade", "both")
 ENGINES = ("auto", "h2", "fast")
+AUTHORITY_CHECKS = ("off", "certificate")
 MAX_31 = 2**31 - 1
 MAX_32 = 2**32 - 1
 MAX_TOTAL = 2**40
@@ -52,116 +52,6 @@ class SettingsError(ValueError, RuntimeError):
     It is a `RuntimeError` as well: for one from a worker's `check_config`, Gunicorn's master prints the message
     without a traceback and exits with status 1.
     """
-
-
-class Kind(Protocol):
-    """The type of a setting's value."""
-
-    @property
-    def metavar(self) -> str:
-        """The placeholder for the value in the command's help."""
-
-    def parse(self, value: object) -> Any:
-        """Return the value in its own type. Raises `ValueError` or `TypeError` if it is not allowed."""
-
-    def allowed(self) -> str:
-        """Say which values are allowed, to follow "must be"."""
-
-
-@dataclass(frozen=True)
-class Integer:
-    """An integer in a range; text in Python's notation is accepted, as Gunicorn does."""
-
-    low: int
-    high: int
-    metavar = "INT"
-
-    def parse(self, value: object) -> int:
-        """Return the integer; booleans and fractions are refused."""
-        number = int(value.strip(), 0) if isinstance(value, str) else value
-        if isinstance(number, bool) or not isinstance(number, int) or not self.low <= number <= self.high:
-            raise ValueError(value)
-        return number
-
-    def allowed(self) -> str:
-        """Name the range."""
-        return f"an integer from {self.low} to {self.high}"
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """A time in seconds: a finite number in a range, or text with one."""
-
-    low: float
-    high: float
-    metavar = "SECONDS"
-
-    def parse(self, value: object) -> float:
-        """Return the time in seconds."""
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise TypeError(value)
-        number = float(value)
-        if not math.isfinite(number) or not self.low <= number <= self.high:
-            raise ValueError(value)
-        return number
-
-    def allowed(self) -> str:
-        """Name the range."""
-        return f"a number from {self.low:g} to {self.high:g}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few words, in any case."""
-
-    words: tuple[str, ...]
-    metavar = "STRING"
-
-    def parse(self, value: object) -> str:
-        """Return the word."""
-        word = value.lower().strip() if isinstance(value, str) else ""
-        if word not in self.words:
-            raise ValueError(value)
-        return word
-
-    def allowed(self) -> str:
-        """List the words."""
-        return "one of " + ", ".join(self.words)
-
-
-@dataclass(frozen=True)
-class CleartextMode(Choice):
-    """Gunicorn's rule for `http2_cleartext`: None is off, True is prior knowledge."""
-
-    words: tuple[str, ...] = CLEARTEXT_MODES
-
-    def parse(self, value: object) -> str:
-        """Return the mode."""
-        if value is None or isinstance(value, bool):
-            return "prior-knowledge" if value else "off"
-        return super().parse(value)
-
-
-@dataclass(frozen=True)
-class Protocols:
-    """The HTTP versions in order of preference, as a list or as text with commas."""
-
-    metavar = "STRING"
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        """Return Gunicorn's names of the versions."""
-        if isinstance(value, str):
-            value = value.split(",")
-        if not isinstance(value, (list, tuple)):
-            raise TypeError(value)
-        names = tuple(str(name).strip().lower() for name in value)
-        if not names or len(set(names)) != len(names) or not ALPN_NAMES.keys() >= set(names):
-            raise ValueError(value)
-        return names
-
-    def allowed(self) -> str:
-        """List the names."""
-        return f"a list of {' and '.join(ALPN_NAMES)}, each at most once, the preferred one first"
 
 
 @dataclass(frozen=True)
@@ -394,12 +284,30 @@ TABLE: tuple[SettingSpec, ...] = (
         "Go: 1; Envoy: 5",
     ),
     SettingSpec(
+        "http2_keepalive_interval",
+        "keepalive_interval",
+        Seconds(0, 31_536_000),
+        7_200.0,
+        "seconds",
+        "Silence of a client after which it is sent a PING, to notice one that has vanished; 0: never.",
+        "gRPC, Linux's TCP: 2 hours; Go, Envoy, Kestrel, hyper: off",
+    ),
+    SettingSpec(
+        "http2_keepalive_timeout",
+        "keepalive_timeout",
+        Seconds(0.01, 3_600),
+        20.0,
+        "seconds",
+        "How long a client may take to answer that PING, by whatever frame, before its connection is closed.",
+        "gRPC, Kestrel, hyper: 20; Go: 15",
+    ),
+    SettingSpec(
         "http2_max_connection_age",
         "max_connection_age",
         Seconds(0, 31_536_000),
         3_600.0,
         "seconds",
-        "Age at which a connection is shut down gracefully; its streams may end; 0: no limit.",
+        "Age, give or take a tenth, at which a connection is shut down gracefully; its streams may end; 0: no limit.",
         "nginx: 1 hour (keepalive_time); Envoy, gRPC: none (MAX_CONNECTION_AGE)",
     ),
     SettingSpec(
@@ -410,6 +318,15 @@ TABLE: tuple[SettingSpec, ...] = (
         "requests",
         "Requests after which a connection is shut down gracefully; 0: no limit.",
         "nginx: 1000 (keepalive_requests); Apache: 100 (MaxKeepAliveRequests); Envoy, Go: none",
+    ),
+    SettingSpec(
+        "http2_check_authority",
+        "check_authority",
+        Choice(AUTHORITY_CHECKS),
+        "off",
+        "",
+        "Under TLS, answer requests for hosts that the connection's certificate does not cover with 421.",
+        "Apache: by virtual host; nginx: off (421 for a host other than SNI, with client certificates)",
     ),
     SettingSpec(
         "http2_reset_budget",
@@ -465,6 +382,9 @@ class Settings:
     handshake_timeout: float = 10.0
     """Seconds for the TLS handshake; 0: no limit."""
 
+    check_authority: str = "off"
+    """What the authority of a request is checked against: off, or certificate."""
+
     max_connections_per_ip: int = 0
     """Connections that an address may have open to a worker; 0: no limit."""
 
@@ -488,6 +408,7 @@ def load_settings(cfg: Any) -> Settings:
         protocols=tuple(ALPN_NAMES[name] for name in values["protocols"]),
         cleartext=values["cleartext"],
         handshake_timeout=values["handshake_timeout"],
+        check_authority=values["check_authority"],
         max_connections_per_ip=values["max_connections_per_ip"],
         max_waiting_threads=values["max_waiting_threads"],
         connection=ConnectionConfig(

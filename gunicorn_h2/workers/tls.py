@@ -35,10 +35,10 @@ def make_context(cfg: Any, protocols: tuple[str, ...]) -> ssl.SSLContext:
     return context
 
 
-def make_wrapper(cfg: Any, protocols: tuple[str, ...]) -> TLSWrapper:
+def make_wrapper(context: ssl.SSLContext, cfg: Any) -> TLSWrapper:
     """Return a function that wraps an accepted socket in TLS, before its handshake."""
     return partial(
-        make_context(cfg, protocols).wrap_socket,
+        context.wrap_socket,
         server_side=True,
         do_handshake_on_connect=False,
         suppress_ragged_eofs=cfg.suppress_ragged_eofs,
