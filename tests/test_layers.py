@@ -20,7 +20,7 @@ KNOW_HTTP2_LIBRARY = {
     "gunicorn_h2.protocol.codec_hpack": {"hpack"},
     "gunicorn_h2.protocol.referee": {"h2"},
 }
-KNOW_GUNICORN = {"apps", "workers", "cli"}
+KNOW_GUNICORN = {"apps", "workers", "check", "cli"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -30,6 +30,8 @@ __all__ = [
     "SettingSpec",
     "Settings",
     "SettingsError",
+    "conf_location",
+    "conf_names",
     "load_settings",
     "never_http2_reason",
     "startup_line",
@@ -480,7 +482,7 @@ def load_settings(cfg: Any) -> Settings:
 
     Raises `SettingsError` for a wrong value and for an unknown `http2_*` name.
     """
-    names = _conf_names(cfg)
+    names = conf_names(cfg)
     _refuse_unknown(names, cfg)
     values = {spec.field: spec.parse(_raw_value(spec, cfg, names)) for spec in TABLE}
     limits = {f.name: values[f.name] for f in fields(ConnectionConfig) if f.name in values and f.name != "engine"}
@@ -531,11 +533,19 @@ def never_http2_reason(settings: Settings, cfg: Any) -> str | None:
     return None
 
 
-def _conf_names(cfg: Any) -> Mapping[str, object]:
+def conf_names(cfg: Any) -> Mapping[str, object]:
     """Return the namespace of the conf file or module that `cfg` was read from."""
     location = cfg.config or ""
     module = location[len("python:") :] if location.startswith("python:") else "__config__"
     return vars(sys.modules[module]) if module in sys.modules else {}
+
+
+def conf_location(cfg: Any) -> str:
+    """Name the conf file or module that `cfg` was read from, for messages."""
+    location = cfg.config or ""
+    if location.startswith("python:"):
+        return f"conf module {location[len('python:') :]}"
+    return f"conf file {location.removeprefix('file:')}"
 
 
 def _refuse_unknown(names: Mapping[str, object], cfg: Any) -> None:
