@@ -119,6 +119,11 @@ class CheckApplication(Http2Application):
 
 def main() -> None:
     """Run the command; `check` and `doctor` are recognized as its first argument."""
+    if sys.argv[1:2] == ["doctor"]:
+        # Servers need none of it, nor the h2 library, which it uses.
+        from gunicorn_h2.doctor import command as doctor
+
+        sys.exit(doctor.main(sys.argv[2:]))
     register_settings()
     if sys.argv[1:2] == ["check"]:
         # Gunicorn parses sys.argv, more than once.
