@@ -9,6 +9,7 @@
 # make attack  attack the workers beside bystanders; ATTACK takes arguments for `python -m bench.attack` (see --help)
 # make profile where a request's time and calls go; PROFILE takes arguments for `python -m bench.profile`
 # make fuzz    look for mistakes in what reads from peers, FUZZ_SECONDS long; FUZZ names targets (python -m tests.fuzz)
+# make docs    build the documentation into build/site; every link must lead somewhere
 # make clean   remove what the others have made
 #
 # Python >= 3.10 is all they need: PYTHON names another than python3.
@@ -36,7 +37,7 @@ export PYTHON
 # The tests start hundreds of processes, which would compile the same modules over and over.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test thorough lint compat soak bench bench-compare attack profile fuzz clean packages bench-packages
+.PHONY: demo test thorough lint compat soak bench bench-compare attack profile fuzz docs clean packages bench-packages
 
 demo: $(VENV)/demo
 	@echo
@@ -88,6 +89,10 @@ fuzz: $(FUZZ_VENV)/fuzz
 	$(FUZZ_VENV)/bin/python -m tests.fuzz --seconds $$(( $(FUZZ_SECONDS) * 5 / 6 )) --jobs $(CORES) $(FUZZ)
 	FUZZ_EFFORT=$$(( $(FUZZ_SECONDS) / 20 + 1 )) $(FUZZ_VENV)/bin/python -m $(PYTEST) $(BUSY) --timeout 0 $(PROPERTIES)
 
+docs: $(VENV)/docs
+	$(BIN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
 bench-packages:
 	@.ci/need h2load=nghttp2-client nginx=nginx
 
@@ -107,6 +112,10 @@ $(VENV)/demo: setup.cfg | $(BIN)/python
 
 $(VENV)/dev: setup.cfg | $(BIN)/python
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/docs: setup.cfg | $(BIN)/python
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 $(BENCH_VENV)/bench: setup.cfg | $(BENCH_VENV)/bin/python

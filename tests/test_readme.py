@@ -1,31 +1,40 @@
-"""What the README says of tests, files and worker classes is there."""
+"""The README is short, its links work in the source distribution, and its worker classes are those of the package."""
 
-import ast
 import importlib
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+from tests.support.pages import ROOT, Page
+
+README = Page(ROOT / "README.md")
+WORKERS = Page(ROOT / "docs" / "workers.md")
 
 
-@pytest.mark.parametrize("reference", sorted(set(re.findall(r"tests/\w+/test_\w+\.py(?:::\w+)?", README))))
-def test_named_tests_exist(reference):
-    path, _, name = reference.partition("::")
-    functions = {node.name for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.FunctionDef)}
-    assert not name or name in functions
+def test_it_is_a_screen_and_a_half():
+    assert README.text.count("\n") <= 120
+    assert len(README.text.split()) <= 600
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([a-z][\w./-]*)\)", README))))
-def test_linked_files_exist(link):
-    assert (ROOT / link).exists()
+def test_it_has_one_chart():
+    assert re.findall(r"!\[[^\]]+\]\((.*?)\)", README.text) == ["docs/benchmarks/hello-10x10.svg"]
 
 
-def test_worker_classes_are_those_of_the_package():
+def test_what_it_links_to_is_in_the_source_distribution():
+    # LICENSE is there by license_files.
+    manifest = {"LICENSE", *re.findall(r"[\w.]+", "\n".join(
+        line for line in (ROOT / "MANIFEST.in").read_text().splitlines() if line.startswith(("include", "graft"))))}
+    linked = {link.partition("#")[0].partition("/")[0] for link in README.links} - {""}
+    assert linked <= manifest
+
+
+@pytest.mark.parametrize("page", [README, WORKERS], ids=str)
+def test_worker_classes_are_those_of_the_package(page):
     package = importlib.import_module("gunicorn_h2")
-    named = set(re.findall(r"`gunicorn_h2\.(\w+Worker)` \|", README))
-    assert named == {name for name in package.__all__ if name.endswith("Worker")}
-    entry_points = set(re.findall(r"`egg:gunicorn-h2#(\w+)` \|", README))
-    assert entry_points == set(re.findall(r"^    (\w+) = gunicorn_h2\.workers", (ROOT / "setup.cfg").read_text(), re.M))
+    named = re.findall(r"^\| `gunicorn_h2\.(\w+)` \|", page.text, re.M)
+    assert sorted(named) == sorted(name for name in package.__all__ if name.endswith("Worker"))
+
+
+def test_entry_points_are_those_of_the_package():
+    named = re.findall(r"`egg:gunicorn-h2#(\w+)` \|", WORKERS.text)
+    assert named == re.findall(r"^    (\w+) = gunicorn_h2\.workers", (ROOT / "setup.cfg").read_text(), re.M)

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused and how, and what the README says of them."""
+"""Settings: where they come from, what is refused and how, and what docs/settings.md says of them."""
 
 import dataclasses
 import os
@@ -23,7 +23,7 @@ from gunicorn_h2.workers.settings import (
 
 pytestmark = pytest.mark.compat
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 BY_NAME = {spec.name: spec for spec in TABLE}
 
 
@@ -350,7 +350,7 @@ def test_start_up_says_when_http2_can_never_be(read, conf, reason):
 
 
 def render_reference():
-    """Render the table as the README shows it."""
+    """Render the table as docs/settings.md shows it."""
     rows = [f"| `{spec.name}` | {_default(spec)} | {spec.allowed()} | {spec.doc} | {spec.others} |" for spec in TABLE]
     return "\n".join(["| setting | default | allowed | what it does | elsewhere |", "|---|---|---|---|---|", *rows])
 
@@ -360,9 +360,9 @@ def _default(spec):
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 
-def test_the_readme_shows_the_table():
+def test_the_reference_shows_the_table():
     table = render_reference()
-    assert table in README.read_text(), f"the settings reference of README.md must be:\n\n{table}"
+    assert table in REFERENCE.read_text(), f"the reference of docs/settings.md must be:\n\n{table}"
 
 
 @pytest.mark.parametrize("spec", TABLE, ids=lambda spec: spec.name)

@@ -15,6 +15,7 @@ import selectors
 import socket
 import threading
 import time
+from _thread import LockType
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -36,7 +37,9 @@ from .waker import Waker
 
 __all__ = ["ThreadDriver"]
 
-# Commands that may gather, each with a response, before a thread that has one more waits to run them itself.
+_Command = tuple[Http2Connection, Callable[..., None], tuple[Any, ...]]
+
+# Commands that may gather, each with a response, before a thread that has one more waits for the leader.
 _MOST_COMMANDS = 64
 
 
@@ -84,7 +87,11 @@ class ThreadDriver(Driver[Application, _Registered]):
         self._leadership = Leadership(pool, self, application)
         self.lock = self._leadership.lock
         """Held by whoever acts on a connection, or calls a file in the selector."""
-        self._commands: deque[tuple[Http2Connection, Callable[..., None], tuple[Any, ...]]] = deque()
+        self._commands: deque[_Command] = deque()
+        self._leader_waits = False
+        """Whether the leader wants the lock to act on what the selector has found."""
+        self._held_up: deque[LockType] = deque()
+        """The locks of threads that wait until commands have run."""
         self._starting: list[tuple[Http2Connection, Channel]] = []
         """Requests of this round."""
         self._wakes_at = math.inf
@@ -204,7 +211,9 @@ class ThreadDriver(Driver[Application, _Registered]):
         self._wakes_at = wakes_at
         ready = self._selector.select(max(wakes_at - now, 0.0))
         self._wakes_at = -math.inf
+        self._leader_waits = True
         with self.lock:
+            self._leader_waits = False
             began = time.monotonic()
             for key, events in ready:
                 registered = key.data
@@ -341,15 +350,25 @@ class ThreadDriver(Driver[Application, _Registered]):
         if threading.get_ident() == self._leadership.thread:
             # The responses of a slice go out together at its end.
             return
-        if not self._pool.tasks and self.lock.acquire(False):
+        is_crowd = len(self._commands) > _MOST_COMMANDS
+        if (is_crowd or not self._pool.tasks) and not self._leader_waits and self.lock.acquire(False):
             try:
                 self.run_commands()
             finally:
                 self.lock.release()
-        elif len(self._commands) > _MOST_COMMANDS:
-            self._run_commands_here()
         else:
             self.wake()
+            if is_crowd:
+                self._wait_for_others()
+
+    def _wait_for_others(self) -> None:
+        """Wait until the commands that have gathered have run, without competing with the leader for the lock."""
+        done = threading.Lock()
+        done.acquire()
+        self._held_up.append(done)
+        # The leader may have run them just before.
+        self.wake()
+        done.acquire()
 
     def prepare_wait(self, ready: Callable[[], bool]) -> bool:
         """See `StreamOwner.prepare_wait`."""
@@ -370,9 +389,14 @@ class ThreadDriver(Driver[Application, _Registered]):
 
     def run_commands(self) -> None:
         """See `Loop.run_commands`."""
+        held_up = self._held_up
         commands = self._commands
-        if not commands:
-            return
+        if commands:
+            self._run_gathered(commands)
+        while held_up:
+            held_up.popleft().release()
+
+    def _run_gathered(self, commands: deque[_Command]) -> None:
         connections: dict[Http2Connection, None] = {}
         # Commands added meanwhile have their own wake-up, so that sockets get their turn.
         for _ in range(len(commands)):

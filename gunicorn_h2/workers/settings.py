@@ -1,7 +1,7 @@
 """Configuration: from Gunicorn's `cfg` and the conf file to one frozen `Settings`.
 
 `TABLE` is the only description of the settings: `load_settings` reads by it, the `gunicorn-h2` command makes its
-flags from it, and a test compares the README's reference with it.
+flags from it, and a test compares docs/settings.md with it.
 
 Where a value comes from:
 

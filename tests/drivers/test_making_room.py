@@ -26,6 +26,10 @@ class Crowd(AnyDriver):
         """Make a request; return when the connection's idle time has begun, before that of any later one's."""
         assert client.get("/hello").status == 200
         assert self.routes.result() is None
+        return self.outlast(client)
+
+    def outlast(self, client):
+        """Wait until an idle time that began now would be another than a connection's, which is returned."""
         since = self.call(lambda: client.holder.connection.idle_since)
         wait_until(lambda: self.call(self.real_now) > since + 0.005)
         return since
@@ -88,7 +92,9 @@ def test_the_connection_that_has_been_idle_longest_goes_first(crowd, tls):
 
 
 def test_a_connection_that_has_had_no_request_is_idle(crowd):
-    unused, used = crowd.client(), crowd.client()
+    unused = crowd.client()
+    crowd.outlast(unused)
+    used = crowd.client()
     since = crowd.use(used)
     assert crowd.make_room(1, since + LATER) == 1
     assert unused.wait_goaway() == (0, NO_ERROR)

@@ -42,6 +42,13 @@ def test_http_protocols_order_the_offer(boot, setting, offered, chosen):
     assert alpn(server, offered) in (chosen, None if setting == "h1" else chosen)
 
 
+def test_http1_is_served_beside_h2_alone(boot):
+    """What ALPN offers is no list of what is served."""
+    server = boot("wsgi", threads=2, http_protocols="h2")
+    assert alpn(server, ("http/1.1",)) is None
+    assert curl(server, "/hello", "--http1.1").stdout == "Hello, world!\n"
+
+
 @compat
 def test_tls_details_in_the_environ(wsgi_tls):
     with H2Client.connect(wsgi_tls) as client:

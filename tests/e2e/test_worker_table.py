@@ -1,4 +1,4 @@
-"""The README's table of worker classes, row by row: by dotted path and by entry point, each serves HTTP/2."""
+"""The table of worker classes in docs/workers.md, row by row: by dotted path and by entry point, each serves HTTP/2."""
 
 import importlib.util
 
