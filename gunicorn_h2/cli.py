@@ -21,7 +21,8 @@ from gunicorn.workers import SUPPORTED_WORKERS
 
 from gunicorn_h2.check import report
 from gunicorn_h2.devcert import NAMES, DevelopmentCertificate
-from gunicorn_h2.workers.settings import ALPN_NAMES, DEFAULT_PROTOCOLS, TABLE, SettingSpec, load_settings
+from gunicorn_h2.workers.setting_kinds import ALPN_NAMES
+from gunicorn_h2.workers.settings import DEFAULT_PROTOCOLS, TABLE, SettingSpec, load_settings
 
 __all__ = ["CheckApplication", "Http2Application", "main", "register_settings"]
 

@@ -111,6 +111,12 @@ def test_a_configuration_without_http2_is_warned_of(check, tls):
     assert "Warning: HTTP/2 can never be negotiated: http_protocols does not name h2" in done.stdout
 
 
+def test_the_keylog_is_warned_of_and_not_made(check, tls):
+    done = check(*tls, conf="import os\nhttp2_keylog = os.environ['TMPDIR'] + '/keys.log'\n")
+    assert "Warning: http2_keylog IS ON" in done.stdout
+    assert not (done.directory / "keys.log").exists()
+
+
 def test_gunicorns_own_worker_class(check):
     done = check("-k", "gthread")
     assert done.returncode == 0

@@ -18,7 +18,7 @@ from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.protocol.opening import Cleartext
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 
-from .settings import Settings, SettingsError, load_settings, never_http2_reason, startup_line
+from .settings import Settings, SettingsError, keylog_warning, load_settings, never_http2_reason, startup_line
 from .tls import make_wrapper
 
 __all__ = ["PREFACE_EXPECTED", "Http2Worker"]
@@ -72,9 +72,9 @@ class Http2Worker:
             gunicorns(cfg, log)
         settings = load_settings(cfg)
         log.info(startup_line(settings, cfg, cls.capacity(cfg)))
-        reason = never_http2_reason(settings, cfg)
-        if reason:
-            log.warning(reason)
+        for warning in (never_http2_reason(settings, cfg), keylog_warning(settings)):
+            if warning:
+                log.warning(warning)
 
     @classmethod
     def capacity(cls, cfg: Any) -> str:
@@ -85,7 +85,12 @@ class Http2Worker:
         """Prepare negotiation; called in the worker's process, while it may still read certificates and keys."""
         settings = self.settings
         if self.cfg.is_ssl:
-            self._terms = Terms(make_wrapper(self.cfg, settings.protocols), None, settings.handshake_timeout)
+            wrap = make_wrapper(self.cfg, settings.protocols, settings.keylog)
+            self._terms = Terms(wrap, None, settings.handshake_timeout)
+            warning = keylog_warning(settings)
+            if warning:
+                # In each worker, since a reload may have turned it on.
+                self.log.warning(warning)
         elif "h2" in settings.protocols and self.cfg_protocol == "http" and settings.cleartext != "off":
             upgrade = None if settings.cleartext == "prior-knowledge" else _request_limits(self.cfg)
             self._terms = Terms(None, Cleartext(settings.cleartext != "upgrade", upgrade), settings.handshake_timeout)

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+
+from .setting_kinds import ALPN_NAMES, Choice, CleartextMode, Integer, Kind, OptionalFile, Protocols, Seconds
 
 __all__ = [
     "TABLE",
@@ -32,14 +33,13 @@ __all__ = [
     "SettingsError",
     "conf_location",
     "conf_names",
+    "keylog_warning",
     "load_settings",
     "never_http2_reason",
     "startup_line",
 ]
 
-ALPN_NAMES = {"h1": "http/1.1", "h2": "h2"}
 DEFAULT_PROTOCOLS = ("h2", "h1")
-CLEARTEXT_MODES = ("off", "prior-knowledge", "upgrade", "both")
 ENGINES = ("auto", "h2", "fast")
 MAX_31 = 2**31 - 1
 MAX_32 = 2**32 - 1
@@ -54,116 +54,6 @@ class SettingsError(ValueError, RuntimeError):
     It is a `RuntimeError` as well: for one from a worker's `check_config`, Gunicorn's master prints the message
     without a traceback and exits with status 1.
     """
-
-
-class Kind(Protocol):
-    """The type of a setting's value."""
-
-    @property
-    def metavar(self) -> str:
-        """The placeholder for the value in the command's help."""
-
-    def parse(self, value: object) -> Any:
-        """Return the value in its own type. Raises `ValueError` or `TypeError` if it is not allowed."""
-
-    def allowed(self) -> str:
-        """Say which values are allowed, to follow "must be"."""
-
-
-@dataclass(frozen=True)
-class Integer:
-    """An integer in a range; text in Python's notation is accepted, as Gunicorn does."""
-
-    low: int
-    high: int
-    metavar = "INT"
-
-    def parse(self, value: object) -> int:
-        """Return the integer; booleans and fractions are refused."""
-        number = int(value.strip(), 0) if isinstance(value, str) else value
-        if isinstance(number, bool) or not isinstance(number, int) or not self.low <= number <= self.high:
-            raise ValueError(value)
-        return number
-
-    def allowed(self) -> str:
-        """Name the range."""
-        return f"an integer from {self.low} to {self.high}"
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """A time in seconds: a finite number in a range, or text with one."""
-
-    low: float
-    high: float
-    metavar = "SECONDS"
-
-    def parse(self, value: object) -> float:
-        """Return the time in seconds."""
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise TypeError(value)
-        number = float(value)
-        if not math.isfinite(number) or not self.low <= number <= self.high:
-            raise ValueError(value)
-        return number
-
-    def allowed(self) -> str:
-        """Name the range."""
-        return f"a number from {self.low:g} to {self.high:g}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few words, in any case."""
-
-    words: tuple[str, ...]
-    metavar = "STRING"
-
-    def parse(self, value: object) -> str:
-        """Return the word."""
-        word = value.lower().strip() if isinstance(value, str) else ""
-        if word not in self.words:
-            raise ValueError(value)
-        return word
-
-    def allowed(self) -> str:
-        """List the words."""
-        return "one of " + ", ".join(self.words)
-
-
-@dataclass(frozen=True)
-class CleartextMode(Choice):
-    """Gunicorn's rule for `http2_cleartext`: None is off, True is prior knowledge."""
-
-    words: tuple[str, ...] = CLEARTEXT_MODES
-
-    def parse(self, value: object) -> str:
-        """Return the mode."""
-        if value is None or isinstance(value, bool):
-            return "prior-knowledge" if value else "off"
-        return super().parse(value)
-
-
-@dataclass(frozen=True)
-class Protocols:
-    """The HTTP versions in order of preference, as a list or as text with commas."""
-
-    metavar = "STRING"
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        """Return Gunicorn's names of the versions."""
-        if isinstance(value, str):
-            value = value.split(",")
-        if not isinstance(value, (list, tuple)):
-            raise TypeError(value)
-        names = tuple(str(name).strip().lower() for name in value)
-        if not names or len(set(names)) != len(names) or not ALPN_NAMES.keys() >= set(names):
-            raise ValueError(value)
-        return names
-
-    def allowed(self) -> str:
-        """List the names."""
-        return f"a list of {' and '.join(ALPN_NAMES)}, each at most once, the preferred one first"
 
 
 @dataclass(frozen=True)
@@ -449,6 +339,15 @@ TABLE: tuple[SettingSpec, ...] = (
         "Open connections of an address (of IPv6, a /64) to a worker, except those of trusted proxies; 0: no limit.",
         "nginx: off (limit_conn); HAProxy: off (src_conn_cur); Tomcat, Go: none",
     ),
+    SettingSpec(
+        "http2_keylog",
+        "keylog",
+        OptionalFile(),
+        None,
+        "",
+        "Development only: file for the secrets of all TLS connections, by which Wireshark decrypts them.",
+        "curl, browsers, Python's default contexts: SSLKEYLOGFILE in the environment; nginx: none",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in TABLE}
@@ -473,6 +372,9 @@ class Settings:
     max_waiting_threads: int = 256
     """Threads that may wait for clients without counting among the worker's threads."""
 
+    keylog: str | None = None
+    """The file for the secrets of TLS connections; None: they are not written."""
+
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
     """The limits of each connection."""
 
@@ -492,6 +394,7 @@ def load_settings(cfg: Any) -> Settings:
         handshake_timeout=values["handshake_timeout"],
         max_connections_per_ip=values["max_connections_per_ip"],
         max_waiting_threads=values["max_waiting_threads"],
+        keylog=values["keylog"],
         connection=ConnectionConfig(
             engine="h2" if values["engine"] == "h2" else "fast",
             setup_timeout=values["handshake_timeout"],
@@ -500,6 +403,16 @@ def load_settings(cfg: Any) -> Settings:
             max_header_fields=cfg.limit_request_fields or MAX_FIELDS,
             **limits,
         ),
+    )
+
+
+def keylog_warning(settings: Settings) -> str | None:
+    """Warn of `http2_keylog`; None if it is not set."""
+    if settings.keylog is None:
+        return None
+    return (
+        f"http2_keylog IS ON: the secrets of every TLS connection are written to {settings.keylog}. Whoever reads that "
+        "file can decrypt them, passwords and cookies included. It is for development only: never in production"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -35,10 +36,18 @@ def make_context(cfg: Any, protocols: tuple[str, ...]) -> ssl.SSLContext:
     return context
 
 
-def make_wrapper(cfg: Any, protocols: tuple[str, ...]) -> TLSWrapper:
-    """Return a function that wraps an accepted socket in TLS, before its handshake."""
+def make_wrapper(cfg: Any, protocols: tuple[str, ...], keylog: str | None = None) -> TLSWrapper:
+    """Return a function that wraps an accepted socket in TLS, before its handshake.
+
+    The secrets of all connections go to the file `keylog`, if there is one. Raises `OSError` if it cannot be written.
+    """
+    context = make_context(cfg, protocols)
+    if keylog is not None:
+        # Made here, it is readable by its owner alone.
+        os.close(os.open(keylog, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+        context.keylog_filename = keylog
     return partial(
-        make_context(cfg, protocols).wrap_socket,
+        context.wrap_socket,
         server_side=True,
         do_handshake_on_connect=False,
         suppress_ragged_eofs=cfg.suppress_ragged_eofs,
