@@ -36,6 +36,8 @@ _SPARE_SECONDS = 2.0
 _WARNING_INTERVAL = 60.0
 _M_ARENA_MAX = -8
 """The parameter of glibc's mallopt(3)."""
+_HEAPS = 2
+"""One for the thread that has the interpreter, one for code that has released it. Python's objects have their own."""
 
 
 class RequestPool(Executor):
@@ -74,8 +76,7 @@ class RequestPool(Executor):
         self._threads: set[threading.Thread] = set()
         """The threads that have not ended."""
         self._started = 0
-        if max_waiting:
-            _share_heaps(threads)
+        _share_heaps()
         for _ in range(threads):
             self._add_thread()
 
@@ -307,10 +308,10 @@ class RequestPool(Executor):
         return True
 
 
-def _share_heaps(count: int) -> None:
-    """Have all threads allocate from `count` of glibc's heaps ("arenas"), as many as there are threads at work.
+def _share_heaps() -> None:
+    """Have all threads allocate from few of glibc's heaps ("arenas"), in place of eight for each core.
 
-    Each of the threads that wait for clients would else leave a hole in a heap of its own where its response has been.
+    In each of them large bodies and responses leave holes, so that 32 threads would hold more than twice the memory.
     Does nothing where there is no such limit, or the environment has set it.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
@@ -318,7 +319,7 @@ def _share_heaps(count: int) -> None:
             # Not every Python has this module.
             import ctypes
 
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count)
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 def report_exception() -> None:
