@@ -91,3 +91,6 @@ http2_small_data_budget = 10_000
 # Connections that one address (of IPv6, one /64 network) may have open to a worker; 0: no limit. Trusted proxies, those
 # in forwarded_allow_ips, may have any number.
 http2_max_connections_per_ip = 0
+
+# For development only: the file for the secrets of all TLS connections, by which Wireshark decrypts them.
+http2_keylog = None

@@ -193,6 +193,12 @@ WRONG_VALUES = [
     ("http2_drain_timeout", "0", "must be a number from 0.01 to 60 (seconds)"),
     ("http2_engine", "'rust'", "must be one of auto, h2, fast"),
     ("http2_engine", "2", "must be one of auto, h2, fast"),
+    ("http2_keylog", "'keys.log'", "must be the absolute path of a file in a directory that exists, or None"),
+    ("http2_keylog", "'/no/such/directory/keys.log'", "must be the absolute path of a file in a directory that exists, "
+                                                      "or None"),
+    ("http2_keylog", "'/tmp'", "must be the absolute path of a file in a directory that exists, or None"),
+    ("http2_keylog", "'/tmp/\\0'", "must be the absolute path of a file in a directory that exists, or None"),
+    ("http2_keylog", "True", "must be the absolute path of a file in a directory that exists, or None"),
 ]
 
 

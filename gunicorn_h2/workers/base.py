@@ -19,8 +19,8 @@ from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.protocol.opening import Cleartext
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 
-from .settings import Settings, SettingsError, load_settings, never_http2_reason, startup_line
-from .tls import make_context, make_wrapper
+from .settings import Settings, SettingsError, keylog_warning, load_settings, never_http2_reason, startup_line
+from .tls import keep_secrets, make_context, make_wrapper
 
 __all__ = ["PREFACE_EXPECTED", "Http2Worker"]
 
@@ -73,9 +73,9 @@ class Http2Worker:
             gunicorns(cfg, log)
         settings = load_settings(cfg)
         log.info(startup_line(settings, cfg, cls.capacity(cfg)))
-        reason = never_http2_reason(settings, cfg)
-        if reason:
-            log.warning(reason)
+        for warning in (never_http2_reason(settings, cfg), keylog_warning(settings)):
+            if warning:
+                log.warning(warning)
 
     @classmethod
     def capacity(cls, cfg: Any) -> str:
@@ -87,6 +87,10 @@ class Http2Worker:
         settings = self.settings
         if self.cfg.is_ssl:
             context = make_context(self.cfg, settings.protocols)
+            if settings.keylog is not None:
+                keep_secrets(context, settings.keylog)
+                # In each worker, since a reload may have turned it on.
+                self.log.warning(keylog_warning(settings))
             certificates = None
             if settings.check_authority == "certificate":
                 certificates = Certificates(self.log)

@@ -24,13 +24,16 @@ from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 
-from .kinds import ALPN_NAMES, Choice, CleartextMode, Integer, Kind, Protocols, Seconds
+from .kinds import ALPN_NAMES, Choice, CleartextMode, Integer, Kind, OptionalFile, Protocols, Seconds
 
 __all__ = [
     "TABLE",
     "SettingSpec",
     "Settings",
     "SettingsError",
+    "conf_location",
+    "conf_names",
+    "keylog_warning",
     "load_settings",
     "never_http2_reason",
     "startup_line",
@@ -364,6 +367,15 @@ TABLE: tuple[SettingSpec, ...] = (
         "Open connections of an address (of IPv6, a /64) to a worker, except those of trusted proxies; 0: no limit.",
         "nginx: off (limit_conn); HAProxy: off (src_conn_cur); Tomcat, Go: none",
     ),
+    SettingSpec(
+        "http2_keylog",
+        "keylog",
+        OptionalFile(),
+        None,
+        "",
+        "Development only: file for the secrets of all TLS connections, by which Wireshark decrypts them.",
+        "curl, browsers, Python's default contexts: SSLKEYLOGFILE in the environment; nginx: none",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in TABLE}
@@ -391,6 +403,9 @@ class Settings:
     max_waiting_threads: int = 256
     """Threads that may wait for clients without counting among the worker's threads."""
 
+    keylog: str | None = None
+    """The file for the secrets of TLS connections; None: they are not written."""
+
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
     """The limits of each connection."""
 
@@ -400,7 +415,7 @@ def load_settings(cfg: Any) -> Settings:
 
     Raises `SettingsError` for a wrong value and for an unknown `http2_*` name.
     """
-    names = _conf_names(cfg)
+    names = conf_names(cfg)
     _refuse_unknown(names, cfg)
     values = {spec.field: spec.parse(_raw_value(spec, cfg, names)) for spec in TABLE}
     limits = {f.name: values[f.name] for f in fields(ConnectionConfig) if f.name in values and f.name != "engine"}
@@ -411,6 +426,7 @@ def load_settings(cfg: Any) -> Settings:
         check_authority=values["check_authority"],
         max_connections_per_ip=values["max_connections_per_ip"],
         max_waiting_threads=values["max_waiting_threads"],
+        keylog=values["keylog"],
         connection=ConnectionConfig(
             engine="h2" if values["engine"] == "h2" else "fast",
             setup_timeout=values["handshake_timeout"],
@@ -419,6 +435,16 @@ def load_settings(cfg: Any) -> Settings:
             max_header_fields=cfg.limit_request_fields or MAX_FIELDS,
             **limits,
         ),
+    )
+
+
+def keylog_warning(settings: Settings) -> str | None:
+    """Warn of `http2_keylog`; None if it is not set."""
+    if settings.keylog is None:
+        return None
+    return (
+        f"http2_keylog IS ON: the secrets of every TLS connection are written to {settings.keylog}. Whoever reads that "
+        "file can decrypt them, passwords and cookies included. It is for development only: never in production"
     )
 
 
@@ -452,11 +478,19 @@ def never_http2_reason(settings: Settings, cfg: Any) -> str | None:
     return None
 
 
-def _conf_names(cfg: Any) -> Mapping[str, object]:
+def conf_names(cfg: Any) -> Mapping[str, object]:
     """Return the namespace of the conf file or module that `cfg` was read from."""
     location = cfg.config or ""
     module = location[len("python:") :] if location.startswith("python:") else "__config__"
     return vars(sys.modules[module]) if module in sys.modules else {}
+
+
+def conf_location(cfg: Any) -> str:
+    """Name the conf file or module that `cfg` was read from, for messages."""
+    location = cfg.config or ""
+    if location.startswith("python:"):
+        return f"conf module {location[len('python:') :]}"
+    return f"conf file {location.removeprefix('file:')}"
 
 
 def _refuse_unknown(names: Mapping[str, object], cfg: Any) -> None:
