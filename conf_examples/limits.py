@@ -73,10 +73,18 @@ http2_handshake_timeout = 10
 http2_header_timeout = 10
 http2_drain_timeout = 1
 
-# A connection that is so many seconds old, or has had so many requests, is shut down gracefully; 0: no limit. What it
-# has open goes on; its client opens another one.
+# A client that has been silent for so many seconds is sent a PING (0: never), and has so many to answer it: one that
+# has vanished is noticed. Make it less for event streams, and others that may be silent for long.
+http2_keepalive_interval = 7_200
+http2_keepalive_timeout = 20
+
+# A connection that is so many seconds old (give or take a tenth), or has had so many requests, is shut down gracefully;
+# 0: no limit. What it has open goes on; its client opens another one.
 http2_max_connection_age = 3_600
 http2_max_requests_per_connection = 0
+
+# Under TLS, whether requests for hosts that the connection's certificate does not cover are answered 421 (certificate).
+http2_check_authority = "off"
 
 # Budgets for one burst: of stream resets, and of frames that carry no request and no data.
 http2_reset_budget = 200
@@ -88,3 +96,6 @@ http2_small_data_budget = 10_000
 # Connections that one address (of IPv6, one /64 network) may have open to a worker; 0: no limit. Trusted proxies, those
 # in forwarded_allow_ips, may have any number.
 http2_max_connections_per_ip = 0
+
+# For development only: the file for the secrets of all TLS connections, by which Wireshark decrypts them.
+http2_keylog = None

@@ -1,4 +1,4 @@
-"""The `gunicorn-h2` command: `gunicorn` with one of our workers as the default.
+"""The `gunicorn-h2` command: `gunicorn` with one of our workers as the default, `check` and `doctor`.
 
 It differs from `gunicorn` in five things: the default worker class, a flag for every setting of
 `gunicorn_h2.workers.settings.TABLE`, `http_protocols` as a list, a development certificate if none is
@@ -19,13 +19,22 @@ from gunicorn.config import KNOWN_SETTINGS, HTTPProtocols, Setting
 from gunicorn.errors import AppImportError
 from gunicorn.workers import SUPPORTED_WORKERS
 
+from gunicorn_h2.check import report
 from gunicorn_h2.devcert import NAMES, DevelopmentCertificate
 from gunicorn_h2.workers.kinds import ALPN_NAMES
 from gunicorn_h2.workers.settings import DEFAULT_PROTOCOLS, TABLE, SettingSpec, load_settings
 
-__all__ = ["Http2Application", "main", "register_settings"]
+__all__ = ["CheckApplication", "Http2Application", "main", "register_settings"]
 
 WORKER_CLASS = "gunicorn_h2.ThreadWorker"
+USAGE = """%(prog)s [OPTIONS] [APP_MODULE]
+       %(prog)s check [OPTIONS] [APP_MODULE]   validate the configuration, and say what it means
+       %(prog)s doctor URL                     say what a server negotiates, and why not HTTP/2"""
+CHECK_USAGE = """%(prog)s [OPTIONS] [APP_MODULE]
+
+Read the configuration as a start does, without binding an address or loading the application. Print which HTTP versions
+each address serves, the settings of HTTP/2, and where each value came from. Exit status: 0 if a server could start with
+this configuration, 1 if a setting or a TLS file is wrong, 2 for arguments that do not exist."""
 SECTION = "HTTP/2"
 GUNICORN_NAMES = {alpn: name for name, alpn in ALPN_NAMES.items()}
 
@@ -33,6 +42,7 @@ GUNICORN_NAMES = {alpn: name for name, alpn in ALPN_NAMES.items()}
 class Http2Application(WSGIApplication):  # type: ignore[misc]
     """Gunicorn's command-line application, with our defaults."""
 
+    app_uri: Any
     certificate: DevelopmentCertificate | None = None
     """The development certificate, kept across reloads; None until it is needed."""
 
@@ -90,10 +100,38 @@ class Http2Application(WSGIApplication):  # type: ignore[misc]
             self.cfg.set(name, _announcing(self.cfg.settings[name].get(), text, and_then))
 
 
+class CheckApplication(Http2Application):
+    """`gunicorn-h2 check`: the configuration of `Http2Application`, which is described instead of served."""
+
+    def init(self, parser: Any, opts: Any, args: Any) -> Any:
+        """Take the arguments; an application is not needed."""
+        settings = super().init(parser, opts, args)
+        self.app_uri = self.app_uri or ""
+        return settings
+
+    def run(self) -> None:
+        """Print what the configuration means, or what is wrong with it, as a start would."""
+        app_uri = self.app_uri or self.cfg.wsgi_app or ""
+        try:
+            print(report(self.cfg, app_uri, self.certificate is not None))
+        except RuntimeError as error:
+            sys.exit(f"\nError: {error}\n")
+
+
 def main() -> None:
-    """Run the command."""
+    """Run the command; `check` and `doctor` are recognized as its first argument."""
+    if sys.argv[1:2] == ["doctor"]:
+        # Servers need none of it, nor the h2 library, which it uses.
+        from gunicorn_h2.doctor import command as doctor
+
+        sys.exit(doctor.main(sys.argv[2:]))
     register_settings()
-    Http2Application("%(prog)s [OPTIONS] [APP_MODULE]", prog="gunicorn-h2").run()
+    if sys.argv[1:2] == ["check"]:
+        # Gunicorn parses sys.argv, more than once.
+        del sys.argv[1]
+        CheckApplication(CHECK_USAGE, prog="gunicorn-h2 check").run()
+    else:
+        Http2Application(USAGE, prog="gunicorn-h2").run()
 
 
 def register_settings() -> None:

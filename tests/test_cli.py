@@ -304,6 +304,16 @@ def test_an_error_in_the_application_keeps_its_traceback(package, app, error):
     assert error in done.stderr
 
 
+def test_the_keylog_is_warned_of(command, tls):
+    made = command(*tls, conf="import os\nhttp2_keylog = os.environ['TMPDIR'] + '/keys.log'\n")
+    server = made.start()
+    assert fetch(server).status_code == 200
+    keylog = server.directory / "keys.log"
+    warnings = re.findall(rf"\[WARNING\] http2_keylog IS ON: .* written to {re.escape(str(keylog))}\.", server.log)
+    assert len(warnings) == 2
+    assert "TRAFFIC_SECRET_0 " in keylog.read_text()
+
+
 # -- plain gunicorn --------------------------------------------------------------------------------------------------
 
 

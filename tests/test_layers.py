@@ -19,8 +19,9 @@ HTTP2_LIBRARY = {"h2", "hpack", "hyperframe"}
 KNOW_HTTP2_LIBRARY = {
     "gunicorn_h2.protocol.codec_hpack": {"hpack"},
     "gunicorn_h2.protocol.referee": {"h2"},
+    "gunicorn_h2.doctor.exchange": {"h2"},
 }
-KNOW_GUNICORN = {"apps", "workers", "cli"}
+KNOW_GUNICORN = {"apps", "workers", "check", "cli"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -197,6 +197,12 @@ WRONG_VALUES = [
     ("http2_websocket", "'yes'", "must be one of auto, on, off"),
     ("http2_websocket", "1", "must be one of auto, on, off"),
     ("http2_websocket_max_message_size", "0", "must be an integer from 1 to 2147483647 (octets)"),
+    ("http2_keylog", "'keys.log'", "must be the absolute path of a file in a directory that exists, or None"),
+    ("http2_keylog", "'/no/such/directory/keys.log'", "must be the absolute path of a file in a directory that exists, "
+                                                      "or None"),
+    ("http2_keylog", "'/tmp'", "must be the absolute path of a file in a directory that exists, or None"),
+    ("http2_keylog", "'/tmp/\\0'", "must be the absolute path of a file in a directory that exists, or None"),
+    ("http2_keylog", "True", "must be the absolute path of a file in a directory that exists, or None"),
 ]
 
 
@@ -268,7 +274,7 @@ def test_start_up_says_that_a_library_is_missing_where_websockets_were_asked_for
     ("http2_max_framesize", "did you mean http2_max_frame_size?"),
     ("http2_max_streams", "did you mean http2_max_concurrent_streams?"),
     ("http2_handshake_time_out", "did you mean http2_handshake_timeout?"),
-    ("http2_x", "the settings are http2_cleartext, http2_connection_window_size, "),
+    ("http2_x", "the settings are http2_check_authority, http2_cleartext, "),
 ])
 def test_an_unknown_name_is_refused_with_a_hint(read, name, hint):
     with pytest.raises(SettingsError) as caught:

@@ -1,11 +1,14 @@
 """The TLS context of a worker: Gunicorn's, made fit for HTTP/2."""
 
+import socket
 import ssl
+import stat
+import threading
 
 import pytest
 from gunicorn.config import Config
 
-from gunicorn_h2.workers.tls import make_context
+from gunicorn_h2.workers.tls import keep_secrets, make_context, make_wrapper
 
 pytestmark = pytest.mark.compat
 
@@ -42,3 +45,26 @@ def test_a_hook_may_want_another_number_of_tickets(context, number):
         return made
 
     assert context(hook).num_tickets == number
+
+
+def test_the_secrets_go_to_a_file_of_its_owner_alone(certs, tmp_path):
+    keylog = tmp_path / "keys.log"
+    cfg = Config()
+    cfg.set("certfile", str(certs.server_cert))
+    cfg.set("keyfile", str(certs.server_key))
+    context = make_context(cfg, ("h2",))
+    keep_secrets(context, str(keylog))
+    wrap = make_wrapper(context, cfg)
+    near, far = socket.socketpair()
+    with near, far:
+        server = wrap(near)
+        client = threading.Thread(target=lambda: certs.client_context().wrap_socket(far, server_hostname="localhost"))
+        client.start()
+        server.do_handshake()
+        client.join()
+    assert "SERVER_TRAFFIC_SECRET_0 " in keylog.read_text()
+    assert stat.S_IMODE(keylog.stat().st_mode) == 0o600
+
+
+def test_no_secrets_are_written_otherwise(context):
+    assert context().keylog_filename is None

@@ -10,13 +10,20 @@ Extensions of the standard's `http` scope; `scope["extensions"]` names all of th
   Gunicorn's HTTP/1.
 - `http.response.trailers`: the standard's `trailers: True` and message. An application that does not announce
   trailers may still send the message right after its last body, before it awaits anything else.
+- `http.response.pathsend`: the standard's `path`, instead of a body. The connection reads the file as its client takes
+  it; the application's call is over before that.
 - `http.request.trailers`: the last `http.request` message of a request with trailers has the key
   `trailers`, a list of (name, value) as in `headers`.
+
+Two of the standard's are not there. `http.response.zerocopysend` has no use: what goes to the client is cut into
+frames, and mostly encrypted, so the kernel cannot send a file by itself. `http.response.push`: browsers do without it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
@@ -28,6 +35,7 @@ from gunicorn.http import errors
 from gunicorn_h2.drivers.asyncio_channel import AsyncChannel
 from gunicorn_h2.drivers.asyncio_driver import AsyncHttp2Connection
 from gunicorn_h2.drivers.channel import StreamAborted
+from gunicorn_h2.drivers.files import FilePart, FileSource
 from gunicorn_h2.protocol.errors import ErrorCode
 from gunicorn_h2.protocol.headers import Fields, ResponseHead, check_response_trailers
 
@@ -70,6 +78,8 @@ class Exchange:
     _declared: int | None = None
     _omits_body = False
     _body_ended = False
+    _sends_file = False
+    """Whether the connection has taken over a file, for whose end nobody waits."""
     _trailers: Fields | None = None
 
     def __init__(self, channel: AsyncChannel, is_head: bool, heads: ResponseHeads) -> None:
@@ -131,7 +141,7 @@ class Exchange:
         """
         take = _MESSAGES.get(message["type"])
         if take is None:
-            raise RuntimeError(f"{message['type']!r} is no ASGI message for HTTP")
+            raise RuntimeError(_UNSUPPORTED.get(message["type"], f"{message['type']!r} is no ASGI message for HTTP"))
         channel = self._channel
         if channel.aborted:
             channel.raise_if_aborted()
@@ -145,6 +155,8 @@ class Exchange:
                 connection.schedule_flush()
 
     async def _drain(self) -> None:
+        if self._sends_file:
+            return
         try:
             await self._channel.drain(self._body_ended)
         except StreamAborted:
@@ -201,12 +213,7 @@ class Exchange:
         if self._omits_body:
             data = b""
         else:
-            self.sent += len(data)
-            if self._declared is not None and (
-                self.sent > self._declared or (not more_body and self.sent != self._declared)
-            ):
-                # The response would be malformed (RFC 9113 section 8.1.1).
-                raise RuntimeError(f"{self.sent} octets of a response with content-length {self._declared}")
+            self._count(len(data), more_body)
         if more_body:
             self._put(data)
             return
@@ -220,6 +227,41 @@ class Exchange:
             # Hold only the end of a larger one.
             self._put(data)
             self.held = b""
+
+    def _count(self, octets: int, more_body: bool) -> None:
+        """Count octets of the body. Raises RuntimeError where it would be malformed (RFC 9113 section 8.1.1)."""
+        self.sent += octets
+        declared = self._declared
+        if declared is not None and (self.sent > declared or (not more_body and self.sent != declared)):
+            raise RuntimeError(f"{self.sent} octets of a response with content-length {declared}")
+
+    def _path(self, message: Mapping[str, Any]) -> None:
+        if not self.status:
+            raise RuntimeError("http.response.pathsend before http.response.start")
+        if self._body_ended or self._prepared is None:
+            raise RuntimeError("http.response.pathsend beside http.response.body")
+        part = _open_file(message["path"])
+        try:
+            self._send_file(part)
+        except BaseException:
+            part.file.close()
+            raise
+
+    def _send_file(self, part: FilePart) -> None:
+        """Send a file as the whole body; its source, or the caller in case of an exception, closes it."""
+        channel = self._channel
+        if self._omits_body or part.octets <= channel.connection.stream_buffer_size:
+            data = b"" if self._omits_body else os.pread(part.file.fileno(), part.octets, 0)
+            self._body({"body": data})
+            part.file.close()
+            return
+        self._count(part.octets, False)
+        assert self._prepared is not None
+        prepared, self._prepared = self._prepared, None
+        channel.respond(prepared.head, b"", False)
+        self._body_ended = self._sends_file = True
+        source = FileSource(part, lambda left: part.file.close(), channel.connection.log)
+        channel.send_source(source, self._trailers is None)
 
     def _put(self, data: bytes) -> None:
         """Send data, and the head before it if it has not been sent."""
@@ -297,6 +339,13 @@ _MESSAGES: dict[str, Callable[[Exchange, Mapping[str, Any]], None]] = {
     "http.response.trailers": Exchange._response_trailers,
     "http.response.informational": Exchange._informational,
     "http.response.early_hint": Exchange._early_hint,
+    "http.response.pathsend": Exchange._path,
+}
+_UNSUPPORTED = {
+    "http.response.push": "http.response.push is not supported: browsers take no pushed responses. "
+    "Name what the client will need by http.response.early_hint",
+    "http.response.zerocopysend": "http.response.zerocopysend is not supported: HTTP/2 sends a file in frames. "
+    "Send it by http.response.pathsend, or its content by http.response.body",
 }
 
 
@@ -403,6 +452,17 @@ class ASGIHandler:
                 self._post_request(self._worker, request, environ, response)
         except Exception:  # A hook of the configuration: application code.
             self._log.exception("Exception in post_request hook")
+
+
+def _open_file(path: Any) -> FilePart:
+    """Open a regular file. Raises OSError, or ValueError for what is none."""
+    # A FIFO that nobody writes to would block the event loop.
+    file = io.FileIO(path, opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+    part = FilePart.of(file, None)
+    if part is None:
+        file.close()
+        raise ValueError(f"{path!r} is no regular file")
+    return part
 
 
 def lower_fields(headers: Iterable[tuple[Any, Any]]) -> Fields:

@@ -37,6 +37,7 @@ class ScopeTemplate:
         scope["state"] = state.copy()
         scope["extensions"] = {
             "http.response.early_hint": {},
+            "http.response.pathsend": {},
             "http.response.trailers": {},
             "http.request.trailers": {},
             "http.response.priority": {

@@ -14,9 +14,10 @@ from typing import Protocol
 from gunicorn_h2.protocol.connection import ServerConnection
 from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
-from gunicorn_h2.protocol.stream import CLOSED, BodyBuffer, Stream
+from gunicorn_h2.protocol.stream import CLOSED, BodyBuffer, Source, Stream
 
 from .channel import CONTINUE, MAX_STALL_CHECK_SECONDS, SPOOLED_SIZE, STALL_CHECK_SECONDS, StreamAborted
+from .log import Log
 from .spool import Spool
 
 __all__ = ["AsyncChannel", "AsyncStreamOwner", "HeldEnd"]
@@ -46,6 +47,7 @@ class AsyncStreamOwner(Protocol):
     response_spool_size: int
     """Octets of a response that may be in the spool."""
     spool: Spool
+    log: Log
     read_timeout: float | None
     """Seconds that a task waits for the next piece of a body; None: no limit."""
     flush_scheduled: bool
@@ -258,6 +260,16 @@ class AsyncChannel:
         """Send more of the response's data. Raises StreamAborted."""
         self.raise_if_aborted()
         self.connection.core.send_data(self.stream, data, end_stream)
+        self.connection.schedule_flush()
+        if end_stream:
+            self._note_complete()
+
+    def send_source(self, source: Source, end_stream: bool) -> None:
+        """Send response data from a source, without waiting. Raises StreamAborted, with the source closed."""
+        if self.aborted:
+            source.close()
+            self.raise_if_aborted()
+        self.connection.core.send_source(self.stream, source, end_stream)
         self.connection.schedule_flush()
         if end_stream:
             self._note_complete()

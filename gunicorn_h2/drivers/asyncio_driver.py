@@ -328,6 +328,7 @@ class AsyncHttp2Connection(TransportConnection):
         self.window_budget = driver.window_budget
         self._driver = driver
         self._watch = watch
+        self.log = driver.log
         self.channels: set[AsyncChannel] = set()
         """See `AsyncStreamOwner.channels`."""
 

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestRefused
+from gunicorn_h2.protocol.keepalive import KEEPALIVE_TIMEOUT
 from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.windows import WindowBudget
 
@@ -145,6 +146,7 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         if not adequate_cipher(connection.transport.session):
             connection.fail(ErrorCode.INADEQUATE_SECURITY, "cipher suite")
             return
+        connection.core.refusals.names = negotiation.certificate_names()
         if negotiation.upgrade is not None:
             connection.receive_upgrade(negotiation.upgrade)
         if connection.transport.tls:
@@ -164,8 +166,11 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
             self.closings.count(reason)
             return
         if reason == ErrorCode.NO_ERROR.name:
-            if connection.core.retired:
-                self.closings.count(connection.core.retired)
+            retired = connection.core.retired
+            if retired == KEEPALIVE_TIMEOUT:
+                self.closings.warn(retired, "HTTP/2 connection from %s closed: %s", connection.peer, detail)
+            elif retired:
+                self.closings.count(retired)
         else:
             message = "HTTP/2 connection from %s closed with %s: %s"
             self.closings.warn(reason.lower(), message, connection.peer, reason, detail)

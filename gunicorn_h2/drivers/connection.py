@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
+from gunicorn_h2.protocol.keepalive import KEEPALIVE_TIMEOUT
 from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
 from gunicorn_h2.protocol.upgrade import Upgrade
@@ -235,9 +236,16 @@ class TransportConnection(EventDispatcher):
                 self._give_up_reader()
                 return
             self._await_reader(now)
-        self.core.handle_timeout(now)
+        self.core.handle_timeout(now, *self._delivery())
+        if self.core.retired == KEEPALIVE_TIMEOUT:
+            self._end_soon()
         self._store_if_due(now)
         self.schedule_flush()
+
+    def _delivery(self) -> tuple[int, int]:
+        """The octets written that the peer has acknowledged, and those that it has not; 0 and 0: unknown."""
+        taken = self.transport.taken_octets()
+        return taken, len(self._unsent) + self.transport.untaken_octets() if taken else 0
 
     def _store_if_due(self, now: float) -> None:
         if self._store_deadline() <= now:
@@ -309,10 +317,14 @@ class TransportConnection(EventDispatcher):
 
     def make_way(self) -> None:
         """End the connection soon, whether or not the client reads, because others need its place."""
+        self._end_soon()
+        self.fail(ErrorCode.NO_ERROR, "")
+
+    def _end_soon(self) -> None:
+        """Have the end of the connection take no longer than a moment, whether or not the client reads."""
         self._linger_seconds = self.read_timeout = _PARTING_SECONDS
         if self.wants_write:
             self._await_reader(self.now())
-        self.fail(ErrorCode.NO_ERROR, "")
 
     def schedule_flush(self) -> None:
         """Have `flush` called, in this class at once."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any, Protocol
 
 from gunicorn_h2.protocol.config import ConnectionConfig
@@ -47,7 +49,9 @@ class EventDispatcher(ABC):
     def __init__(self, peer: object, clock: Callable[[], float], shared: Shared) -> None:
         """`clock` returns the time in seconds, for deadlines."""
         self.now = clock
-        self.core = ServerConnection(shared.config, clock(), shared.window_budget, shared.output_budget)
+        jitter = random.uniform(-1, 1)
+        self.core = ServerConnection(shared.config, clock(), shared.window_budget, shared.output_budget, jitter)
+        self.core.refusals.date = _date
         self.peer = peer
         self.read_timeout = shared.config.stream_timeout or None
         """Seconds that an application waits for the next piece of a body; None: no limit."""
@@ -105,6 +109,11 @@ class EventDispatcher(ABC):
 
     def _on_terminated(self, event: ConnectionTerminated) -> None:
         self.note_closed(event.code.name, event.reason)
+
+
+def _date() -> bytes:
+    """The value of a Date field (RFC 9110 section 6.6.1)."""
+    return formatdate(usegmt=True).encode("ascii")
 
 
 _REACTIONS: dict[type[Event], Callable[[EventDispatcher, Any], None]] = {

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gunicorn_h2.protocol.authority import CertificateNames
 from gunicorn_h2.protocol.opening import Cleartext, Opening
 from gunicorn_h2.protocol.upgrade import Upgrade
 
+from .certificates import Certificates
 from .handshake_errors import Displaced
 from .transport import TlsSession, Transport
 
@@ -29,6 +31,8 @@ class Terms(NamedTuple):
     """How HTTP/2 may begin without TLS; None with it."""
     timeout: float
     """Seconds from the start to the decision; 0: no limit."""
+    certificates: Certificates | None = None
+    """What tells which authorities a connection's certificate covers; None: any authority is served."""
 
 
 class Negotiation:
@@ -45,6 +49,7 @@ class Negotiation:
         self.closed = False
         self.error: Exception | None = None
         self._opening = None if terms.cleartext is None else Opening(terms.cleartext)
+        self._certificates = terms.certificates
         self.began = self.now()
         self._deadline = self.began + terms.timeout if terms.timeout else None
 
@@ -60,6 +65,13 @@ class Negotiation:
     def upgrade(self) -> Upgrade | None:
         """The request that asked for an upgrade; None without one."""
         return None if self._opening is None else self._opening.upgrade
+
+    def certificate_names(self) -> CertificateNames | None:
+        """The names of the certificate that the client was shown; None if they do not matter or are not known."""
+        sock = self.transport.sock
+        if self._certificates is None or not isinstance(sock, ssl.SSLSocket):
+            return None
+        return self._certificates.names(sock.context)
 
     @property
     def wants_write(self) -> bool:

@@ -25,6 +25,10 @@ _NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 # 50 ms; Cloudflare recommends 16 KiB for nginx, so that HTTP/2 priorities have an effect.
 _MOST_UNSENT = 16_384
 
+# Linux: `struct tcp_info`, and `tcpi_bytes_acked` in it.
+_TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_BYTES_ACKED = slice(120, 128)
+
 _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -183,6 +187,17 @@ class Transport:
         except (OSError, ValueError):
             return 0
         return int.from_bytes(queued, sys.byteorder)
+
+    def taken_octets(self) -> int:
+        """The octets sent so far that the peer has acknowledged; 0 if the system cannot tell."""
+        if _TCP_INFO is None:
+            return 0
+        try:
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_ACKED.stop)
+        except OSError:
+            # Not TCP, or the connection is gone.
+            return 0
+        return int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
 
     def half_close(self) -> None:
         """Close our direction, TLS and TCP; further calls have no effect."""

@@ -90,8 +90,14 @@ class ConnectionConfig:
     idle_timeout: float = 2.0
     """How long a connection may stay without an open stream; 0 closes it after its last response."""
 
+    keepalive_interval: float = 7_200.0
+    """Seconds without anything from the peer after which it is sent a PING; 0: never."""
+
+    keepalive_timeout: float = 20.0
+    """Seconds that it may take to answer, by whatever frame; more than 0."""
+
     max_connection_age: float = 3_600.0
-    """Seconds after which a connection is shut down gracefully; 0: no limit."""
+    """Seconds after which a connection is shut down gracefully, give or take a tenth; 0: no limit."""
 
     max_requests_per_connection: int = 0
     """Requests after which a connection is shut down gracefully, those on skipped identifiers included; 0: no limit."""

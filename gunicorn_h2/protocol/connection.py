@@ -24,11 +24,13 @@ from .headers import Fields, ResponseHead
 from .heads import HeadCache
 from .held import HeldRequests
 from .inflow import Inflow
+from .keepalive import KEEPALIVE_TIMEOUT, KeepAlive
 from .lifecycle import Lifecycle, Phase, Trigger
 from .outbox import OUTPUT_LIMIT, Outbox, OutputBudget, Store
 from .probe import Probe
 from .reader import FrameReader, Referee
 from .receiver import Receiver
+from .refusals import Refusals
 from .sender import Sender
 from .stream import HELD, OPEN, RETURNED, Source, Stream
 from .streams import StreamTable
@@ -48,6 +50,9 @@ _DEADLINE_FAILURES = {
 # before it may ask for another, so that no more than this by stream can wait to be written.
 _UNREAD_PER_STREAM = 32_768
 
+# As in gRPC (MAX_CONNECTION_AGE): connections that began together must not all be made anew together.
+_AGE_JITTER = 0.1
+
 
 class ServerConnection:
     """The server's end of one connection (RFC 9113)."""
@@ -57,6 +62,7 @@ class ServerConnection:
         "closed",
         "config",
         "pending_events",
+        "refusals",
         "retired",
         "send_response",
         "streams",
@@ -64,6 +70,7 @@ class ServerConnection:
         "_heads",
         "_held",
         "_inflow",
+        "_keepalive",
         "_lifecycle",
         "_max_unread",
         "_outbox",
@@ -83,8 +90,12 @@ class ServerConnection:
         now: float,
         window_budget: WindowBudget | None = None,
         output_budget: OutputBudget | None = None,
+        jitter: float = 0.0,
     ) -> None:
-        """The budgets are shared by the worker's connections; None gives the connection one of its own."""
+        """The budgets are shared by the worker's connections; None gives the connection one of its own.
+
+        `jitter`, from -1 to 1, is the part of a tenth of its age by which the connection ends late, or early.
+        """
         if window_budget is None:
             window_budget = WindowBudget(config.worker_window_size)
         self.config = config
@@ -93,8 +104,8 @@ class ServerConnection:
         self.pending_events: list[Event] = []
         """The events not yet taken; drivers only test whether there are any."""
         self.retired = ""
-        """The limit that has ended the connection gracefully, `max_age` or `max_requests`; empty if none has."""
-        self._retires_at = now + (config.max_connection_age or math.inf)
+        """What has ended the connection without an error: `max_age`, `max_requests`, `keepalive_timeout`; or empty."""
+        self._retires_at = now + (config.max_connection_age or math.inf) * (1 + _AGE_JITTER * jitter)
         self._retires_behind = 2 * (config.max_requests_per_connection or math.inf) - 2
         """The limit on requests, as the number of a stream: the next one is the last."""
         self._guard = guard = Guard(config, now)
@@ -108,14 +119,18 @@ class ServerConnection:
         self.streams = streams.open
         """The streams that are not closed, by identifier."""
         self._lifecycle = lifecycle = Lifecycle(config, outbox, streams, now)
-        self._inflow = inflow = Inflow(config, outbox, streams, Probe(outbox, guard, lifecycle), window_budget)
+        probe = Probe(outbox, guard, lifecycle)
+        self._keepalive = KeepAlive(config, probe, now)
+        self._inflow = inflow = Inflow(config, outbox, streams, probe, window_budget)
         self._sender = sender = Sender(codec, streams, inflow, outbox)
         self.send_response = sender.send_response
         """Send a whole response, as `send_headers` and `send_data` would; in one step if the windows allow it."""
         self._heads = heads = HeadCache(codec)
         self._uploads = UploadWatch(config, self.streams, inflow.window, now)
+        self.refusals = refusals = Refusals(config)
+        """What a driver may have to say of the requests that the core answers itself."""
         self._receiver = Receiver(
-            config, streams, heads, held, guard, inflow, sender, outbox, lifecycle, self.pending_events
+            config, streams, heads, held, guard, inflow, sender, outbox, lifecycle, refusals, self.pending_events
         )
         self._reader = FrameReader(config.max_frame_size, config.header_timeout, guard)
         outbox.put(config.preface)
@@ -335,6 +350,8 @@ class ServerConnection:
         deadline = self._lifecycle.deadline
         if self._retires_at < deadline:
             deadline = self._retires_at
+        if self._keepalive.deadline < deadline:
+            deadline = self._keepalive.deadline
         if self._reader.block_deadline < deadline:
             deadline = self._reader.block_deadline
         if self._inflow.deadline < deadline:
@@ -347,9 +364,12 @@ class ServerConnection:
             deadline = min(deadline, next(iter(self._table.reset_deadlines.values())))
         return None if deadline == math.inf else deadline
 
-    def handle_timeout(self, now: float) -> None:
-        """Act on every deadline that has passed."""
-        if self.closed:
+    def handle_timeout(self, now: float, taken: int = 0, untaken: int = 0) -> None:
+        """Act on every deadline that has passed.
+
+        Of the octets written, the peer's TCP has acknowledged `taken`, and not yet `untaken`; 0 and 0: unknown.
+        """
+        if self.closed or (self._keepalive.deadline <= now and self._is_gone(now, taken, taken + untaken)):
             return
         streams = self._table
         if self._outbox.stall_deadline() <= now:
@@ -373,6 +393,16 @@ class ServerConnection:
             else:
                 self._lifecycle.move(Trigger.DEADLINE, now)
         self._note_idle(now)
+
+    def _is_gone(self, now: float, taken: int, written: int) -> bool:
+        """Have the keep-alive look at the peer, and end the connection if that has vanished."""
+        # The setup has a deadline of its own.
+        heard_at = now if self._lifecycle.phase is Phase.SETUP else self._receiver.now
+        if not self._keepalive.check(now, heard_at, taken, written + self._outbox.pending):
+            return False
+        self.retired = KEEPALIVE_TIMEOUT
+        self.fail(ErrorCode.NO_ERROR, "the client does not answer PINGs")
+        return True
 
     # The end
 

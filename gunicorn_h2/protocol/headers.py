@@ -143,7 +143,7 @@ class RequestHead:
         self.list_size = list_size
         """The size of the section as SETTINGS_MAX_HEADER_LIST_SIZE counts it (RFC 9113 section 6.5.2)."""
         self.is_acceptable = True
-        """Whether the request goes to the application; the core itself answers others (400, 431, 501)."""
+        """Whether the request goes to the application; the core itself answers others (400, 421, 431, 501)."""
         self.priority: Priority = request_priority(fields) if sibling is None else sibling.priority
         """What the `priority` field asks for (RFC 9218)."""
         self.declares_body: bool = content_length is not None and (

@@ -1,7 +1,8 @@
-"""The server's PINGs during uploads (RFC 9113 section 6.7).
+"""The server's PINGs (RFC 9113 section 6.7), except that of a shutdown.
 
-One measures the round trip; others wake clients that have not noticed their credit (see `stalls`). None is sent
-after a GOAWAY, where clients built on the h2 library treat any frame as an error.
+One measures the round trip of uploads; others wake clients that have not noticed their credit (see `stalls`), or ask
+those that have been silent for a sign of life (see `keepalive`). The first two are not sent after a GOAWAY, where
+clients built on the h2 library treat any frame as an error. The last one is: they could not take a response either.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ __all__ = ["MAX_UNANSWERED", "Probe"]
 
 _MEASURE = b"distance"
 _WAKE = b"go ahead"
+_ALIVE = b"alive?  "
 # The most wake-up PINGs in flight on a long path; a client would read more of them together.
 MAX_UNANSWERED = 8
 
@@ -60,10 +62,17 @@ class Probe:
             return True
         return False
 
+    def ask(self) -> None:
+        """Send a PING for a sign of life; any frame is one, so `receive_ack` does not know the ACK."""
+        self._put(_ALIVE)
+
     def _send(self, payload: bytes) -> bool:
         if self._lifecycle.going_away:
             return False
+        self._put(payload)
+        return True
+
+    def _put(self, payload: bytes) -> None:
         self._outbox.put(frames.ping(payload))
         # We provoke the ACK, so it must not count against the peer.
         self._guard.expected_frames += 1
-        return True

@@ -17,7 +17,6 @@ from .headers import (
     Fields,
     MalformedRequest,
     RequestHead,
-    ResponseHead,
     check_trailers,
     count_fields,
     list_size,
@@ -30,30 +29,17 @@ from .lifecycle import Lifecycle, Phase
 from .outbox import Outbox
 from .priority_updates import PriorityUpdates
 from .reader import Dependency
+from .refusals import BAD_REQUEST, REQUEST_TIMEOUT, TOO_MANY_FIELDS, Refusals
 from .sender import Sender
 from .stream import AFTER_REQUEST, CLOSED, HALF_CLOSED_REMOTE, HELD, NO_CALL, OPEN, RETURNED, RUNNING, Stream
 from .streams import StreamTable
 from .upgrade import Upgrade
-from .websocket import WEBSOCKET, WEBSOCKET_VERSION
 
 __all__ = ["Receiver"]
 
 # A section that may be as large as this is looked at for repetition; most cannot, which costs nothing to see.
 _REPETITIVE_SIZE = 16_384
 _COST_OF_REFUSAL = 4.0
-_EMPTY = [(b"content-length", b"0")]
-_BAD_REQUEST = ResponseHead(400, _EMPTY)
-_WRONG_SCHEME = _BAD_REQUEST, "the scheme is neither http nor https"
-_REQUEST_TIMEOUT = ResponseHead(408, _EMPTY)
-_TOO_LARGE = ResponseHead(431, _EMPTY), StreamLimit.HEADERS_TOO_LARGE
-_TOO_MANY = ResponseHead(431, _EMPTY), StreamLimit.TOO_MANY_FIELDS
-_NOT_IMPLEMENTED = ResponseHead(501, _EMPTY), "CONNECT is not supported"
-_UNKNOWN_PROTOCOL = ResponseHead(501, _EMPTY), "the protocol of an extended CONNECT is not supported"
-_WRONG_VERSION = (
-    ResponseHead(400, [*_EMPTY, (b"sec-websocket-version", WEBSOCKET_VERSION)]),
-    "the version of the WebSocket protocol is not supported",
-)
-_SCHEMES = (b"http", b"https")
 
 
 class Receiver:
@@ -77,6 +63,7 @@ class Receiver:
         "_outbox",
         "_pending_requests",
         "_priority_updates",
+        "_refusals",
         "_sender",
         "_streams",
         "_window",
@@ -93,6 +80,7 @@ class Receiver:
         sender: Sender,
         outbox: Outbox,
         lifecycle: Lifecycle,
+        refusals: Refusals,
         events: list[Event],
     ) -> None:
         """The arguments are the parts of the connection that frames act on."""
@@ -114,6 +102,7 @@ class Receiver:
         self._sender = sender
         self._outbox = outbox
         self._lifecycle = lifecycle
+        self._refusals = refusals
         self._events = events
         self._ignores_dependencies = False
         """Whether the client has said that it sends no priorities of RFC 7540 (RFC 9218 section 2.1)."""
@@ -176,7 +165,7 @@ class Receiver:
                 return error
         if head.protocol and not self._offers_websocket:
             return MalformedRequest(":protocol, which was not offered")
-        if is_excessive or self._refusal(head) is not None:
+        if is_excessive or self._refusals.find(head) is not None:
             head.is_acceptable = False
         else:
             self._heads.keep(block, head)
@@ -199,19 +188,11 @@ class Receiver:
         del section[limit:]
         return section, True
 
-    def _refusal(self, head: RequestHead) -> tuple[ResponseHead, str] | None:
-        """The answer to a valid request that must not reach the application, and the reason; None for any other."""
-        if head.method == b"CONNECT" and (refusal := _refuse_connect(head)) is not None:
-            return refusal
-        if head.list_size > self._max_header_list_size:
-            return _TOO_LARGE
-        return None if head.scheme.lower() in _SCHEMES else _WRONG_SCHEME
-
     def _answer(self, stream: Stream) -> None:
         stream.call = NO_CALL
         self._guard.charge_reset(self.now, len(self._streams.open))
-        answer, reason = self._refusal(stream.head) or _TOO_MANY
-        self._sender.send_headers(stream, answer, True)
+        answer, reason = self._refusals.find(stream.head) or TOO_MANY_FIELDS
+        self._sender.send_headers(stream, self._refusals.dated(answer), True)
         self._events.append(RequestRefused(stream.stream_id, reason, answer.status, stream.head))
 
     def _receive_trailers(self, stream_id: int, block: bytes, end_stream: bool) -> None:
@@ -308,7 +289,7 @@ class Receiver:
         else:
             # The refusal tells of the limit.
             self._events.append(StreamReset(stream, ErrorCode.CANCEL, reason.value))
-        self._sender.send_headers(stream, _REQUEST_TIMEOUT, True)
+        self._sender.send_headers(stream, self._refusals.dated(REQUEST_TIMEOUT), True)
         self._events.append(RequestRefused(stream.stream_id, reason, 408, stream.head))
 
     # All other frames
@@ -436,7 +417,7 @@ class Receiver:
             if isinstance(failure, MalformedRefusal):
                 # A server should answer 400 (section 8.2.1), and must report a stream error (section 8.1.1). So the
                 # answer does not end the stream: a closed one could not be reset.
-                self._sender.answer_unopened(stream_id, _BAD_REQUEST)
+                self._sender.answer_unopened(stream_id, self._refusals.dated(BAD_REQUEST))
             self._streams.reset_unopened(stream_id, code)
             self._events.append(RequestRefused(stream_id, failure.reason))
         elif not self._streams.was_reset(stream_id):
@@ -456,14 +437,6 @@ class Receiver:
         self._streams.open[1] = stream
         self._lifecycle.note_busy()
         self._events.append(RequestReceived(stream, True, upgrade.body))
-
-
-def _refuse_connect(head: RequestHead) -> tuple[ResponseHead, str] | None:
-    """The answer to a CONNECT that opens no WebSocket, and the reason."""
-    if head.protocol != WEBSOCKET:
-        return _UNKNOWN_PROTOCOL if head.protocol else _NOT_IMPLEMENTED
-    versions = [value for name, value in head.fields if name == b"sec-websocket-version"]
-    return None if versions == [WEBSOCKET_VERSION] else _WRONG_VERSION
 
 
 def _checked_trailers(stream: Stream, section: Fields) -> Fields:

@@ -15,12 +15,13 @@ from gunicorn.errors import HaltServer
 from gunicorn_h2.apps.request import Proxies, TrustedPeers, peer_ip
 from gunicorn_h2.drivers.admission import Admission
 from gunicorn_h2.drivers.base import Driver
+from gunicorn_h2.drivers.certificates import Certificates
 from gunicorn_h2.drivers.negotiation import Terms
 from gunicorn_h2.protocol.opening import Cleartext
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 
-from .settings import Settings, SettingsError, load_settings, never_http2_reason, startup_line
-from .tls import make_wrapper
+from .settings import Settings, SettingsError, keylog_warning, load_settings, never_http2_reason, startup_line
+from .tls import keep_secrets, make_context, make_wrapper
 
 __all__ = ["PREFACE_EXPECTED", "Http2Worker"]
 
@@ -76,9 +77,9 @@ class Http2Worker:
             gunicorns(cfg, log)
         settings = load_settings(cfg)
         log.info(startup_line(settings, cfg, cls.capacity(cfg)))
-        reason = never_http2_reason(settings, cfg)
-        if reason:
-            log.warning(reason)
+        for warning in (never_http2_reason(settings, cfg), keylog_warning(settings)):
+            if warning:
+                log.warning(warning)
         obstacle = cls.websocket_obstacle()
         if settings.websocket == "on" and obstacle is not None:
             log.warning("http2_websocket is on, but there are no WebSockets: %s", obstacle)
@@ -97,7 +98,17 @@ class Http2Worker:
         """Prepare negotiation; called in the worker's process, while it may still read certificates and keys."""
         settings = self.settings
         if self.cfg.is_ssl:
-            self._terms = Terms(make_wrapper(self.cfg, settings.protocols), None, settings.handshake_timeout)
+            context = make_context(self.cfg, settings.protocols)
+            if settings.keylog is not None:
+                keep_secrets(context, settings.keylog)
+                # In each worker, since a reload may have turned it on.
+                self.log.warning(keylog_warning(settings))
+            certificates = None
+            if settings.check_authority == "certificate":
+                certificates = Certificates(self.log)
+                certificates.names(context)
+            wrap = make_wrapper(context, self.cfg)
+            self._terms = Terms(wrap, None, settings.handshake_timeout, certificates)
         elif "h2" in settings.protocols and self.cfg_protocol == "http" and settings.cleartext != "off":
             upgrade = None if settings.cleartext == "prior-knowledge" else _request_limits(self.cfg)
             self._terms = Terms(None, Cleartext(settings.cleartext != "upgrade", upgrade), settings.handshake_timeout)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["ALPN_NAMES", "Choice", "CleartextMode", "Integer", "Kind", "Protocols", "Seconds", "Switch"]
+__all__ = ["ALPN_NAMES", "Choice", "CleartextMode", "Integer", "Kind", "OptionalFile", "Protocols", "Seconds", "Switch"]
 
 ALPN_NAMES = {"h1": "http/1.1", "h2": "h2"}
 """ALPN's names of the HTTP versions, by Gunicorn's."""
@@ -134,3 +135,25 @@ class Protocols:
     def allowed(self) -> str:
         """List the names."""
         return f"a list of {' and '.join(ALPN_NAMES)}, each at most once, the preferred one first"
+
+
+@dataclass(frozen=True)
+class OptionalFile:
+    """The absolute path of a file to write, which need not exist, or None."""
+
+    metavar = "FILE"
+
+    def parse(self, value: object) -> str | None:
+        """Return the path; an empty one is None."""
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            raise TypeError(value)
+        is_file = os.path.isabs(value) and "\0" not in value and not os.path.isdir(value)
+        if not is_file or not os.path.isdir(os.path.dirname(value)):
+            raise ValueError(value)
+        return value
+
+    def allowed(self) -> str:
+        """Say what it must be."""
+        return "the absolute path of a file in a directory that exists, or None"

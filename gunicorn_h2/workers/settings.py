@@ -24,13 +24,16 @@ from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 
-from .kinds import ALPN_NAMES, Choice, CleartextMode, Integer, Kind, Protocols, Seconds, Switch
+from .kinds import ALPN_NAMES, Choice, CleartextMode, Integer, Kind, OptionalFile, Protocols, Seconds, Switch
 
 __all__ = [
     "TABLE",
     "SettingSpec",
     "Settings",
     "SettingsError",
+    "conf_location",
+    "conf_names",
+    "keylog_warning",
     "load_settings",
     "never_http2_reason",
     "startup_line",
@@ -38,6 +41,7 @@ __all__ = [
 
 DEFAULT_PROTOCOLS = ("h2", "h1")
 ENGINES = ("auto", "h2", "fast")
+AUTHORITY_CHECKS = ("off", "certificate")
 MAX_31 = 2**31 - 1
 MAX_32 = 2**32 - 1
 MAX_TOTAL = 2**40
@@ -301,12 +305,30 @@ TABLE: tuple[SettingSpec, ...] = (
         "Go: 1; Envoy: 5",
     ),
     SettingSpec(
+        "http2_keepalive_interval",
+        "keepalive_interval",
+        Seconds(0, 31_536_000),
+        7_200.0,
+        "seconds",
+        "Silence of a client after which it is sent a PING, to notice one that has vanished; 0: never.",
+        "gRPC, Linux's TCP: 2 hours; Go, Envoy, Kestrel, hyper: off",
+    ),
+    SettingSpec(
+        "http2_keepalive_timeout",
+        "keepalive_timeout",
+        Seconds(0.01, 3_600),
+        20.0,
+        "seconds",
+        "How long a client may take to answer that PING, by whatever frame, before its connection is closed.",
+        "gRPC, Kestrel, hyper: 20; Go: 15",
+    ),
+    SettingSpec(
         "http2_max_connection_age",
         "max_connection_age",
         Seconds(0, 31_536_000),
         3_600.0,
         "seconds",
-        "Age at which a connection is shut down gracefully; its streams may end; 0: no limit.",
+        "Age, give or take a tenth, at which a connection is shut down gracefully; its streams may end; 0: no limit.",
         "nginx: 1 hour (keepalive_time); Envoy, gRPC: none (MAX_CONNECTION_AGE)",
     ),
     SettingSpec(
@@ -317,6 +339,15 @@ TABLE: tuple[SettingSpec, ...] = (
         "requests",
         "Requests after which a connection is shut down gracefully; 0: no limit.",
         "nginx: 1000 (keepalive_requests); Apache: 100 (MaxKeepAliveRequests); Envoy, Go: none",
+    ),
+    SettingSpec(
+        "http2_check_authority",
+        "check_authority",
+        Choice(AUTHORITY_CHECKS),
+        "off",
+        "",
+        "Under TLS, answer requests for hosts that the connection's certificate does not cover with 421.",
+        "Apache: by virtual host; nginx: off (421 for a host other than SNI, with client certificates)",
     ),
     SettingSpec(
         "http2_reset_budget",
@@ -354,6 +385,15 @@ TABLE: tuple[SettingSpec, ...] = (
         "Open connections of an address (of IPv6, a /64) to a worker, except those of trusted proxies; 0: no limit.",
         "nginx: off (limit_conn); HAProxy: off (src_conn_cur); Tomcat, Go: none",
     ),
+    SettingSpec(
+        "http2_keylog",
+        "keylog",
+        OptionalFile(),
+        None,
+        "",
+        "Development only: file for the secrets of all TLS connections, by which Wireshark decrypts them.",
+        "curl, browsers, Python's default contexts: SSLKEYLOGFILE in the environment; nginx: none",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in TABLE}
@@ -372,6 +412,9 @@ class Settings:
     handshake_timeout: float = 10.0
     """Seconds for the TLS handshake; 0: no limit."""
 
+    check_authority: str = "off"
+    """What the authority of a request is checked against: off, or certificate."""
+
     max_connections_per_ip: int = 0
     """Connections that an address may have open to a worker; 0: no limit."""
 
@@ -384,6 +427,9 @@ class Settings:
     websocket_max_message_size: int = 16_777_216
     """Octets of a message, for ASGI."""
 
+    keylog: str | None = None
+    """The file for the secrets of TLS connections; None: they are not written."""
+
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
     """The limits of each connection."""
 
@@ -393,7 +439,7 @@ def load_settings(cfg: Any) -> Settings:
 
     Raises `SettingsError` for a wrong value and for an unknown `http2_*` name.
     """
-    names = _conf_names(cfg)
+    names = conf_names(cfg)
     _refuse_unknown(names, cfg)
     values = {spec.field: spec.parse(_raw_value(spec, cfg, names)) for spec in TABLE}
     numbers = values.keys() - {"engine", "websocket"}
@@ -402,10 +448,12 @@ def load_settings(cfg: Any) -> Settings:
         protocols=tuple(ALPN_NAMES[name] for name in values["protocols"]),
         cleartext=values["cleartext"],
         handshake_timeout=values["handshake_timeout"],
+        check_authority=values["check_authority"],
         max_connections_per_ip=values["max_connections_per_ip"],
         max_waiting_threads=values["max_waiting_threads"],
         websocket=values["websocket"],
         websocket_max_message_size=values["websocket_max_message_size"],
+        keylog=values["keylog"],
         connection=ConnectionConfig(
             engine="h2" if values["engine"] == "h2" else "fast",
             websocket=values["websocket"] != "off",
@@ -415,6 +463,16 @@ def load_settings(cfg: Any) -> Settings:
             max_header_fields=cfg.limit_request_fields or MAX_FIELDS,
             **limits,
         ),
+    )
+
+
+def keylog_warning(settings: Settings) -> str | None:
+    """Warn of `http2_keylog`; None if it is not set."""
+    if settings.keylog is None:
+        return None
+    return (
+        f"http2_keylog IS ON: the secrets of every TLS connection are written to {settings.keylog}. Whoever reads that "
+        "file can decrypt them, passwords and cookies included. It is for development only: never in production"
     )
 
 
@@ -448,11 +506,19 @@ def never_http2_reason(settings: Settings, cfg: Any) -> str | None:
     return None
 
 
-def _conf_names(cfg: Any) -> Mapping[str, object]:
+def conf_names(cfg: Any) -> Mapping[str, object]:
     """Return the namespace of the conf file or module that `cfg` was read from."""
     location = cfg.config or ""
     module = location[len("python:") :] if location.startswith("python:") else "__config__"
     return vars(sys.modules[module]) if module in sys.modules else {}
+
+
+def conf_location(cfg: Any) -> str:
+    """Name the conf file or module that `cfg` was read from, for messages."""
+    location = cfg.config or ""
+    if location.startswith("python:"):
+        return f"conf module {location[len('python:') :]}"
+    return f"conf file {location.removeprefix('file:')}"
 
 
 def _refuse_unknown(names: Mapping[str, object], cfg: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 from gunicorn import sock as gunicorn_sock
 
-__all__ = ["TLSWrapper", "make_context", "make_wrapper"]
+__all__ = ["TLSWrapper", "keep_secrets", "make_context", "make_wrapper"]
 
 _OPENSSL_TICKETS = 2
 
@@ -35,10 +36,17 @@ def make_context(cfg: Any, protocols: tuple[str, ...]) -> ssl.SSLContext:
     return context
 
 
-def make_wrapper(cfg: Any, protocols: tuple[str, ...]) -> TLSWrapper:
+def keep_secrets(context: ssl.SSLContext, keylog: str) -> None:
+    """Have the secrets of all connections written to a file. Raises `OSError` if it cannot be written."""
+    # Made here, it is readable by its owner alone.
+    os.close(os.open(keylog, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+    context.keylog_filename = keylog
+
+
+def make_wrapper(context: ssl.SSLContext, cfg: Any) -> TLSWrapper:
     """Return a function that wraps an accepted socket in TLS, before its handshake."""
     return partial(
-        make_context(cfg, protocols).wrap_socket,
+        context.wrap_socket,
         server_side=True,
         do_handshake_on_connect=False,
         suppress_ragged_eofs=cfg.suppress_ragged_eofs,

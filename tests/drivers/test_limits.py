@@ -158,6 +158,24 @@ def test_connections_of_an_age(serve):
     assert driver.driver.closings.counts == {"max_age": 1}
 
 
+def test_clients_that_have_vanished(serve):
+    """They are not reset but gone; the application is told, and the log."""
+    driver = serve(keepalive_interval=TIME, keepalive_timeout=TIME)
+    client = driver.client(auto_ping=False)
+    client.request("GET", "/work")
+    assert driver.routes.begun.get(timeout=TIMEOUT) == b"/work"
+    assert client.wait_goaway() == (1, NO_ERROR)
+    client.wait_closed()
+    wait_until(lambda: driver.driver.closings.counts)
+    assert driver.driver.closings.counts == {"keepalive_timeout": 1}
+    (warning,) = driver.log.warnings
+    assert warning.startswith("HTTP/2 connection from ")
+    assert warning.endswith(" closed: the client does not answer PINGs")
+    assert not driver.driver.closings.resets.counts
+    driver.routes.release()
+    assert driver.routes.result().args
+
+
 def test_what_a_client_does_itself_is_counted_nowhere(serve):
     """It cancels, or makes a mistake that is no limit's business."""
     driver = serve()

@@ -157,6 +157,33 @@ def test_no_limit_to_what_is_unsent_is_harmless(pair, monkeypatch):
     transport.limit_unsent()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system cannot tell")
+def test_octets_that_were_taken():
+    ours, theirs = tcp_pair()
+    transport = Transport(ours)
+    with ours, theirs:
+        before, sent = transport.taken_octets(), 0
+        while octets := transport.send(bytes(1_000_000)):
+            sent += octets
+        # The peer's kernel takes some, before anybody reads them.
+        taken = transport.taken_octets()
+        assert 0 < taken - before < sent
+        while transport.untaken_octets():
+            theirs.recv(1_000_000)
+        assert transport.taken_octets() - before == sent
+    assert transport.taken_octets() == 0
+
+
+def test_where_it_cannot_be_told_nothing_was_taken(pair, monkeypatch):
+    """A pair of sockets is not TCP; other systems have no such option."""
+    transport, theirs = pair
+    transport.send(b"hello")
+    assert theirs.recv(100) == b"hello"
+    assert transport.taken_octets() == 0
+    monkeypatch.setattr(transport_module, "_TCP_INFO", None)
+    assert transport.taken_octets() == 0
+
+
 def test_a_half_close_lets_the_peer_read_everything(pair):
     transport, theirs = pair
     transport.send(b"the end")

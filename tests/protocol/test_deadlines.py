@@ -32,7 +32,7 @@ def test_the_setup_has_a_deadline(connect, sent):
 
 
 def test_the_setup_may_go_without_a_deadline(connect):
-    peer = connect(setup=False, setup_timeout=0, idle_timeout=0, max_connection_age=0)
+    peer = connect(setup=False, setup_timeout=0, idle_timeout=0, max_connection_age=0, keepalive_interval=0)
     peer.wait(10_000)
     peer.setup()
     peer.wait(10_000).assert_alive()

@@ -30,7 +30,7 @@ def test_an_idle_connection_of_an_age(connect):
 
 def test_a_busy_connection_of_an_age(connect):
     """What is open goes on, for however long."""
-    peer = connect(max_connection_age=100, drain_timeout=1)
+    peer = connect(max_connection_age=100, drain_timeout=1, keepalive_interval=0)
     stream = peer.open()
     peer.wait(100)
     assert peer.goaways == []

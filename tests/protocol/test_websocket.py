@@ -187,7 +187,7 @@ def test_a_response_of_another_status_is_a_response_like_any_other(peer):
 
 
 def test_an_idle_tunnel_has_no_deadline(connect):
-    peer = connect(idle_timeout=2, stream_timeout=30, max_connection_age=0)
+    peer = connect(idle_timeout=2, stream_timeout=30, max_connection_age=0, keepalive_interval=0)
     open_tunnel(peer)
     peer.wait(86_400)
     assert (peer.resets, peer.goaways) == ([], [])

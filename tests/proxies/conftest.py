@@ -42,6 +42,7 @@ http {{
     upstream http2 {{ server {worker}; keepalive 4; }}
     upstream behind {{ server {behind}; keepalive 4; }}
     server {{ listen unix:{folder}/h2-h1 http2; location / {{ proxy_pass http://http1; }} }}
+    server {{ listen unix:{folder}/h2-h2 http2; location / {{ grpc_pass grpc://http2; }} }}
     server {{ listen unix:{folder}/h1-h2; location / {{ grpc_pass grpc://http2; }} }}
     server {{ listen unix:{folder}/behind; location / {{ proxy_pass http://behind; }} }}
 }}
@@ -110,18 +111,30 @@ def http1(servers):
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory, ours, http1):
     """A running nginx: the folder of its sockets."""
-    folder = tmp_path_factory.mktemp("n")
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, worker=f"unix:{ours.socket_path}",
-                                                    behind=f"unix:{http1.socket_path}"))
-    # It says so when it already listens.
-    with running("nginx", "-e", "stderr", "-c", f"{folder}/nginx.conf", ready=b"event method"):
+    with run_nginx(tmp_path_factory.mktemp("n"), ours, http1) as folder:
         yield folder
 
 
 @pytest.fixture(scope="module")
 def haproxy(tmp_path_factory, ours):
     """A running HAProxy: the folder of its sockets."""
-    folder = tmp_path_factory.mktemp("h")
+    with run_haproxy(tmp_path_factory.mktemp("h"), ours) as folder:
+        yield folder
+
+
+@contextmanager
+def run_nginx(folder, worker, behind):
+    """Run nginx before a worker, and before one behind it; return the folder of its sockets, by what they speak."""
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, worker=f"unix:{worker.socket_path}",
+                                                    behind=f"unix:{behind.socket_path}"))
+    # It says so when it already listens.
+    with running("nginx", "-e", "stderr", "-c", f"{folder}/nginx.conf", ready=b"event method"):
+        yield folder
+
+
+@contextmanager
+def run_haproxy(folder, worker):
+    """Run HAProxy before a worker; return the folder of its sockets, by what they speak."""
     with ExitStack() as stack:
         numbers = {}
         for name in ("h1-h2", "h2-h2", "h2-h1"):
@@ -130,7 +143,7 @@ def haproxy(tmp_path_factory, ours):
             listener.bind(f"{folder}/{name}")
             listener.listen(64)
             numbers[name.replace("-", "_")] = listener.fileno()
-        (folder / "haproxy.cfg").write_text(HAPROXY.format(worker=f"unix@{ours.socket_path}", **numbers))
+        (folder / "haproxy.cfg").write_text(HAPROXY.format(worker=f"unix@{worker.socket_path}", **numbers))
         stack.enter_context(running("haproxy", "-db", "-f", f"{folder}/haproxy.cfg", pass_fds=tuple(numbers.values())))
         yield folder
 
