@@ -464,5 +464,3 @@ class WebSocketASGIHandler(ASGIHandler):
             path = channel.stream.head.path.decode("latin-1")
             self._log.exception("Error handling WebSocket %s", path)
         socket.fail()
-
-

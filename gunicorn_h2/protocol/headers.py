@@ -203,9 +203,7 @@ class ResponseHead:
         return [(b":status", b"%d" % self.status), *self.fields]
 
 
-_known_names: dict[bytes, int] = dict.fromkeys(
-    (b":method", b":scheme", b":authority", b":path", b":protocol"), _PSEUDO
-)
+_known_names: dict[bytes, int] = dict.fromkeys((b":method", b":scheme", b":authority", b":path", b":protocol"), _PSEUDO)
 
 
 def list_size(fields: Sequence[tuple[bytes, bytes]]) -> int:

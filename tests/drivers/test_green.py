@@ -306,7 +306,8 @@ def test_a_socket_that_is_ready_while_a_log_waits_is_read_afterwards(hub, loggin
 
     waiting = spent()
     client.send_frame(PingFrame(0, opaque_data=b"12345678"))
-    assert spent() < 3 * waiting
+    # The garbage collector may have its turn in one of them.
+    assert min(spent() for _ in range(3)) < 3 * waiting
     go_on.let_go()
     client.wait_for(lambda: client.ping_acks[-1] == b"12345678", "the answer to the second PING")
 
