@@ -313,7 +313,8 @@ class TransportConnection(EventDispatcher):
         """Whether a stream has waited since then or longer."""
         if self.core.is_blocked(stream, since) or (self.wants_write and (stream.queued or stream.end_queued)):
             return True
-        return stream.context is not None and bool(stream.context.starving_since <= since)
+        # An application that waits for the request may send the response meanwhile, as those of gRPC do.
+        return stream.context is not None and max(stream.context.starving_since, stream.sent_at) <= since
 
     def make_way(self) -> None:
         """End the connection soon, whether or not the client reads, because others need its place."""

@@ -408,6 +408,7 @@ class Outbox:
 
     def _note_progress(self, stream: Stream, now: float) -> None:
         self.blocked.pop(stream.stream_id, None)
+        stream.sent_at = now
         if stream.queued:
             if stream.send_window > 0:
                 self._scheduler.add(stream)

@@ -73,7 +73,7 @@ NO_CALL, HELD, RUNNING, RETURNED = Call
 class Stream:
     """One request and its response.
 
-    Drivers read `stream_id`, `head`, `weight`, `depends_on` and `queued`, and keep an object of their own in
+    Drivers read `stream_id`, `head`, `weight`, `depends_on`, `queued` and `sent_at`, and keep an object of their own in
     `context`; the rest belongs to the core. Most streams are a request without a body and a response of one
     frame: fields that those do not need are class attributes, or created on first use.
     """
@@ -108,6 +108,8 @@ class Stream:
     """Octets sent since the time in `Outbox.watched`."""
     priority: Priority | None = None
     """What has taken the place of the request's priority: a PRIORITY_UPDATE frame, or the response's field."""
+    sent_at = 0.0
+    """When queued response data was last put in a frame."""
     turn_tag = 0.0
     """See `Scheduler`."""
     trailers: Fields | None = None

@@ -5,7 +5,7 @@ import pytest
 from gunicorn_h2.drivers.channel import StreamAborted
 from tests.support.h2client import BIG_WINDOW, NO_ERROR, PROTOCOL_ERROR, SETTINGS, raw_frame
 
-from .every_driver import DRIVERS, LARGE, AnyDriver
+from .every_driver import DRIVERS, HEAD, LARGE, AnyDriver
 from .rig import TIMEOUT, wait_until
 
 LATER = 100
@@ -185,6 +185,29 @@ def test_streams_are_stalled_after_a_second(crowd):
     assert crowd.make_room(10, began + 0.99) == 0
     assert len(crowd.holders()) == 6
     stalled.wait_left(stalled.held, stalled.reading, stalled.unread, stalled.deaf)
+
+
+def test_a_stream_that_sends_is_not_stalled(crowd):
+    """Even if its application waits for more of the request meanwhile, as those of gRPC do."""
+    if crowd.is_green:
+        pytest.skip("here applications on greenlets cannot wait for their clients")
+    client = crowd.client()
+    crowd.begin_upload(client)
+    connection = client.holder.connection
+    (stream,) = connection.core.streams.values()
+    since = stream.context.starving_since
+    wait_until(lambda: crowd.call(crowd.real_now) > since + 0.005)
+
+    def send():
+        connection.core.send_headers(stream, HEAD, False)
+        connection.core.send_data(stream, b"data", False)
+        connection.flush()
+
+    crowd.call(send)
+    client.wait_for(lambda: client.streams[1].received == 4, "the data")
+    assert crowd.make_room(1, since + 1.001) == 0
+    assert crowd.make_room(1, since + LATER) == 1
+    assert client.wait_goaway() == (1, NO_ERROR)
 
 
 def test_negotiations_go_last(crowd):
