@@ -2,7 +2,7 @@
 # make test    everything: linters, types, tests with coverage
 # make lint    linters and types alone
 # make thorough  what takes long and is not in `make test`: crowds of connections, faults, attacks, proxies, replacements
-# make compat  the quick tests with every supported Gunicorn and Python
+# make compat  the quick tests with every supported Gunicorn and Python; COMPAT=--pairs runs each of them once
 # make soak    mixed load, attacks and reloads for SOAK_SECONDS, half an hour; memory and lost requests are counted
 # make bench   compare the servers; BENCH takes arguments for `python -m bench` (see --help)
 # make bench-compare A=rev B=rev   compare two revisions of this package; . is the working tree
@@ -66,7 +66,7 @@ lint: $(VENV)/dev
 	$(if $(BUDGETS),$(BIN)/python $(BUDGETS))
 
 compat:
-	.ci/compat
+	.ci/compat $(COMPAT)
 
 soak: packages $(VENV)/dev
 	$(BIN)/python -m tests.soak $(SOAK)
