@@ -111,8 +111,9 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Accept connections and find out what they speak, without a thread waiting for them."""
-        if self._driver.slow_lane.is_long:
-            # Handshakes wait for the processor already; those to come wait in the backlog.
+        if self._driver.slow_lane.is_long or self.nr_conns >= self.worker_connections:
+            # Handshakes wait for the processor already, or the main thread, which stops looking at the listening
+            # sockets of a full worker, has not had its turn yet. Those to come wait in the backlog.
             return
         # Workers that share the listening socket share what comes together, too, as with Gunicorn's gevent worker.
         until = time.monotonic() + _ACCEPT_SECONDS
