@@ -292,7 +292,7 @@ def test_open_websockets_leave_threads_for_others(servers, tmp_path, certs):
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["gevent", "asgi"])
 def test_a_thousand_open_websockets(boot, kind):
-    server = boot()
+    server = boot(keepalive=60)  # the last connection is idle until the others have their WebSockets
     with ExitStack() as stack:
         clients = [stack.enter_context(client_of(server)) for _ in range(MANY // 50)]
         before = server.rss()
