@@ -36,8 +36,6 @@ _SPARE_SECONDS = 2.0
 _WARNING_INTERVAL = 60.0
 _M_ARENA_MAX = -8
 """The parameter of glibc's mallopt(3)."""
-_HEAPS = 2
-"""One for the thread that has the interpreter, one for code that has released it. Python's objects have their own."""
 
 
 class RequestPool(Executor):
@@ -76,7 +74,7 @@ class RequestPool(Executor):
         self._threads: set[threading.Thread] = set()
         """The threads that have not ended."""
         self._started = 0
-        _share_heaps()
+        _share_heap()
         for _ in range(threads):
             self._add_thread()
 
@@ -308,18 +306,19 @@ class RequestPool(Executor):
         return True
 
 
-def _share_heaps() -> None:
-    """Have all threads allocate from few of glibc's heaps ("arenas"), in place of eight for each core.
+def _share_heap() -> None:
+    """Have all threads allocate from one of glibc's heaps ("arenas"), in place of eight for each core.
 
-    In each of them large bodies and responses leave holes, so that 32 threads would hold more than twice the memory.
-    Does nothing where there is no such limit, or the environment has set it.
+    In each of them large bodies and responses leave holes, so that 32 threads would hold several times the memory.
+    The thread that has the interpreter seldom waits for another one's allocation. Does nothing where there is no such
+    limit, or the environment has set it.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
         with suppress(ImportError, AttributeError, OSError, TypeError):
             # Not every Python has this module.
             import ctypes
 
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def report_exception() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -218,7 +219,9 @@ def endless_run(tmp_path):
     """A run in a process of its own that is in its second round, and the processes of its server."""
     command = [sys.executable, "-m", "bench", "--servers", "thread-h2", "--workloads", "hello-1x1", "--rounds", "1000",
                "--requests", "20", "--output", str(tmp_path)]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell has its background jobs ignore SIGINT, which they pass on.
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     try:
         assert any(" #2 " in line for line in iter(process.stderr.readline, ""))
         servers = {each.pid for each in processes.tree(process.pid) if "gunicorn" in command_line(each.pid)}
