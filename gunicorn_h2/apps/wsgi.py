@@ -333,6 +333,8 @@ class WSGIHandler:
             self._run(connection, channel, environ, response)
         finally:
             if not response.detached:
+                # It holds the environ, which holds the response.
+                response.on_end = None
                 self._account(request, environ, response, started)
 
     def _run(
@@ -383,8 +385,9 @@ class WSGIHandler:
             _close(wrapper)
         except BaseException:  # Application code.
             self._log.exception("Error closing the file of a response")
-        if response.on_end is not None:
-            response.on_end()
+        on_end, response.on_end = response.on_end, None
+        if on_end is not None:
+            on_end()
 
     def _application_failed(self, channel: Channel, response: StreamResponse) -> None:
         """Answer 500 if nothing has been sent, else reset the stream; the client learns nothing about the error."""

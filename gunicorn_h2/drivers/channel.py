@@ -167,8 +167,7 @@ class StreamOwner(Protocol):
 class Channel:
     """One request and its response. `stream.head` is the request's head.
 
-    Most requests have no body and get their response in one step: what those do not need is a default
-    of the class.
+    Most requests have no body and get their response in one step: what those do not need is a default of the class.
     """
 
     trailers: Fields | None = None
@@ -188,15 +187,13 @@ class Channel:
     """Whether the client must send something every `read_timeout` seconds while the application reads."""
 
     # Written by the owner.
-    _aborted: StreamAborted | None = None
+    _cause = 0, ""  # The error code and the reason of the abort.
     _accepted = 0
     _accepted_sources = 0
     _withdrawn: tuple[list[bytes | memoryview], bool] | None = None
     # Written by the application.
-    _endless = False
-    """See `_is_endless`."""
-    _wrote_at = 0.0
-    """When the last write returned whose client had not taken everything before."""
+    _endless = False  # See `_is_endless`.
+    _wrote_at = 0.0  # When the last write returned whose client had not taken everything before.
     _submitted = 0
     _submitted_sources = 0
     _taken = 0
@@ -241,7 +238,7 @@ class Channel:
 
     def abort(self, code: int, reason: str) -> bool:
         """Note that the stream is gone; return whether the application call has returned already."""
-        self._aborted = StreamAborted(self.stream.stream_id, code, reason)
+        self._cause = (code, reason)
         self.aborted = True
         self.wake()
         self._announce_abort()
@@ -350,8 +347,8 @@ class Channel:
         Waits while more than `stream_buffer_size` octets are queued, until they are in the spool if the client stalls.
         Raises StreamAborted.
         """
-        if self._aborted is not None:
-            raise self._aborted
+        if self.aborted:
+            self._raise_if_aborted()
         owner = self._owner
         self.responded = True
         self.expects_continue = False
@@ -429,15 +426,17 @@ class Channel:
         if reader is not None:
             # Another thread of the application still reads.
             reader.set()
-        if self._aborted is not None or not self._body.ended or not self.complete:
+        if self.aborted or not self._body.ended or not self.complete:
             self._owner.submit(self._owner, self._owner.do_finish, self.stream)
+        else:
+            self.stream.context = None  # They would keep each other alive.
 
     def _readable(self) -> bool:
-        return bool(self._body) or self._body.ended or self._aborted is not None or self._returned
+        return bool(self._body) or self._body.ended or self.aborted or self._returned
 
     def _has_room(self) -> bool:
         outstanding = self._submitted - self._accepted + self.stream.queued
-        return outstanding <= self._owner.stream_buffer_size or self._aborted is not None
+        return outstanding <= self._owner.stream_buffer_size or self.aborted
 
     def _wait_for_room(self) -> None:
         if self._has_room() or (self.stream.stored and self._spool_excess()):
@@ -478,7 +477,7 @@ class Channel:
             self._raise_if_aborted()
 
     def _is_empty(self) -> bool:
-        return not self.stream.queued or self._aborted is not None
+        return not self.stream.queued or self.aborted
 
     def _spool_excess(self) -> bool:
         """Keep little more than the buffer in memory, and the rest in the spool; return False if it has no room."""
@@ -507,7 +506,7 @@ class Channel:
         return False
 
     def _has_withdrawn(self) -> bool:
-        return self._withdrawn is not None or self._aborted is not None
+        return self._withdrawn is not None or self.aborted
 
     def _may_spool(self, octets: int) -> bool:
         """Whether the spool may have room for so much more of this response."""
@@ -535,8 +534,9 @@ class Channel:
         return True
 
     def _raise_if_aborted(self) -> None:
-        if self._aborted is not None:
-            raise self._aborted
+        if self.aborted:
+            # A new one each time: one that was kept would lead to the frames that it was raised in, and so to itself.
+            raise StreamAborted(self.stream.stream_id, *self._cause)
 
     def _return_credit(self) -> None:
         # A complete body needs no more credit.

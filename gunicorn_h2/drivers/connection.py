@@ -276,8 +276,9 @@ class TransportConnection(EventDispatcher):
         self.leaving = True
         self.core.shutdown(self.now())
         for stream in list(self.core.streams.values()):
-            if isinstance(stream.context, Tunnel):
-                stream.context.go_away()
+            tunnel = stream.context
+            if isinstance(tunnel, Tunnel):
+                tunnel.go_away()
         self.schedule_flush()
 
     def fail(self, code: ErrorCode, reason: str) -> None:
@@ -314,7 +315,8 @@ class TransportConnection(EventDispatcher):
         if self.core.is_blocked(stream, since) or (self.wants_write and (stream.queued or stream.end_queued)):
             return True
         # An application that waits for the request may send the response meanwhile, as those of gRPC do.
-        return stream.context is not None and max(stream.context.starving_since, stream.sent_at) <= since
+        channel = stream.context
+        return channel is not None and max(channel.starving_since, stream.sent_at) <= since
 
     def make_way(self) -> None:
         """End the connection soon, whether or not the client reads, because others need its place."""
@@ -522,9 +524,6 @@ class Http2Connection(TransportConnection):
             self.do_send_data(channel, stream, data, False)
             return
         self.core.send_response(stream, head, data)
-        if stream.state is CLOSED:
-            # No one needs it any more, and it would keep the stream alive.
-            stream.context = None
         if len(data) > self.stream_buffer_size:
             channel.accept(len(data))
 
@@ -556,9 +555,6 @@ class Http2Connection(TransportConnection):
     ) -> None:
         """See `StreamOwner.do_send_with_trailers`."""
         self.core.send_with_trailers(stream, head, data, fields)
-        if stream.state is CLOSED:
-            # As in `do_send_response`.
-            stream.context = None
         if len(data) > self.stream_buffer_size:
             channel.accept(len(data))
 

@@ -92,13 +92,16 @@ class EventDispatcher(ABC):
             self.note_limit(event.reason, stream.stream_id)
         else:
             self._log.debug("HTTP/2 stream %d was reset: %s", stream.stream_id, event.reason)
-        if stream.context is not None and stream.context.abort(event.code, event.reason):
+        channel = stream.context
+        if channel is None or channel.abort(event.code, event.reason):
             self.core.finish(stream, self.now())
+            stream.context = None
 
     def _on_writable(self, event: StreamWritable) -> None:
         # Data may still be queued after the application call has returned.
-        if event.stream.context is not None:
-            event.stream.context.wake()
+        channel = event.stream.context
+        if channel is not None:
+            channel.wake()
 
     def _on_refused(self, event: RequestRefused) -> None:
         self._log.debug("HTTP/2 request %d from %s refused: %s", event.stream_id, self.peer, event.reason)

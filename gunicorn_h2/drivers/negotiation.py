@@ -129,7 +129,8 @@ class Negotiation:
     def _fail(self, error: Exception) -> None:
         if not self.closed:
             self.closed = True
-            # The traceback refers to this object: a reference cycle.
+            # Its traceback and that of its context lead to this object: a reference cycle.
+            error.__context__ = None
             self.error = error.with_traceback(None)
 
 

@@ -162,7 +162,8 @@ class Receiver:
             try:
                 head = parse_request(section) if is_excessive else self._heads.parse(section)
             except MalformedRequest as error:
-                return error
+                # The traceback leads to the caller's frame, which has the error then: a reference cycle.
+                return error.with_traceback(None)
         if head.protocol and not self._offers_websocket:
             return MalformedRequest(":protocol, which was not offered")
         if is_excessive or self._refusals.find(head) is not None:

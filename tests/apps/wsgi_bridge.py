@@ -117,18 +117,20 @@ def bridge(application):
             return
         if scope["type"] != "http":
             raise RuntimeError("only HTTP")
-        call, done = Call(scope, receive, send), asyncio.get_running_loop().create_future()
+        call, over, errors = Call(scope, receive, send), asyncio.Event(), []
 
         def run():
             try:
                 call.run(application)
             except BaseException as error:
-                call.loop.call_soon_threadsafe(done.set_exception, error)
-            else:
-                call.loop.call_soon_threadsafe(done.set_result, None)
+                # Not in a future that this frame has: the frame is in the traceback, and would hold itself.
+                errors.append(error)
+            call.loop.call_soon_threadsafe(over.set)
 
         threading.Thread(target=run, daemon=True).start()
-        await done
+        await over.wait()
+        if errors:
+            raise errors.pop()
 
     return app
 
