@@ -1,4 +1,4 @@
-# make demo    serve the demo application at https://localhost:8443
+# make demo    see it work, in a browser: https://localhost:8443; PORT names another port
 # make test    everything: linters, types, tests with coverage
 # make lint    linters and types alone
 # make thorough  what takes long and is not in `make test`: crowds of connections, faults, attacks, proxies, replacements
@@ -41,11 +41,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 demo: $(VENV)/demo
 	@echo
-	@echo "  Serving https://localhost:$(PORT)/ until Ctrl-C. Try, from another terminal:"
+	@echo "  Open https://localhost:$(PORT)/ in a browser; Ctrl-C ends the demo. The browser will warn of the certificate,"
+	@echo "  which was made for this run alone: proceed. HTTP/1.1, to compare with, has the next port. With curl:"
 	@echo
 	@echo "    curl --insecure --http2 --verbose https://localhost:$(PORT)/"
 	@echo
-	@$(BIN)/gunicorn-h2 tests.apps.flask_app:app --bind 127.0.0.1:$(PORT) --threads 16
+	@cd examples/demo && exec $(abspath $(BIN))/gunicorn-h2 --bind 127.0.0.1:$(PORT)
 
 test: packages lint
 	$(BIN)/coverage erase
@@ -106,8 +107,8 @@ $(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python:
 	@.ci/need venv=python3-venv
 	$(PYTHON) -m venv $(@D)/..
 
-$(VENV)/demo: setup.cfg | $(BIN)/python
-	$(PIP) -e '.[devcert]' flask flask-cors flask-compress
+$(VENV)/demo: setup.cfg examples/demo/requirements.txt | $(BIN)/python
+	$(PIP) -e '.[devcert]' -r examples/demo/requirements.txt
 	@touch $@
 
 $(VENV)/dev: setup.cfg | $(BIN)/python

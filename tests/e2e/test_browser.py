@@ -7,14 +7,12 @@ import pytest
 
 from bench.link import Link, delayed
 from tests.apps.priorities import PICTURES
+from tests.support.chromium import FLAGS
 from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
 from tests.support.server import Server
 from tests.support.tools import require_tool, run
 
 KINDS = {**WSGI_KINDS, **ASGI_KINDS}
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-         "--ignore-certificate-errors"]
 TRIES = 4
 LINK = Link(round_trip=0.02, rate=400_000, buffer=16_384)
 """Over which the pictures of the page take more than two seconds."""

@@ -8,13 +8,12 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from websockets.sync.client import connect
 
+from tests.support.chromium import FLAGS
 from tests.support.h2client import TIMEOUT, H2Client
 from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
 from tests.support.server import Server, stop_all
 from tests.support.tools import require_tool, run
 from tests.support.websocket import DEFLATE, WebSocketStream
-
-from .test_browser import FLAGS
 
 KINDS = {**WSGI_KINDS, **ASGI_KINDS}
 CHAT = ("sec-websocket-protocol", "chat")

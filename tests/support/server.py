@@ -218,6 +218,11 @@ class Server:
         """Whether the master process lives."""
         return self._process.poll() is None if self._successor is None else not self._eof
 
+    @property
+    def has_ended(self):
+        """Whether every process is gone that writes to the log."""
+        return self._eof
+
     def signal(self, number):
         """Send a signal to the master."""
         os.kill(self.pid, number)
