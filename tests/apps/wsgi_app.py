@@ -9,10 +9,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from urllib.parse import parse_qs
 
 PATTERN = bytes(range(256)) * 256
 WAIT = 10
+MOST_ENTRIES = 500
+"""Of a key: more than a test asks for, and little enough for weeks of load."""
 VERSION = os.environ.get("APP_VERSION", "none")
 TEXT = [("Content-Type", "text/plain")]
 
@@ -22,7 +25,7 @@ class DeliberateError(Exception):
 
 
 class Record:
-    """What happened, by key; it can be waited for."""
+    """What happened last, by key; it can be waited for."""
 
     def __init__(self):
         self._changed, self._entries, self.running = threading.Condition(), {}, 0
@@ -30,7 +33,7 @@ class Record:
     def add(self, key, entry):
         """Remember something."""
         with self._changed:
-            self._entries.setdefault(key, []).append(entry)
+            self._entries.setdefault(key, deque(maxlen=MOST_ENTRIES)).append(entry)
             self._changed.notify_all()
 
     def get(self, key, count=0):
