@@ -11,9 +11,19 @@ from typing import Any
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 from gunicorn.http.message import Request, _ip_in_allow_list
 
+from gunicorn_h2.drivers.peers import ProxiedPeer, connected_peer
 from gunicorn_h2.protocol.headers import Fields, RequestHead
 
-__all__ = ["Proxies", "StreamRequest", "TrustedPeers", "joined_fields", "log_environ", "peer_ip", "policy_names"]
+__all__ = [
+    "Proxies",
+    "ProxySenders",
+    "StreamRequest",
+    "TrustedPeers",
+    "joined_fields",
+    "log_environ",
+    "peer_ip",
+    "policy_names",
+]
 
 _MAX_NAMES = 1024
 _MAX_VERDICTS = 1024
@@ -26,7 +36,10 @@ def policy_names(cfg: Any) -> frozenset[bytes]:
 
 
 class TrustedPeers:
-    """The peers in `forwarded_allow_ips`, as Gunicorn decides; recent decisions are cached by address."""
+    """The peers in `forwarded_allow_ips`, as Gunicorn decides; recent decisions are cached by address.
+
+    A client that a proxy has told of by the PROXY protocol is trusted if the proxy is, as in Gunicorn.
+    """
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = cfg
@@ -34,6 +47,7 @@ class TrustedPeers:
 
     def __contains__(self, peer: Any) -> bool:
         """Whether a peer is trusted; one on a Unix socket is, as in Gunicorn."""
+        peer = connected_peer(peer)
         if not isinstance(peer, tuple):
             return True
         address: str = peer[0]
@@ -51,21 +65,40 @@ class TrustedPeers:
         return bool(_ip_in_allow_list(address, cfg.forwarded_allow_ips, cfg.forwarded_allow_networks()))
 
 
-class Proxies(TrustedPeers):
-    """The peers that stand for many clients: the trusted ones, and with `proxy_protocol` those in `proxy_allow_ips`."""
+class ProxySenders(TrustedPeers):
+    """The peers in `proxy_allow_ips`, which may send a PROXY header."""
 
     def _allows(self, address: str) -> bool:
         cfg = self._cfg
-        if super()._allows(address):
-            return True
-        return bool(cfg.proxy_protocol) and bool(
-            _ip_in_allow_list(address, cfg.proxy_allow_ips, cfg.proxy_allow_networks())
-        )
+        return bool(_ip_in_allow_list(address, cfg.proxy_allow_ips, cfg.proxy_allow_networks()))
+
+
+class Proxies:
+    """The peers that stand for many clients: the trusted ones, and with `proxy_protocol` those in `proxy_allow_ips`."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._peers = [TrustedPeers(cfg)] if cfg.proxy_protocol == "off" else [TrustedPeers(cfg), ProxySenders(cfg)]
+
+    def __contains__(self, peer: Any) -> bool:
+        """Whether a peer is one of them; a client that such a proxy has told of is none."""
+        return not isinstance(peer, ProxiedPeer) and any(peer in peers for peers in self._peers)
 
 
 def peer_ip(peer: Any) -> str:
     """A peer's IP address as Gunicorn logs it: "" for one on a Unix socket."""
     return str(peer[0]) if isinstance(peer, tuple) else ""
+
+
+def _proxy_protocol_info(peer: ProxiedPeer) -> dict[str, Any]:
+    """What a proxy has told, as Gunicorn's parser of HTTP/1 keeps it."""
+    family, client, proxy = peer.addresses
+    return {
+        "proxy_protocol": family,
+        "client_addr": client[0],
+        "client_port": client[1],
+        "proxy_addr": proxy[0],
+        "proxy_port": proxy[1],
+    }
 
 
 class _NoUnreader:
@@ -115,7 +148,9 @@ class StreamRequest(Request):  # type: ignore[misc]
     def _copy(self, peer: Any, stream_id: int) -> StreamRequest:
         request = StreamRequest.__new__(StreamRequest)
         request.__dict__.update(self.__dict__)
-        request.peer_addr = request.remote_addr = peer
+        request.peer_addr = request.remote_addr = connected_peer(peer)
+        if isinstance(peer, ProxiedPeer):
+            request.proxy_protocol_info = _proxy_protocol_info(peer)
         request.req_number = stream_id
         return request
 
@@ -171,13 +206,14 @@ class StreamRequest(Request):  # type: ignore[misc]
 
 def log_environ(request: StreamRequest) -> dict[str, Any]:
     """An environ for the access log of a request without a WSGI environ."""
+    told = request.proxy_protocol_info
     environ = {
         "REQUEST_METHOD": request.method,
         "RAW_URI": request.uri,
         "PATH_INFO": request.path,
         "QUERY_STRING": request.query,
         "SERVER_PROTOCOL": "HTTP/2.0",
-        "REMOTE_ADDR": peer_ip(request.peer_addr) or "-",
+        "REMOTE_ADDR": told["client_addr"] if told else peer_ip(request.peer_addr) or "-",
         "gunicorn.http2.stream_id": request.req_number,
     }
     for name, value in request.headers:

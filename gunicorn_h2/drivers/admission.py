@@ -5,7 +5,8 @@ has ended and for each failed handshake, and one that was charged too much is re
 right after they were accepted, before any TLS. A first refusal lasts a second, the longest eight: others behind the
 same address are not shut out for long, and what they have open already goes on.
 
-Behind a trusted proxy all clients have one address, which is never refused.
+Behind a trusted proxy all clients have one address, which is never refused, unless the proxy tells theirs by the PROXY
+protocol.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "HARMLESS_ACCEPT_ERRORS",
     "Admission",
     "network_of",
+    "reset",
 ]
 
 HARMLESS_ACCEPT_ERRORS = (
@@ -125,6 +127,13 @@ class Admission:
 
         For one that is served, call `release` when it is closed.
         """
+        if self.admits(peer):
+            return True
+        reset(sock)
+        return False
+
+    def admits(self, peer: object) -> bool:
+        """Whether to serve the connection of a peer; if so, call `release` when it is closed."""
         if not self._max_per_address and not self._records:
             return True
         address = self._address(peer)
@@ -141,7 +150,6 @@ class Admission:
             if self._max_per_address:
                 self._open[address] += 1
             return True
-        _reset(sock)
         return False
 
     def release(self, peer: object) -> None:
@@ -198,7 +206,7 @@ def _name(peer: object) -> object:
     return peer[0] if isinstance(peer, tuple) else peer
 
 
-def _reset(sock: socket.socket) -> None:
+def reset(sock: socket.socket) -> None:
     """Close a socket with a TCP reset, which leaves nothing behind in the kernel."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -39,8 +39,9 @@ __all__ = ["AsyncApplication", "AsyncHandOver", "AsyncHttp2Connection", "Asyncio
 _CLOCK_RESOLUTION = 0.001
 
 AsyncApplication = Callable[["AsyncHttp2Connection", AsyncChannel], Coroutine[Any, Any, object]]
-AsyncHandOver = Callable[[Transport, object, bytes], None]
-"""Takes the transport of a connection that speaks HTTP/1, its peer, and what was read from it."""
+AsyncHandOver = Callable[[Transport, object, bytes, bytes], None]
+"""Takes the transport of a connection that speaks HTTP/1, its peer, what was read from it, and before that the PROXY
+header."""
 
 
 class AsyncioDriver(Driver[AsyncApplication, "_Watch"]):
@@ -184,7 +185,8 @@ class _Watch(Paced):
         else:
             self._release()
             self._driver.handed_over(self)
-            self.call(self._hand_over, negotiation.transport, negotiation.peer, negotiation.data)
+            peer, data, header = negotiation.peer, negotiation.data, negotiation.header
+            self.call(self._hand_over, negotiation.transport, peer, data, header)
 
     # What happens
 

@@ -16,15 +16,16 @@ from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestRefused
 from gunicorn_h2.protocol.keepalive import KEEPALIVE_TIMEOUT
 from gunicorn_h2.protocol.outbox import OutputBudget
+from gunicorn_h2.protocol.proxy_header import ProxyHeaderError
 from gunicorn_h2.protocol.windows import WindowBudget
 
-from .admission import CALM_COST, HANDSHAKE_COST, Admission
+from .admission import CALM_COST, HANDSHAKE_COST, Admission, reset
 from .channel import Channel
 from .connection import Http2Connection, TransportConnection
 from .dispatch import WRITE_TIMEOUT
 from .handshake_errors import Displaced, HandshakeLog
 from .log import Log
-from .negotiation import Negotiation, Terms, adequate_cipher
+from .negotiation import Negotiation, NotAdmitted, Terms, adequate_cipher
 from .spool import Spool
 
 __all__ = ["Application", "Driver", "HandOver", "Holder", "ROOM_SECONDS", "RefusalHandler"]
@@ -32,7 +33,9 @@ __all__ = ["Application", "Driver", "HandOver", "Holder", "ROOM_SECONDS", "Refus
 
 Application = Callable[[Http2Connection, Channel], object]
 RefusalHandler = Callable[[TransportConnection, RequestRefused], object]
-HandOver = Callable[[socket.socket, object, object, bytes], None]
+HandOver = Callable[[socket.socket, object, object, bytes, bytes], None]
+"""Takes a connection that speaks HTTP/1: its socket, its peer, the local address, the octets read from it, and before
+them the PROXY header."""
 
 ROOM_SECONDS = 0.1
 """The shortest time from one look at all connections for those that can make room to the next."""
@@ -128,6 +131,14 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         """Close a connection that ended before its protocol was known, and log why."""
         error = negotiation.error
         assert error is not None
+        if isinstance(error, NotAdmitted):
+            reset(negotiation.transport.sock)
+            return
+        if isinstance(error, ProxyHeaderError):
+            name = negotiation.peer[0] if isinstance(negotiation.peer, tuple) else "a Unix socket"
+            self.closings.warn("proxy_header", "Invalid PROXY header from %s: %s", name, error)
+            negotiation.transport.close()
+            return
         if isinstance(error, Displaced):
             self.closings.count("handshake_displaced")
         elif isinstance(error, TimeoutError):

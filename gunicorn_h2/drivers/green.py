@@ -435,6 +435,14 @@ class GreenDriver(Driver[Application, _Owner]):
         negotiation = self.begin_negotiation(sock, peer, terms)
         if negotiation is None:
             return
+        try:
+            self._serve(negotiation, local_address, hand_over)
+        finally:
+            if negotiation.peer is not peer:
+                # The caller knows of the proxy, not of its client.
+                self.admission.release(negotiation.peer)
+
+    def _serve(self, negotiation: Negotiation, local_address: object, hand_over: HandOver) -> None:
         transport = negotiation.transport
         owner = _Owner(self, transport.fileno())
         self._owners.add(owner)
@@ -448,7 +456,7 @@ class GreenDriver(Driver[Application, _Owner]):
             if negotiation.error is not None:
                 self.end_failed(negotiation)
             elif negotiation.http2:
-                owner.serve(Http2Connection(transport, peer, local_address, owner), negotiation)
+                owner.serve(Http2Connection(transport, negotiation.peer, local_address, owner), negotiation)
             else:
                 speaks_http1 = True
         finally:
@@ -457,7 +465,7 @@ class GreenDriver(Driver[Application, _Owner]):
             if not speaks_http1:
                 transport.close()
         if speaks_http1:
-            hand_over(transport.sock, peer, local_address, negotiation.data)
+            hand_over(transport.sock, negotiation.peer, local_address, negotiation.data, negotiation.header)
 
     def queue_slow_turn(self, owner: _Owner) -> None:
         """Give a connection a turn in the slow lane, in this round of the hub or a later one."""

@@ -1,5 +1,7 @@
 """Which protocol a new connection speaks: by ALPN under TLS, by the client's first octets without TLS.
 
+The header of the PROXY protocol comes before both, in the clear.
+
 No thread waits for a slow client: the owner of the socket calls a `Negotiation` when something happens.
 """
 
@@ -13,13 +15,34 @@ from typing import NamedTuple
 
 from gunicorn_h2.protocol.authority import CertificateNames
 from gunicorn_h2.protocol.opening import Cleartext, Opening
+from gunicorn_h2.protocol.proxy_header import (
+    MAX_PROXY_HEADER_SIZE,
+    ProxyHeaderError,
+    ProxyHeaderReader,
+    ProxyVersions,
+)
 from gunicorn_h2.protocol.upgrade import Upgrade
 
 from .certificates import Certificates
 from .handshake_errors import Displaced
+from .peers import ProxiedPeer
 from .transport import TlsSession, Transport
 
-__all__ = ["Negotiation", "Terms", "adequate_cipher"]
+__all__ = ["Negotiation", "NotAdmitted", "ProxyProtocol", "Terms", "adequate_cipher"]
+
+
+class NotAdmitted(Exception):
+    """The client that a proxy has told of has too many connections, or may have none for now."""
+
+
+class ProxyProtocol(NamedTuple):
+    """How to read the header of the PROXY protocol, with which a connection may begin."""
+
+    versions: ProxyVersions
+    allows: Callable[[object], bool]
+    """Whether a peer may send one."""
+    admits: Callable[[object], bool]
+    """Whether to serve a client that a proxy tells of, which is then counted as one more connection."""
 
 
 class Terms(NamedTuple):
@@ -33,6 +56,13 @@ class Terms(NamedTuple):
     """Seconds from the start to the decision; 0: no limit."""
     certificates: Certificates | None = None
     """What tells which authorities a connection's certificate covers; None: any authority is served."""
+    proxy: ProxyProtocol | None = None
+    """How to read a PROXY header; None: there is none."""
+
+    @property
+    def may_be_http1(self) -> bool:
+        """Whether HTTP/1 is served without TLS."""
+        return self.cleartext is not None and (self.cleartext.upgrade is not None or not self.cleartext.prior_knowledge)
 
 
 class Negotiation:
@@ -45,10 +75,19 @@ class Negotiation:
     def __init__(self, sock: socket.socket, peer: object, terms: Terms) -> None:
         self.transport = Transport(sock, terms.wrap)
         self.peer = peer
+        """The address that the socket is connected to; a `ProxiedPeer` once a proxy has told the client's."""
+        self.header = b""
+        """The octets of the PROXY header, which Gunicorn's HTTP/1 expects before the request."""
         self.http2 = False
         self.closed = False
         self.error: Exception | None = None
         self._opening = None if terms.cleartext is None else Opening(terms.cleartext)
+        self._proxy = proxy = terms.proxy
+        self._header_reader: ProxyHeaderReader | None = None
+        """None without a header, and when it has been read."""
+        # Without TLS, Gunicorn's HTTP/1 answers those that must not send one.
+        if proxy is not None and (not terms.may_be_http1 or proxy.allows(peer)):
+            self._header_reader = ProxyHeaderReader(proxy.versions)
         self._certificates = terms.certificates
         self.began = self.now()
         self._deadline = self.began + terms.timeout if terms.timeout else None
@@ -90,12 +129,14 @@ class Negotiation:
     def handle_readable(self) -> None:
         """Continue the negotiation with what has arrived."""
         try:
-            finished = self._opening_decided() if self._opening else self._handshake_finished()
-        except (OSError, ValueError) as error:
-            # ValueError: an SSLSocket that lost its connection during the handshake.
+            finished = self._is_finished()
+        except (OSError, ValueError, NotAdmitted) as error:
+            # ValueError: an SSLSocket that lost its connection during the handshake, or a malformed PROXY header.
             self._fail(error)
             return
         if finished:
+            opening = self._opening
+            self.http2 = self.transport.selected_protocol() == "h2" if opening is None else opening.http2
             self.closed = True
 
     flush = handle_readable
@@ -112,19 +153,52 @@ class Negotiation:
         """Fail because of an internal error."""
         self._fail(RuntimeError("an internal error"))
 
-    def _handshake_finished(self) -> bool:
-        if not self.transport.handshake():
+    def _is_finished(self) -> bool:
+        """Whether the protocol is known, with what has arrived."""
+        reader = self._header_reader
+        if reader is not None:
+            if not self._header_read(reader):
+                return False
+            self._header_reader = None
+            if not reader.found and reader.octets and self._octets_decide(reader.octets):
+                return True
+        if self._opening is None:
+            return self.transport.handshake()
+        data = self.transport.receive()
+        return data is not None and self._opening.feed(data)
+
+    def _header_read(self, reader: ProxyHeaderReader) -> bool:
+        """Read the PROXY header, and nothing of what follows; return whether it is complete, or there is none."""
+        assert self._proxy is not None
+        arrived = self.transport.peek(MAX_PROXY_HEADER_SIZE)
+        if arrived is None:
             return False
-        self.http2 = self.transport.selected_protocol() == "h2"
+        taken = reader.feed(arrived)
+        if reader.found and not self._proxy.allows(self.peer):
+            raise ProxyHeaderError("the peer is not in proxy_allow_ips")
+        # What is taken is gone from the socket, so that an unfinished header does not keep it readable.
+        self.transport.skip(taken)
+        if arrived and not reader.ended:
+            return False
+        if reader.found:
+            if not reader.ended:
+                raise ConnectionError("closed within the PROXY header")
+            self._take_header(reader, self._proxy)
         return True
 
-    def _opening_decided(self) -> bool:
-        assert self._opening is not None
-        data = self.transport.receive()
-        if data is None or not self._opening.feed(data):
-            return False
-        self.http2 = self._opening.http2
-        return True
+    def _take_header(self, reader: ProxyHeaderReader, proxy: ProxyProtocol) -> None:
+        self.header = reader.octets
+        if reader.addresses is not None:
+            client = ProxiedPeer.of(reader.addresses, self.peer)
+            if not proxy.admits(client):
+                raise NotAdmitted(client)
+            self.peer = client
+
+    def _octets_decide(self, octets: bytes) -> bool:
+        """Whether the octets that were taken for the beginning of a PROXY header tell the protocol."""
+        if self._opening is None:
+            raise ProxyHeaderError("it is neither a header nor TLS")
+        return self._opening.feed(octets)
 
     def _fail(self, error: Exception) -> None:
         if not self.closed:

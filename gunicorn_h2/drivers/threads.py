@@ -174,7 +174,7 @@ class ThreadDriver(Driver[Application, _Registered]):
     def _hand_over(self, registered: _Registered, negotiation: Negotiation) -> None:
         sock = negotiation.transport.sock
         try:
-            registered.hand_over(sock, negotiation.peer, registered.local_address, negotiation.data)
+            registered.hand_over(sock, negotiation.peer, registered.local_address, negotiation.data, negotiation.header)
         except Exception:  # As in `_call`.
             self.contain(negotiation)
             negotiation.transport.close()

@@ -133,6 +133,18 @@ class Transport:
             # Without close_notify, which HTTP/2 can do without: its frames have lengths.
             return b""
 
+    def peek(self, size: int) -> bytes | None:
+        """Return what has arrived, `size` octets at most, and leave it there; only before the TLS handshake begins."""
+        try:
+            return self.sock.recv(size, socket.MSG_PEEK)
+        except BlockingIOError:
+            return WOULD_BLOCK
+
+    def skip(self, size: int) -> None:
+        """Take octets away that `peek` has returned."""
+        if size:
+            self.sock.recv(size)
+
     def take_error(self) -> OSError | None:
         """The socket's pending error, which no call has reported yet; None without one."""
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

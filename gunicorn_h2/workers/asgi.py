@@ -22,6 +22,7 @@ from gunicorn_h2.drivers.asyncio_driver import AsyncioDriver
 from gunicorn_h2.drivers.asyncio_transport import TlsTransport
 from gunicorn_h2.drivers.base import ROOM_SECONDS
 from gunicorn_h2.drivers.closings import REPORT_SECONDS
+from gunicorn_h2.drivers.peers import connected_peer
 from gunicorn_h2.drivers.transport import Transport
 
 from .base import Http2Worker
@@ -161,13 +162,14 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             for server in self.servers:
                 server.resume()
 
-    def _serve_http1(self, transport: Transport, peer: Any, data: bytes) -> None:
-        """Give a connection to Gunicorn's own code, with the `data` read during negotiation."""
+    def _serve_http1(self, transport: Transport, peer: Any, data: bytes, header: bytes = b"") -> None:
+        """Give a connection to Gunicorn's own code, with the `data` read during negotiation, behind a PROXY header."""
+        data = header + data
         if self.must_refuse_http1(peer):
             self.refuse_http1(transport.sock, peer)
             self.connection_closed(peer)
         elif transport.tls:
-            TlsTransport(self.loop, transport, _Http1Protocol(self, peer, data), peer)
+            TlsTransport(self.loop, transport, _Http1Protocol(self, peer, data), connected_peer(peer))
         else:
             task = self.loop.create_task(self._serve_cleartext_http1(transport.sock, peer, data))
             self._starting_http1.add(task)

@@ -12,12 +12,13 @@ from typing import Any
 from gunicorn import util
 from gunicorn.errors import HaltServer
 
-from gunicorn_h2.apps.request import Proxies, TrustedPeers, peer_ip
+from gunicorn_h2.apps.request import Proxies, ProxySenders, TrustedPeers, peer_ip
 from gunicorn_h2.drivers.admission import Admission
 from gunicorn_h2.drivers.base import Driver
 from gunicorn_h2.drivers.certificates import Certificates
-from gunicorn_h2.drivers.negotiation import Terms
+from gunicorn_h2.drivers.negotiation import ProxyProtocol, Terms
 from gunicorn_h2.protocol.opening import Cleartext
+from gunicorn_h2.protocol.proxy_header import ProxyVersions
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 
 from .settings import Settings, SettingsError, keylog_warning, load_settings, never_http2_reason, startup_line
@@ -97,6 +98,7 @@ class Http2Worker:
     def make_terms(self) -> None:
         """Prepare negotiation; called in the worker's process, while it may still read certificates and keys."""
         settings = self.settings
+        proxy = self._proxy_protocol()
         if self.cfg.is_ssl:
             context = make_context(self.cfg, settings.protocols)
             if settings.keylog is not None:
@@ -108,10 +110,19 @@ class Http2Worker:
                 certificates = Certificates(self.log)
                 certificates.names(context)
             wrap = make_wrapper(context, self.cfg)
-            self._terms = Terms(wrap, None, settings.handshake_timeout, certificates)
+            self._terms = Terms(wrap, None, settings.handshake_timeout, certificates, proxy)
         elif "h2" in settings.protocols and self.cfg_protocol == "http" and settings.cleartext != "off":
             upgrade = None if settings.cleartext == "prior-knowledge" else _request_limits(self.cfg)
-            self._terms = Terms(None, Cleartext(settings.cleartext != "upgrade", upgrade), settings.handshake_timeout)
+            cleartext = Cleartext(settings.cleartext != "upgrade", upgrade)
+            self._terms = Terms(None, cleartext, settings.handshake_timeout, None, proxy)
+
+    def _proxy_protocol(self) -> ProxyProtocol | None:
+        """How to read PROXY headers, by Gunicorn's settings; None if they are off."""
+        mode = self.cfg.proxy_protocol
+        if mode == "off" or self.cfg_protocol != "http":
+            return None
+        versions = ProxyVersions(v1=mode in ("v1", "auto"), v2=mode in ("v2", "auto"))
+        return ProxyProtocol(versions, ProxySenders(self.cfg).__contains__, self.admission.admits)
 
     def begin_serving(self) -> None:
         """Prepare the process when the application is loaded, and nothing of a connection is there yet.
@@ -152,7 +163,7 @@ class Http2Worker:
     def must_refuse_http1(self, peer: Any) -> bool:
         """Whether a connection that does not speak HTTP/2 must be refused."""
         terms = self.terms(peer)
-        return terms is not None and terms.cleartext is not None and terms.cleartext.upgrade is None
+        return terms is not None and terms.wrap is None and not terms.may_be_http1
 
     def refuse_http1(self, sock: socket.socket, peer: Any) -> None:
         """Answer 400 and close: with prior knowledge only, HTTP/1 is a mistake of the deployment."""

@@ -19,6 +19,7 @@ from gunicorn_h2.apps.wsgi_socket import WebSocketWSGIHandler
 from gunicorn_h2.drivers.base import ROOM_SECONDS
 from gunicorn_h2.drivers.green import GreenDriver
 from gunicorn_h2.drivers.green_hub import Library, Waiter
+from gunicorn_h2.drivers.peers import connected_peer
 
 from .base import Http2Worker
 
@@ -181,14 +182,17 @@ class GreenWorker(Http2Worker):
         else:
             self._serve_http1(listener, client, addr, None, b"")
 
-    def _serve_http1(self, listener: Any, sock: socket.socket, peer: Any, _: object, data: bytes) -> None:
-        """Give a connection to Gunicorn's own code, with the `data` read during negotiation."""
+    def _serve_http1(
+        self, listener: Any, sock: socket.socket, peer: Any, _: object, data: bytes, header: bytes = b""
+    ) -> None:
+        """Give a connection to Gunicorn's own code, with the `data` read during negotiation, behind a PROXY header."""
         sock.setblocking(True)
         if self.must_refuse_http1(peer):
             self.refuse_http1(sock, peer)
         else:
             # Not by `super`: Gunicorn's eventlet worker would wrap the socket in TLS once more.
-            AsyncWorker.handle(self, listener, ReplayingSocket(sock, data) if data else sock, peer)
+            data = header + data
+            AsyncWorker.handle(self, listener, ReplayingSocket(sock, data) if data else sock, connected_peer(peer))
             if not self.alive:
                 # Gunicorn may have retired the worker after its last request of `max_requests`.
                 self._waiter.wake()

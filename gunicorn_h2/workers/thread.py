@@ -19,11 +19,13 @@ from functools import partial
 from typing import Any
 
 from gunicorn.http import get_parser
+from gunicorn.http.parser import RequestParser
 from gunicorn.workers import gthread
 
 from gunicorn_h2.apps.wsgi_socket import WebSocketWSGIHandler
 from gunicorn_h2.drivers.admission import HARMLESS_ACCEPT_ERRORS
 from gunicorn_h2.drivers.closings import REPORT_SECONDS
+from gunicorn_h2.drivers.peers import connected_peer
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
 
@@ -47,16 +49,29 @@ def _open_spare() -> int:
         return -1
 
 
+class _ProxiedParser(RequestParser):  # type: ignore[misc]
+    """A parser that gives all requests what the PROXY header before the first one has told."""
+
+    _told: Any = None
+
+    def __next__(self) -> Any:
+        request = super().__next__()
+        # Gunicorn's gthread worker, unlike its others, would give it to the first one only.
+        self._told = request.proxy_protocol_info = request.proxy_protocol_info or self._told
+        return request
+
+
 class _Http1Connection(gthread.TConn):  # type: ignore[misc]
     """A connection of Gunicorn's own code, which says when it is closed."""
 
     def __init__(self, worker: ThreadWorker, sock: socket.socket, peer: Any, local_address: Any) -> None:
-        super().__init__(worker.cfg, sock, peer, local_address)
+        super().__init__(worker.cfg, sock, connected_peer(peer), local_address)
         self._worker = worker
+        self._peer = peer
 
     def close(self, graceful: bool = False) -> None:
         """See `gthread.TConn.close`, which is called once, by the thread that holds the driver's lock."""
-        self._worker.admission.release(self.client)
+        self._worker.admission.release(self._peer)
         # Gunicorn 25.0 has no `graceful`.
         super().close(*([True] if graceful else []))
 
@@ -156,17 +171,20 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             self.log.debug("Cannot turn a connection away: %s", error)
         self._spare = _open_spare()
 
-    def _serve_http1(self, sock: socket.socket, peer: Any, local_address: Any, data: bytes) -> None:
-        """Give a connection to Gunicorn's own code, with the `data` read during negotiation."""
+    def _serve_http1(
+        self, sock: socket.socket, peer: Any, local_address: Any, data: bytes, header: bytes = b""
+    ) -> None:
+        """Give a connection to Gunicorn's own code, with the `data` read during negotiation, behind a PROXY header."""
         if self.must_refuse_http1(peer):
             self.refuse_http1(sock, peer)
             self._connection_closed(peer)
             return
         connection = _Http1Connection(self, sock, peer, local_address)
-        if data or isinstance(sock, ssl.SSLSocket):
+        if data or header or isinstance(sock, ssl.SSLSocket):
             connection.initialized = True
-            connection.parser = get_parser(self.cfg, sock, peer)
-            connection.parser.unreader.unread(data)
+            make_parser = _ProxiedParser if header else get_parser
+            connection.parser = make_parser(self.cfg, sock, connection.client)
+            connection.parser.unreader.unread(header + data)
         if data or not self.cfg.keepalive or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
             self.enqueue_req(connection)
         else:

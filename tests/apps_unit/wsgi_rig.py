@@ -115,7 +115,7 @@ class Backend:
     def _hear(self, ear):
         ear.recv(65_536)
 
-    def _hand_over(self, sock, peer, server, data):
+    def _hand_over(self, sock, peer, server, data, header):
         sock.close()
         raise AssertionError("the client was taken for one of HTTP/1")
 

@@ -59,5 +59,5 @@ class AsyncioRig(ClientRig):
         self.loop.run_until_complete(asyncio.sleep(0))
         self.loop.close()
 
-    def _hand_over(self, transport, peer, data):
-        self._keep(transport.sock, data)
+    def _hand_over(self, transport, peer, data, header):
+        self._keep(transport.sock, header + data)

@@ -184,7 +184,7 @@ class WirePeer(Peer):
     def _close(self, peer):
         self.closes += 1
 
-    def _hand_over(self, transport, peer, data):
+    def _hand_over(self, transport, peer, data, header):
         self.handed_over.append((transport, peer, data))
 
     def send(self, *pieces):

@@ -102,8 +102,8 @@ class GreenRig(ClientRig):
         """Wait until the greenlet of a connection has nothing left to do."""
         self.ended.get(timeout=TIMEOUT)
 
-    def _hand_over(self, sock, peer, server, data):
-        self._keep(sock, data)
+    def _hand_over(self, sock, peer, server, data, header):
+        self._keep(sock, header + data)
 
     def _note_refusal(self, connection, refusal):
         self.refusals.put((getcurrent(), refusal))

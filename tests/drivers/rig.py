@@ -67,6 +67,7 @@ class ClientRig:
     def __init__(self, certs, handshake_timeout):
         self.certs, self.handshake_timeout, self.context = certs, handshake_timeout, server_context(certs)
         self.log, self.requests, self.handed_over = Log(), 0, queue.SimpleQueue()
+        self.cleartext, self.proxy, self.header = Cleartext(prior_knowledge=True), None, b""
         self._sockets = []
 
     def serve(self, sock, tls=False):
@@ -84,6 +85,7 @@ class ClientRig:
         """Open a connection; return the client's socket, after the handshake where it is TLS."""
         ours, theirs = self.socketpair()
         self.serve(ours, tls)
+        theirs.sendall(self.header)
         if tls:
             theirs = self.certs.client_context().wrap_socket(theirs, server_hostname="localhost")
             self._sockets.append(theirs)
@@ -96,8 +98,8 @@ class ClientRig:
         return client
 
     def _terms(self, tls):
-        cleartext = None if tls else Cleartext(prior_knowledge=True)
-        return Terms(self._wrap if tls else None, cleartext, self.handshake_timeout)
+        return Terms(self._wrap if tls else None, None if tls else self.cleartext, self.handshake_timeout, None,
+                     self.proxy)
 
     def _wrap(self, sock):
         return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
@@ -169,8 +171,8 @@ class Rig(ClientRig):
         answer = self.call(self.driver.negotiate, sock, PEER, LOCAL_ADDRESS, self._terms(tls), self._hand_over)
         assert answer is None, answer
 
-    def _hand_over(self, sock, peer, server, data):
-        self._keep(sock, data)
+    def _hand_over(self, sock, peer, server, data, header):
+        self._keep(sock, header + data)
 
     def _note_refusal(self, connection, refusal):
         self.refusals.put((threading.current_thread(), refusal))

@@ -11,7 +11,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CORPUS, CRASHES, FOUND = HERE / "corpus", HERE / "crashes", ROOT / ".fuzz"
-SHARES = {"fast": 4, "h2": 2, "engines": 3, "decode": 2, "encode": 1, "huffman": 1, "opening": 1, "upgrade": 1}
+SHARES = {"fast": 4, "h2": 2, "engines": 3, "decode": 2, "encode": 1, "huffman": 1, "opening": 1, "proxy": 1,
+          "upgrade": 1}
 """How the time is divided."""
 FOLDERS = dict.fromkeys(("fast", "h2", "engines"), "session")
 """Where the inputs of targets are that do not have a folder of their own."""

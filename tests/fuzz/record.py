@@ -42,6 +42,8 @@ from tests.protocol.peer import (
     window_update,
 )
 from tests.protocol.test_huffman import encode
+from tests.protocol.test_proxy_header import CLIENT_HELLO, MALFORMED
+from tests.protocol.test_proxy_header import HEADERS as PROXY_HEADERS
 from tests.support.certs import Certs
 from tests.support.server import Server, WorkerKind
 
@@ -318,8 +320,17 @@ def record(folder):
         server.stop()
 
 
+def write_proxy_headers():
+    """Write the PROXY headers of the tests but the largest ones, before TLS."""
+    headers = {**{name: header for name, (header, _) in PROXY_HEADERS.items()}, **MALFORMED}
+    for name, header in headers.items():
+        if len(header) < 250:
+            write("proxy", f"written-{name}", b"\0\x06" + header + CLIENT_HELLO)
+
+
 def main():
     """Make the corpus."""
+    write_proxy_headers()
     for name, session in WRITTEN.items():
         for config in (0, 1 + len(name) % (len(CONFIGS) - 1)):
             write("session", f"written-{name}-{config}", bytes((config,)) + session)

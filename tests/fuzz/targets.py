@@ -11,6 +11,7 @@ from gunicorn_h2.protocol.codec_fast import FastCodec
 from gunicorn_h2.protocol.codec_hpack import HpackCodec
 from gunicorn_h2.protocol.events import ConnectionTerminated
 from gunicorn_h2.protocol.opening import Cleartext, Opening
+from gunicorn_h2.protocol.proxy_header import MAX_PROXY_HEADER_SIZE, ProxyHeaderError, ProxyHeaderReader, ProxyVersions
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 from tests.protocol.observers import held
 from tests.protocol.peer import PREFACE
@@ -24,6 +25,7 @@ from .script import Input, play
 _MOST_HELD = 1_500_000
 _LIMITS = RequestLimits(line=100, fields=10, field_size=100)
 _CLEARTEXT = (Cleartext(True), Cleartext(False, _LIMITS), Cleartext(True, _LIMITS), Cleartext(False))
+_VERSIONS = (ProxyVersions(True, True), ProxyVersions(True, False), ProxyVersions(False, True))
 _TABLE_SIZES = (0, 1, 31, 64, 100, 1_000, 4_095, 4_096, 4_097, 65_535, 65_536, 100_000, 2**31, 2**32 - 1)
 
 
@@ -136,6 +138,30 @@ def _decision(result):
     return result.http2, upgrade and (upgrade.settings, upgrade.section, upgrade.body)
 
 
+def proxy(octets):
+    """A PROXY header: however it is cut, the same comes of it, and no octet of what follows is taken."""
+    script = Input(octets)
+    versions, size = _VERSIONS[script.number() % len(_VERSIONS)], script.number() + 1
+    data = script.take(2**16)
+    whole = _proxied(versions, [data])
+    assert _proxied(versions, [data[start:start + size] for start in range(0, len(data), size)]) == whole
+
+
+def _proxied(versions, pieces):
+    """What the reader has found, and the octets that it has left, as a socket shows them to it."""
+    reader, waiting, rest = ProxyHeaderReader(versions), b"", list(pieces)
+    try:
+        while rest and not reader.ended:
+            waiting += rest.pop(0)
+            waiting = waiting[reader.feed(waiting):]
+            assert reader.ended or not waiting
+            assert len(reader.octets) <= MAX_PROXY_HEADER_SIZE
+    except ProxyHeaderError:
+        return "malformed"
+    left = waiting + b"".join(rest)
+    return (reader.ended, reader.addresses, reader.octets, left) if reader.found else reader.octets + left
+
+
 def upgrade(octets):
     """A request that asks for an upgrade: Gunicorn's own parser reads the same one."""
     data = octets + PREFACE
@@ -147,7 +173,7 @@ def upgrade(octets):
 
 TARGETS = {
     "fast": fast, "h2": h2, "engines": engines, "decode": decode, "encode": encoding, "huffman": huffman_codes,
-    "opening": opening, "upgrade": upgrade,
+    "opening": opening, "proxy": proxy, "upgrade": upgrade,
 }
 CORPORA = {name: "session" if name in ("fast", "h2", "engines") else name for name in TARGETS}
 """The folder of each target's inputs in `corpus/`."""
