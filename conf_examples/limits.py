@@ -83,6 +83,11 @@ http2_keepalive_timeout = 20
 http2_max_connection_age = 3_600
 http2_max_requests_per_connection = 0
 
+# How often a worker looks whether the files of its certificates have changed, in seconds; 0: never. And certificates
+# besides certfile: pairs (certificate, key), of which a client is shown the one that its SNI names.
+http2_certificate_reload = 60
+http2_certificates = []
+
 # Under TLS, whether requests for hosts that the connection's certificate does not cover are answered 421 (certificate).
 http2_check_authority = "off"
 

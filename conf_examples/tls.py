@@ -13,8 +13,15 @@ bind = "0.0.0.0:443"
 workers = multiprocessing.cpu_count()
 threads = 16
 
-certfile = "/etc/ssl/example.org/fullchain.pem"
-keyfile = "/etc/ssl/example.org/privkey.pem"
+# As certbot writes them. Workers look every minute whether they have changed; those that run as a user who may not
+# read the key say so in the log, and need a SIGHUP: certbot renew --deploy-hook "systemctl reload app".
+certfile = "/etc/letsencrypt/live/example.org/fullchain.pem"
+keyfile = "/etc/letsencrypt/live/example.org/privkey.pem"
+
+# Certificates for other names: clients are shown the one that they ask for by SNI.
+# http2_certificates = [
+#     ("/etc/letsencrypt/live/example.net/fullchain.pem", "/etc/letsencrypt/live/example.net/privkey.pem"),
+# ]
 
 # What ALPN offers, the preferred one first. This is the default of the worker class;
 # "h1" alone switches HTTP/2 off, "h2" alone offers nothing else.

@@ -15,7 +15,8 @@ from typing import Any
 from gunicorn import sock as gunicorn_sock
 
 from gunicorn_h2.workers.base import Http2Worker
-from gunicorn_h2.workers.settings import TABLE, Settings, SettingSpec, conf_location, conf_names, load_settings
+from gunicorn_h2.workers.conf import conf_location, conf_names
+from gunicorn_h2.workers.settings import TABLE, Settings, SettingSpec, load_settings
 from gunicorn_h2.workers.tls import make_context
 
 __all__ = ["Sources", "describe_listeners", "report"]
@@ -155,7 +156,7 @@ def _check_tls(cfg: Any, settings: Settings | None) -> None:
         if settings is None:
             gunicorn_sock.ssl_context(cfg)
         else:
-            make_context(cfg, settings.protocols)
+            make_context(cfg, settings.protocols, settings.certificates)
     except (OSError, ValueError, ssl.SSLError) as error:
         raise RuntimeError(
             f"TLS cannot be set up with certfile = {cfg.certfile!r}, keyfile = {cfg.keyfile!r}, "
@@ -170,7 +171,10 @@ def _http2_rows(cfg: Any, sources: Sources) -> Iterator[tuple[str, str, str]]:
 
 def _value(spec: SettingSpec, cfg: Any) -> str:
     value = spec.parse(cfg.settings[spec.name].get())
-    text = ", ".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, tuple):
+        text = ", ".join(map(str, value)) or "none"
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{text} {spec.unit}".rstrip()
 
 

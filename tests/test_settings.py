@@ -175,8 +175,30 @@ def test_numbers_may_be_text_as_from_the_environment(read):
     assert (connection.reset_budget, connection.header_timeout) == (32, 2.5)
 
 
+def test_certificates_may_be_given_in_several_ways(read):
+    for name in ("a.pem", "b.pem", "c.pem"):
+        Path(name).touch()
+    start = "certfile = keyfile = 'a.pem'\nhttp2_certificates = "
+    pair, both = ("b.pem", "c.pem"), ("b.pem", None)
+    for given, certificates in {
+        "[('b.pem', 'c.pem')]": (pair,), "(['b.pem', 'c.pem'], 'b.pem')": (pair, both), "[('b.pem',)]": (both,),
+        "'b.pem:c.pem'": (pair,), "' b.pem , b.pem:c.pem, '": (both, pair), "[]": (), "''": (), "None": (),
+        "[('b.pem', None)]": (both,),
+    }.items():
+        assert load_settings(read(start + given)).certificates == certificates, given
+    assert [str(pair) for pair in load_settings(read(f"{start}'b.pem:c.pem,b.pem'")).certificates] == [
+        "b.pem:c.pem", "b.pem"]
+
+
+def test_certificates_need_another_one(read):
+    Path("b.pem").touch()
+    with pytest.raises(SettingsError, match="http2_certificates needs certfile, the certificate for clients "):
+        load_settings(read("http2_certificates = ['b.pem']"))
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------
 
+NO_CERTIFICATES = "must be a list of (certificate, key): PEM files that exist, or one file with both"
 WRONG_VALUES = [
     ("http2_connection_window_size", "65534", "must be an integer from 65535 to 2147483647 (octets)"),
     ("http2_connection_window_size", "2**31", "must be an integer from 65535 to 2147483647 (octets)"),
@@ -197,6 +219,16 @@ WRONG_VALUES = [
     ("http2_websocket", "'yes'", "must be one of auto, on, off"),
     ("http2_websocket", "1", "must be one of auto, on, off"),
     ("http2_websocket_max_message_size", "0", "must be an integer from 1 to 2147483647 (octets)"),
+    ("http2_certificate_reload", "-1", "must be a number from 0 to 86400 (seconds)"),
+    ("http2_certificates", "['/no/such/file.pem']", NO_CERTIFICATES),
+    ("http2_certificates", "'/no/such/file.pem:/no/such/key.pem'", NO_CERTIFICATES),
+    ("http2_certificates", "[('/etc/passwd', '/no/such/key.pem')]", NO_CERTIFICATES),
+    ("http2_certificates", "[('/etc/passwd', '/etc/passwd', '/etc/passwd')]", NO_CERTIFICATES),
+    ("http2_certificates", "['/etc']", NO_CERTIFICATES),
+    ("http2_certificates", "[7]", NO_CERTIFICATES),
+    ("http2_certificates", "[(None, '/etc/passwd')]", NO_CERTIFICATES),
+    ("http2_certificates", "[()]", NO_CERTIFICATES),
+    ("http2_certificates", "{'/etc/passwd': '/etc/passwd'}", NO_CERTIFICATES),
     ("http2_keylog", "'keys.log'", "must be the absolute path of a file in a directory that exists, or None"),
     ("http2_keylog", "'/no/such/directory/keys.log'", "must be the absolute path of a file in a directory that exists, "
                                                       "or None"),
@@ -274,7 +306,7 @@ def test_start_up_says_that_a_library_is_missing_where_websockets_were_asked_for
     ("http2_max_framesize", "did you mean http2_max_frame_size?"),
     ("http2_max_streams", "did you mean http2_max_concurrent_streams?"),
     ("http2_handshake_time_out", "did you mean http2_handshake_timeout?"),
-    ("http2_x", "the settings are http2_check_authority, http2_cleartext, "),
+    ("http2_x", "the settings are http2_certificate_reload, http2_certificates, "),
 ])
 def test_an_unknown_name_is_refused_with_a_hint(read, name, hint):
     with pytest.raises(SettingsError) as caught:
@@ -400,7 +432,7 @@ def render_reference():
 
 
 def _default(spec):
-    default = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
+    default = ",".join(spec.default) or "[]" if isinstance(spec.default, tuple) else spec.default
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 

@@ -20,6 +20,9 @@ class Log(Protocol):
     def warning(self, msg: str, *args: object) -> None:
         """Log a warning."""
 
+    def error(self, msg: str, *args: object) -> None:
+        """Log an error."""
+
     def exception(self, msg: str, *args: object) -> None:
         """Log an error with its traceback."""
 

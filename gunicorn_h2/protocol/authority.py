@@ -19,20 +19,21 @@ _SUBJECT_ALT_NAME = b"\x55\x1d\x11"
 class CertificateNames:
     """The DNS names and IP addresses of a certificate's subjectAltName; of its other names none counts (RFC 9525)."""
 
-    __slots__ = ("_addresses", "_hosts", "_parents")
+    __slots__ = ("_addresses", "hosts", "parents")
 
     def __init__(self, der: bytes) -> None:
         """`der` is the certificate, which is our own: what is malformed raises anything."""
         names = list(_alternative_names(der))
         hosts = {name.lower() for tag, name in names if tag == _DNS_NAME}
-        self._hosts = {host for host in hosts if not host.startswith(b"*")}
-        self._parents = {host[2:] for host in hosts if host.startswith(b"*.")}
-        """What is behind the wildcard, which stands for the whole of the first label (RFC 9525 section 6.3)."""
+        self.hosts = {host for host in hosts if not host.startswith(b"*")}
+        """The DNS names, in lower case."""
+        self.parents = {host[2:] for host in hosts if host.startswith(b"*.")}
+        """What is behind a wildcard, which stands for the whole of the first label (RFC 9525 section 6.3)."""
         self._addresses = {name for tag, name in names if tag == _IP_ADDRESS}
 
     def __bool__(self) -> bool:
         """Whether there are any."""
-        return bool(self._hosts or self._parents or self._addresses)
+        return bool(self.hosts or self.parents or self._addresses)
 
     def covers(self, authority: bytes) -> bool:
         """Whether the certificate is valid for the host of an authority; the port does not matter, nor does no host."""
@@ -40,13 +41,13 @@ class CertificateNames:
             host, _, port = authority[1:].partition(b"]")
             return port[:1] in (b"", b":") and self._has_address(ipaddress.IPv6Address, host)
         host = authority.partition(b":")[0].lower()
-        if not host or host in self._hosts:
+        if not host or host in self.hosts:
             return True
         if host.replace(b".", b"").isdigit():
             return self._has_address(ipaddress.IPv4Address, host)
         host = host.removesuffix(b".")
         label, _, parent = host.partition(b".")
-        return host in self._hosts or (label != b"" and parent in self._parents)
+        return host in self.hosts or (label != b"" and parent in self.parents)
 
     def _has_address(self, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address], host: bytes) -> bool:
         try:

@@ -217,8 +217,9 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             self._heartbeat()
 
     def _report(self) -> None:
-        """Have logged and counted what was held back, once a second."""
+        """Have logged and counted what was held back, and look at the certificates, once a second."""
         self.admission.closings.report()
+        self.check_certificates()
         self.loop.call_later(REPORT_SECONDS, self._report)
 
     def _heartbeat(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import select
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,8 +22,9 @@ from gunicorn_h2.protocol.opening import Cleartext
 from gunicorn_h2.protocol.proxy_header import ProxyVersions
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 
+from .renewal import Renewal
 from .settings import Settings, SettingsError, keylog_warning, load_settings, never_http2_reason, startup_line
-from .tls import keep_secrets, make_context, make_wrapper
+from .tls import certificate_files, make_context, make_wrapper
 
 __all__ = ["PREFACE_EXPECTED", "Http2Worker"]
 
@@ -44,6 +46,8 @@ class Http2Worker:
     settings: Settings
 
     _terms: Terms | None = None
+    _certificates: Certificates | None = None
+    _renewal: Renewal | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -98,23 +102,37 @@ class Http2Worker:
     def make_terms(self) -> None:
         """Prepare negotiation; called in the worker's process, while it may still read certificates and keys."""
         settings = self.settings
-        proxy = self._proxy_protocol()
         if self.cfg.is_ssl:
-            context = make_context(self.cfg, settings.protocols)
+            files = certificate_files(self.cfg, settings.certificates)
+            self._renewal = Renewal(files, self._load_certificates, settings.certificate_reload, self.log)
+            if settings.check_authority == "certificate":
+                self._certificates = Certificates(self.log)
+            context = self._load_certificates()
             if settings.keylog is not None:
-                keep_secrets(context, settings.keylog)
                 # In each worker, since a reload may have turned it on.
                 self.log.warning(keylog_warning(settings))
-            certificates = None
-            if settings.check_authority == "certificate":
-                certificates = Certificates(self.log)
-                certificates.names(context)
-            wrap = make_wrapper(context, self.cfg)
-            self._terms = Terms(wrap, None, settings.handshake_timeout, certificates, proxy)
+            if self._certificates is not None:
+                self._certificates.names(context)
         elif "h2" in settings.protocols and self.cfg_protocol == "http" and settings.cleartext != "off":
             upgrade = None if settings.cleartext == "prior-knowledge" else _request_limits(self.cfg)
             cleartext = Cleartext(settings.cleartext != "upgrade", upgrade)
-            self._terms = Terms(None, cleartext, settings.handshake_timeout, None, proxy)
+            self._terms = Terms(None, cleartext, settings.handshake_timeout, None, self._proxy_protocol())
+
+    def _load_certificates(self) -> ssl.SSLContext:
+        """Have new connections negotiate with a new TLS context; those that there are keep theirs.
+
+        Raises what `make_context` does.
+        """
+        settings = self.settings
+        context = make_context(self.cfg, settings.protocols, settings.certificates, settings.keylog)
+        wrap = make_wrapper(context, self.cfg)
+        self._terms = Terms(wrap, None, settings.handshake_timeout, self._certificates, self._proxy_protocol())
+        return context
+
+    def check_certificates(self) -> None:
+        """Take up certificates that have changed; call it about once a second, in one thread."""
+        if self._renewal is not None:
+            self._renewal.check()
 
     def _proxy_protocol(self) -> ProxyProtocol | None:
         """How to read PROXY headers, by Gunicorn's settings; None if they are off."""
@@ -134,6 +152,8 @@ class Http2Worker:
             # It would write to, and so copy, what the worker shares with the master.
             gc.collect()
         gc.freeze()
+        if self._renewal is not None:
+            self._renewal.begin()
 
     def make_room(self, driver: Driver[Any, Any], connections: int) -> bool:
         """With so many connections open, have some end that serve nobody; return whether no more can be accepted.

@@ -150,6 +150,7 @@ class GreenWorker(Http2Worker):
     def _wait(self, seconds: float) -> None:
         self.notify()  # type: ignore[attr-defined]
         self.admission.closings.report()
+        self.check_certificates()
         self._waiter.wait(False, time.monotonic() + seconds)
         if self._waiter.readable:
             # eventlet's `read` watches the pipe itself, and a descriptor may have one watcher only.

@@ -5,9 +5,21 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["ALPN_NAMES", "Choice", "CleartextMode", "Integer", "Kind", "OptionalFile", "Protocols", "Seconds", "Switch"]
+__all__ = [
+    "ALPN_NAMES",
+    "CertificatePair",
+    "Certificates",
+    "Choice",
+    "CleartextMode",
+    "Integer",
+    "Kind",
+    "OptionalFile",
+    "Protocols",
+    "Seconds",
+    "Switch",
+]
 
 ALPN_NAMES = {"h1": "http/1.1", "h2": "h2"}
 """ALPN's names of the HTTP versions, by Gunicorn's."""
@@ -135,6 +147,49 @@ class Protocols:
     def allowed(self) -> str:
         """List the names."""
         return f"a list of {' and '.join(ALPN_NAMES)}, each at most once, the preferred one first"
+
+
+class CertificatePair(NamedTuple):
+    """The PEM files of a certificate, with its chain, and of its key."""
+
+    certificate: str
+    key: str | None
+    """None if the key is in the certificate's file."""
+
+    def __str__(self) -> str:
+        return ":".join(filter(None, self))
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A list of certificates: pairs of files, or text with a colon between them; with commas, text of all."""
+
+    metavar = "CERT:KEY,..."
+
+    def parse(self, value: object) -> tuple[CertificatePair, ...]:
+        """Return the pairs; no value is none."""
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            value = [item for item in value.split(",") if item.strip()]
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(value)
+        return tuple(self._pair(item) for item in value)
+
+    @staticmethod
+    def _pair(item: object) -> CertificatePair:
+        files = item.strip().split(":") if isinstance(item, str) else item
+        if not isinstance(files, (list, tuple)) or not 1 <= len(files) <= 2:
+            raise ValueError(item)
+        certificate, key = (*files, None)[:2]
+        for file in (certificate, certificate if key is None else key):
+            if not isinstance(file, str) or not os.path.isfile(file):
+                raise ValueError(file)
+        return CertificatePair(certificate, key)
+
+    def allowed(self) -> str:
+        """Say what it must be."""
+        return "a list of (certificate, key): PEM files that exist, or one file with both"
 
 
 @dataclass(frozen=True)

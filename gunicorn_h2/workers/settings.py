@@ -15,24 +15,32 @@ An unknown `http2_*` name in a conf file is an error, because a misspelt limit w
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 
-from .kinds import ALPN_NAMES, Choice, CleartextMode, Integer, Kind, OptionalFile, Protocols, Seconds, Switch
+from .conf import SettingsError, are_protocols_named, conf_names, refuse_unknown
+from .kinds import (
+    ALPN_NAMES,
+    CertificatePair,
+    Certificates,
+    Choice,
+    CleartextMode,
+    Integer,
+    Kind,
+    OptionalFile,
+    Protocols,
+    Seconds,
+    Switch,
+)
 
 __all__ = [
     "TABLE",
     "SettingSpec",
     "Settings",
     "SettingsError",
-    "conf_location",
-    "conf_names",
     "keylog_warning",
     "load_settings",
     "never_http2_reason",
@@ -47,14 +55,6 @@ MAX_32 = 2**32 - 1
 MAX_TOTAL = 2**40
 # What Gunicorn's parser makes of a limit_request_fields of 0.
 MAX_FIELDS = 32_768
-
-
-class SettingsError(ValueError, RuntimeError):
-    """A setting has a wrong value or an unknown name; the message names it and says what is allowed.
-
-    It is a `RuntimeError` as well: for one from a worker's `check_config`, Gunicorn's master prints the message
-    without a traceback and exits with status 1.
-    """
 
 
 @dataclass(frozen=True)
@@ -341,6 +341,24 @@ TABLE: tuple[SettingSpec, ...] = (
         "nginx: 1000 (keepalive_requests); Apache: 100 (MaxKeepAliveRequests); Envoy, Go: none",
     ),
     SettingSpec(
+        "http2_certificate_reload",
+        "certificate_reload",
+        Seconds(0, 86_400),
+        60.0,
+        "seconds",
+        "How often a worker looks whether the files of its certificates have changed, and takes them up; 0: never.",
+        "gRPC: 600 (file watcher); Envoy, Traefik: watch files; nginx, HAProxy, Apache: at a reload",
+    ),
+    SettingSpec(
+        "http2_certificates",
+        "certificates",
+        Certificates(),
+        (),
+        "",
+        "Further certificates besides certfile; a client is shown the one whose names cover its SNI.",
+        "HAProxy: crt, by the names in it; nginx, Apache: by virtual host; Gunicorn: the ssl_context hook",
+    ),
+    SettingSpec(
         "http2_check_authority",
         "check_authority",
         Choice(AUTHORITY_CHECKS),
@@ -412,6 +430,12 @@ class Settings:
     handshake_timeout: float = 10.0
     """Seconds for the TLS handshake; 0: no limit."""
 
+    certificate_reload: float = 60.0
+    """Seconds between two looks at the files of certificates; 0: they are read when a worker starts."""
+
+    certificates: tuple[CertificatePair, ...] = ()
+    """Certificates besides `certfile`, chosen by SNI."""
+
     check_authority: str = "off"
     """What the authority of a request is checked against: off, or certificate."""
 
@@ -440,14 +464,18 @@ def load_settings(cfg: Any) -> Settings:
     Raises `SettingsError` for a wrong value and for an unknown `http2_*` name.
     """
     names = conf_names(cfg)
-    _refuse_unknown(names, cfg)
+    refuse_unknown(names, [name for name in {**cfg.settings, **_BY_NAME} if name.startswith("http2_")])
     values = {spec.field: spec.parse(_raw_value(spec, cfg, names)) for spec in TABLE}
+    if values["certificates"] and not cfg.is_ssl:
+        raise SettingsError("http2_certificates needs certfile, the certificate for clients that name no other")
     numbers = values.keys() - {"engine", "websocket"}
     limits = {f.name: values[f.name] for f in fields(ConnectionConfig) if f.name in numbers}
     return Settings(
         protocols=tuple(ALPN_NAMES[name] for name in values["protocols"]),
         cleartext=values["cleartext"],
         handshake_timeout=values["handshake_timeout"],
+        certificate_reload=values["certificate_reload"],
+        certificates=values["certificates"],
         check_authority=values["check_authority"],
         max_connections_per_ip=values["max_connections_per_ip"],
         max_waiting_threads=values["max_waiting_threads"],
@@ -506,55 +534,13 @@ def never_http2_reason(settings: Settings, cfg: Any) -> str | None:
     return None
 
 
-def conf_names(cfg: Any) -> Mapping[str, object]:
-    """Return the namespace of the conf file or module that `cfg` was read from."""
-    location = cfg.config or ""
-    module = location[len("python:") :] if location.startswith("python:") else "__config__"
-    return vars(sys.modules[module]) if module in sys.modules else {}
-
-
-def conf_location(cfg: Any) -> str:
-    """Name the conf file or module that `cfg` was read from, for messages."""
-    location = cfg.config or ""
-    if location.startswith("python:"):
-        return f"conf module {location[len('python:') :]}"
-    return f"conf file {location.removeprefix('file:')}"
-
-
-def _refuse_unknown(names: Mapping[str, object], cfg: Any) -> None:
-    """Refuse an unknown `http2_*` value; modules, functions and classes in a conf file are ignored."""
-    known = [name for name in {**cfg.settings, **_BY_NAME} if name.startswith("http2_")]
-    for name, value in names.items():
-        if not name.startswith("http2_") or name in known:
-            continue
-        if inspect.ismodule(value) or inspect.isroutine(value) or inspect.isclass(value):
-            continue
-        raise SettingsError(f"{name} = {value!r}: there is no such setting; {_hint(name, known)}")
-
-
-def _hint(name: str, known: list[str]) -> str:
-    """Suggest the known name that is closest, without the common prefix; else list all names."""
-    bare = {other.removeprefix("http2_"): other for other in known}
-    close = difflib.get_close_matches(name.removeprefix("http2_"), bare, n=1)
-    return f"did you mean {bare[close[0]]}?" if close else "the settings are " + ", ".join(sorted(known))
-
-
 def _raw_value(spec: SettingSpec, cfg: Any, names: Mapping[str, object]) -> object:
     """Return a setting's value as it was given, or its default."""
-    if spec.name == "http_protocols" and not _protocols_named(cfg, names):
+    if spec.name == "http_protocols" and not are_protocols_named(cfg, names):
         return spec.default
     if spec.name in cfg.settings:
         return cfg.settings[spec.name].get()
     return names.get(spec.name, spec.default)
-
-
-def _protocols_named(cfg: Any, names: Mapping[str, object]) -> bool:
-    """Whether the user has set `http_protocols`: Gunicorn's default is `h1`, too, and looks the same in `cfg`."""
-    if cfg.http_protocols != ["h1"] or names.get("http_protocols"):
-        return True
-    # argparse accepts an unambiguous prefix of a flag.
-    flags = [argument.partition("=")[0] for argument in (*sys.argv[1:], *cfg.get_cmd_args_from_env())]
-    return any(len(flag) > len("--http-") and "--http-protocols".startswith(flag) for flag in flags)
 
 
 def _trusted_peers(cfg: Any) -> str:

@@ -264,9 +264,10 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
                 return
 
     def _report(self) -> None:
-        """Have the driver log and count what it has held back, once a second."""
+        """Have the driver log and count what it has held back, and look at the certificates, once a second."""
         now = time.monotonic()
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
+            self.check_certificates()
             with self._driver.lock:
                 self.admission.closings.report()

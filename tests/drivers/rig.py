@@ -43,6 +43,10 @@ class Log:
         """Keep a warning."""
         self.warnings.append(message % arguments)
 
+    def error(self, message, *arguments):
+        """Keep an error."""
+        self.errors.append(message % arguments)
+
     def exception(self, message, *arguments):
         """Keep an error, with what was raised."""
         self.errors.append((message % arguments, repr(sys.exc_info()[1])))
