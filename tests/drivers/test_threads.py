@@ -555,10 +555,11 @@ def test_an_idle_connection_is_closed(run, tls):
 
 
 def test_deadlines_of_many_connections(run):
-    rig = run(Probe(hello), idle_timeout=0.1)
-    clients = [rig.client() for _ in range(10)]
-    for client in clients:
-        client.get("/")
+    rig = run(Probe(hello), idle_timeout=0.5)
+    clients = []
+    for _ in range(10):
+        clients.append(rig.client())
+        clients[-1].get("/")
     for client in clients:
         client.wait_closed()
         client.close()
