@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from gunicorn_h2.protocol.errors import code_name
+
 from . import judge
 from .conversation import Outcome, converse
 from .exchange import Answer, Http1Exchange, Http2Exchange, Response
@@ -279,10 +281,10 @@ class Diagnosis:
         if response is not None:
             self._report_response(response, outcome.seconds)
         if exchange.goaway is not None:
-            report.facts["goaway"] = judge.code_name(exchange.goaway.code)
+            report.facts["goaway"] = code_name(exchange.goaway.code)
             report.add(judge.goaway(exchange.goaway))
         if exchange.reset is not None:
-            report.add(problem("RST_STREAM", f"{judge.code_name(exchange.reset)}: the server reset the request"))
+            report.add(problem("RST_STREAM", f"{code_name(exchange.reset)}: the server reset the request"))
         failure = exchange.error or outcome.failure
         if failure is None:
             return Verdict.HTTP2

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gunicorn_h2.protocol import frames
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import ErrorCode, code_name
 
 from .exchange import Answer, Goaway, Response
 from .report import Finding, info, ok, printable, problem, warning
@@ -21,7 +21,6 @@ __all__ = [
     "alpn",
     "certificate_fault",
     "cipher",
-    "code_name",
     "connect_error",
     "exchange_error",
     "goaway",
@@ -255,11 +254,6 @@ def goaway(seen: Goaway) -> Finding:
     if seen.code == ErrorCode.NO_ERROR:
         return info("GOAWAY", f"NO_ERROR: the server shuts this connection down gracefully{said}")
     return problem("GOAWAY", f"{code_name(seen.code)}: the server ended the connection{said}")
-
-
-def code_name(code: int) -> str:
-    """The name of an error code (RFC 9113 section 7)."""
-    return ErrorCode(code).name if code in ErrorCode._value2member_map_ else f"0x{code:x}"
 
 
 def response(got: Response, seconds: float, path: str) -> Finding:

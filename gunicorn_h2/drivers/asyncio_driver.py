@@ -261,8 +261,7 @@ class _Watch(Paced):
         if self._fd >= 0:
             error = self.connection.transport.take_error()
             if error is not None:
-                self._driver.log.debug("connection from %s broke: %s", self.connection.peer, error)
-                self.call(self.connection.abandon)
+                self.call(self.connection.lose, error)
 
     def _handle_writable(self) -> None:
         if isinstance(self.connection, Negotiation):

@@ -22,9 +22,10 @@ from gunicorn_h2.protocol.windows import WindowBudget
 from .admission import CALM_COST, HANDSHAKE_COST, Admission, reset
 from .channel import Channel
 from .connection import Http2Connection, TransportConnection
+from .connection_log import ConnectionRecord, log_failed
 from .dispatch import WRITE_TIMEOUT
 from .handshake_errors import Displaced, HandshakeLog
-from .log import Log
+from .log import Log, logs_debug
 from .negotiation import Negotiation, NotAdmitted, Terms, adequate_cipher
 from .spool import Spool
 
@@ -92,6 +93,7 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         self.admission = admission or Admission(log)
         self.closings = self.admission.closings
         self._handshakes = HandshakeLog(log)
+        self._logs_debug = logs_debug(log)
         self._negotiating: dict[Negotiation, _HolderT] = {}
         """The negotiations under way, the oldest first."""
         self._max_negotiations = max(_MIN_NEGOTIATIONS, self.admission.max_connections // _NEGOTIATIONS_SHARE)
@@ -147,13 +149,17 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
             self.closings.count("handshake_failed")
         if negotiation.transport.tls:
             self._handshakes.failed(negotiation.peer, error)
-        else:
-            self.log.debug("connection from %s failed: %s", negotiation.peer, error)
+        if self._logs_debug:
+            log_failed(self.log, negotiation, error)
         negotiation.transport.close()
 
     def begin(self, connection: TransportConnection, negotiation: Negotiation) -> None:
         """Give a new connection the data read during negotiation."""
         connection.transport.limit_unsent()
+        if self._logs_debug:
+            counts = connection.transport.count_octets()
+            counts.received += len(negotiation.data)
+            connection.record = ConnectionRecord(negotiation.began, counts)
         if not adequate_cipher(connection.transport.session):
             connection.fail(ErrorCode.INADEQUATE_SECURITY, "cipher suite")
             return
@@ -173,6 +179,8 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
 
     def note_closed(self, connection: TransportConnection, reason: str, detail: str) -> None:
         """See `EventDispatcher.note_closed`: log it, count it, and charge the address for what it has cost."""
+        if connection.record is not None:
+            connection.record.note_terminated(connection, reason, detail)
         if reason == WRITE_TIMEOUT:
             self.closings.count(reason)
             return
@@ -185,7 +193,7 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         else:
             message = "HTTP/2 connection from %s closed with %s: %s"
             self.closings.warn(reason.lower(), message, connection.peer, reason, detail)
-        used = connection.core.used_budget(connection.now())
+        used = connection.core.guard.used(connection.now())
         if reason == ErrorCode.ENHANCE_YOUR_CALM.name:
             used = 1.0
         if used >= _NOTABLE_USE:
@@ -203,6 +211,8 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
     def contain(self, connection: TransportConnection | Negotiation) -> None:
         """Handle an exception from a connection: a defect costs one connection, never the worker."""
         self.log.exception("HTTP/2 connection from %s ended by an internal error", connection.peer)
+        if isinstance(connection, TransportConnection):
+            connection.note_end("internal_error")
         connection.abandon()
 
     # Making room

@@ -22,6 +22,7 @@ from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
 from gunicorn_h2.protocol.upgrade import Upgrade
 
 from .channel import HURRIED_CHECK_SECONDS, Channel, ThreadCount
+from .connection_log import ConnectionRecord
 from .dispatch import WRITE_TIMEOUT, EventDispatcher, Shared
 from .slow_lane import LONG_TURN
 from .transport import Transport
@@ -119,6 +120,8 @@ class TransportConnection(EventDispatcher):
         """Whether nothing is left to do but to close the socket."""
         self.context: Any = None
         """An object of the application layer, shared by the connection's requests."""
+        self.record: ConnectionRecord | None = None
+        """For the line in the log at the end; None if there is to be none."""
         self.leaving = False
         """Whether the worker is about to end."""
         self.wants_write = False
@@ -193,7 +196,7 @@ class TransportConnection(EventDispatcher):
             if data is not None and len(data) >= transport.full_read:
                 data = self._receive_on(data)
         except OSError as error:
-            self._break(error)
+            self.lose(error)
             return
         if data and self._linger_deadline is None:
             self.receive(data)
@@ -320,6 +323,7 @@ class TransportConnection(EventDispatcher):
 
     def make_way(self) -> None:
         """End the connection soon, whether or not the client reads, because others need its place."""
+        self.note_end("made_room")
         self._end_soon()
         self.fail(ErrorCode.NO_ERROR, "")
 
@@ -358,13 +362,13 @@ class TransportConnection(EventDispatcher):
 
     def _peer_has_left(self) -> bool:
         """End the connection of a client that has said GOAWAY if it has closed its side; return whether it has."""
-        if not self.core.peer_going_away or self._linger_deadline is not None:
+        if not self.core.lifecycle.peer_going_away or self._linger_deadline is not None:
             return False
         try:
             if self.transport.receive() != b"":
                 return False
         except OSError as error:
-            self._break(error)
+            self.lose(error)
         else:
             self._follow()
         return True
@@ -388,7 +392,7 @@ class TransportConnection(EventDispatcher):
         try:
             sent = self.transport.send(data)
         except OSError as error:
-            self._break(error)
+            self.lose(error)
             return False
         if sent == len(data):
             if self.wants_write:
@@ -434,7 +438,7 @@ class TransportConnection(EventDispatcher):
         return self._untaken < before and before - self._untaken >= min(least, before)
 
     def _give_up_reader(self) -> None:
-        self._log.debug("HTTP/2 client %s does not read; closing", self.peer)
+        self.note_end(WRITE_TIMEOUT)
         if not self.core.closed:
             self.note_closed(WRITE_TIMEOUT, "")
         self.abandon()
@@ -451,16 +455,26 @@ class TransportConnection(EventDispatcher):
             return
         self._linger_deadline = now + self._linger_seconds
 
-    def _break(self, error: OSError) -> None:
+    def lose(self, error: OSError) -> None:
         """End a connection whose socket has failed."""
-        self._log.debug("HTTP/2 connection broke: %s", error)
+        self._note_lost(error)
         self.abandon()
 
     def _follow(self) -> None:
         """End a connection whose client has closed its side."""
+        self._note_lost(None)
         # Under TLS, answer the client's close_notify with ours (RFC 8446 section 6.1).
         self.transport.half_close()
         self.abandon()
+
+    def _note_lost(self, error: OSError | None) -> None:
+        if self.record is not None:
+            self.record.note_lost(self, error)
+
+    def note_end(self, reason: str) -> None:
+        """Note for the log why the connection ends; of several reasons, the first one counts."""
+        if self.record is not None:
+            self.record.note_end(reason)
 
     def abandon(self) -> None:
         """Abort all streams, because the connection is gone; the driver closes the socket."""
@@ -469,8 +483,11 @@ class TransportConnection(EventDispatcher):
             self._keep(b"")
             self.wants_write = False
             self._write_deadline = None
+            self.note_end("shutdown")
             self.core.receive_eof()
             self.dispatch()
+            if self.record is not None:
+                self.record.log(self._log, self)
 
 
 class Http2Connection(TransportConnection):

@@ -1,7 +1,7 @@
 """Why TLS handshakes fail, in words for an operator: one line a second at most, whatever clients do.
 
 OpenSSL names its reasons; those that a deployment can act on are explained. A client that closes without an alert, as
-health checks and port scans do, is logged at debug level only.
+health checks and port scans do, has only the line of its connection, at debug level.
 """
 
 from __future__ import annotations
@@ -91,11 +91,9 @@ class HandshakeLog:
         """Log a failure: at info level if there is an explanation, and at most once a second."""
         explanation = explain(error)
         if explanation is None:
-            self._log.debug("connection from %s failed: %s", peer, error)
             return
         held_back = self._throttle.admit(self._clock())
         if held_back is None:
-            self._log.debug("TLS handshake with %s failed: %s", peer, explanation)
             return
         more = f" ({held_back} more since the last such line)" if held_back else ""
         address = peer[0] if isinstance(peer, tuple) else "a Unix socket"

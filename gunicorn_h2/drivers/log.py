@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Protocol
 
-__all__ = ["Log", "Throttle"]
+__all__ = ["Log", "Throttle", "logs_debug"]
 
 
 class Log(Protocol):
@@ -25,6 +26,12 @@ class Log(Protocol):
 
     def exception(self, msg: str, *args: object) -> None:
         """Log an error with its traceback."""
+
+
+def logs_debug(log: Log) -> bool:
+    """Whether lines at debug level are logged; of a logger that is not like Gunicorn's, it is supposed to be so."""
+    logger = getattr(log, "error_log", None)
+    return logger is None or bool(logger.isEnabledFor(logging.DEBUG))
 
 
 class Throttle:

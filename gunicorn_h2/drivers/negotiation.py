@@ -149,6 +149,10 @@ class Negotiation:
         """Fail: the place is needed for others."""
         self._fail(Displaced("its place was needed"))
 
+    def lose(self, error: OSError) -> None:
+        """Fail because the socket has."""
+        self._fail(error)
+
     def abandon(self) -> None:
         """Fail because of an internal error."""
         self._fail(RuntimeError("an internal error"))

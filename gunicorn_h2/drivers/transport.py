@@ -11,7 +11,7 @@ import termios
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ["TlsSession", "Transport", "WOULD_BLOCK"]
+__all__ = ["OctetCounts", "TlsSession", "Transport", "WOULD_BLOCK"]
 
 WOULD_BLOCK: Final = None
 _RECORD_SIZE = 16_384
@@ -50,6 +50,15 @@ class TlsSession(NamedTuple):
         certificate = sock.getpeercert()
         der = sock.getpeercert(binary_form=True) if certificate else None
         return cls(sock.version() or "", cipher[0] if cipher else "", certificate, der)
+
+
+class OctetCounts:
+    """The octets that a transport has received and sent; under TLS, those that are in its records."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.received = self.sent = 0
 
 
 class Transport:
@@ -118,6 +127,23 @@ class Transport:
     def _bypass_socket(self, sock: Any) -> None:
         """Read and write TLS without the layers of Python above it, which differ between ssl, gevent and eventlet."""
         self._read, self._send = sock._sslobj.read, sock._sslobj.write
+
+    def count_octets(self) -> OctetCounts:
+        """Count what is received and sent from now on, until the transport is closed in our direction."""
+        counts, read, send = OctetCounts(), self._read, self._send
+
+        def counted_read(size: int) -> bytes:
+            data = read(size)
+            counts.received += len(data)
+            return data
+
+        def counted_send(data: bytes | memoryview) -> int:
+            sent = send(data)
+            counts.sent += sent
+            return sent
+
+        self._read, self._send = counted_read, counted_send
+        return counts
 
     def selected_protocol(self) -> str | None:
         """The protocol that ALPN chose; None without one."""

@@ -233,9 +233,8 @@ class ServerConnection:
     def cut_short(self, stream: Stream, head: ResponseHead, fields: Fields) -> bool:
         """End a response whose application goes on; return False, with no effect, if it has ended or been queued.
 
-        `head` is sent if none was, and `fields` as trailers if one was; but with data queued that the client has no
-        window for, the stream is reset with CANCEL. `finish` must follow: until then the call counts as a
-        concurrent stream. Raises InvalidResponse.
+        `head` is sent if none was, and `fields` as trailers if one was; with data queued that the client has no window
+        for, CANCEL. Until `finish`, which must follow, the call counts as a stream. Raises InvalidResponse.
         """
         if stream.response_ended or stream.end_queued:
             return False
@@ -337,9 +336,10 @@ class ServerConnection:
             return stream.opened_at <= since
         return self.blocked.get(stream.stream_id, math.inf) <= since
 
-    def used_budget(self, now: float) -> float:
-        """The part of its budgets that the client has used up lately, 0 to 1."""
-        return self._guard.used(now)
+    @property
+    def guard(self) -> Guard:
+        """The budgets of the client; for drivers to read."""
+        return self._guard
 
     # Timers
 
@@ -412,9 +412,9 @@ class ServerConnection:
         return len(self._table.orphaned_calls)
 
     @property
-    def peer_going_away(self) -> bool:
-        """Whether the client has sent GOAWAY."""
-        return self._lifecycle.peer_going_away
+    def lifecycle(self) -> Lifecycle:
+        """The phase of the connection; for drivers to read."""
+        return self._lifecycle
 
     def fail(self, code: ErrorCode, reason: str) -> None:
         """End the connection at once with GOAWAY(`code`); `reason` is for the log."""

@@ -12,6 +12,7 @@ __all__ = [
     "RequestRefusal",
     "StreamFailure",
     "StreamLimit",
+    "code_name",
 ]
 
 
@@ -32,6 +33,11 @@ class ErrorCode(IntEnum):
     ENHANCE_YOUR_CALM = 0xB
     INADEQUATE_SECURITY = 0xC
     HTTP_1_1_REQUIRED = 0xD
+
+
+def code_name(code: int) -> str:
+    """The name of an error code, or its number: a peer may send one that `ErrorCode` does not have."""
+    return ErrorCode(code).name if code in ErrorCode._value2member_map_ else f"0x{code:x}"
 
 
 class StreamLimit(str, Enum):

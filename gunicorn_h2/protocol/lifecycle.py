@@ -74,9 +74,11 @@ class Lifecycle:
     """The phase of one connection, and its deadline in seconds on the driver's clock."""
 
     __slots__ = (
+        "cut_off",
         "deadline",
         "had_streams",
         "idle_since",
+        "peer_code",
         "peer_going_away",
         "phase",
         "_config",
@@ -96,6 +98,10 @@ class Lifecycle:
         """Whether a stream has ever been opened."""
         self.peer_going_away = False
         """Whether the client has sent GOAWAY, and will open no more streams."""
+        self.peer_code = 0
+        """The error code of the last one."""
+        self.cut_off = 0
+        """How many streams the end of the connection has ended."""
         self._config = config
         self._outbox = outbox
         self._streams = streams
@@ -106,6 +112,11 @@ class Lifecycle:
     def going_away(self) -> bool:
         """Whether a GOAWAY has been sent."""
         return self.phase in _GOING_AWAY
+
+    @property
+    def stream_count(self) -> int:
+        """How many streams the client has used, those that were refused or skipped included."""
+        return (self._streams.last_stream_id + 1) // 2
 
     @property
     def ends(self) -> bool:
@@ -174,7 +185,8 @@ class Lifecycle:
         return _DRAINING if self.phase is _DRAINING else None
 
     def close(self) -> None:
-        """Enter CLOSED."""
+        """Enter CLOSED; the streams that are open end."""
+        self.cut_off = len(self._streams.open)
         self.phase = Phase.CLOSED
         self.deadline = math.inf
 

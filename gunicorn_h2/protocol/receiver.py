@@ -381,7 +381,7 @@ class Receiver:
         """Note that the client will open no more streams. The stream it names is irrelevant: we push none."""
         if stream_id:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
-        frames.parse_goaway(payload)
+        self._lifecycle.peer_code = frames.parse_goaway(payload)
         self._lifecycle.peer_going_away = True
 
     def _receive_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -437,6 +437,7 @@ class Receiver:
         )
         self._streams.open[1] = stream
         self._lifecycle.note_busy()
+        self._guard.accepted_requests += 1
         self._events.append(RequestReceived(stream, True, upgrade.body))
 
 

@@ -124,6 +124,11 @@ class AnyDriver(AnyRig):
         self.routes = Routes(pause)
         return self.routes
 
+    def shutdown(self):
+        """Begin a graceful shutdown, as a worker does."""
+        # Of a worker with threads, its main thread does.
+        getattr(self.rig, "call_main", self.call)(self.driver.shutdown)
+
     def holders(self):
         """What the driver holds now: one for each connection and negotiation."""
         return self.call(lambda: set(self.driver._holders()))

@@ -400,7 +400,7 @@ def test_a_peer_that_does_not_read_is_given_up(loop):
     assert not peer.wire.closed
     loop.wait(2)
     assert peer.wire.closed
-    assert "does not read" in peer.log.text
+    assert " by=server reason=write_timeout " in peer.log.text
     assert peer.closes == 1
 
 
@@ -540,7 +540,7 @@ def test_the_last_octets_are_not_waited_for_without_end(loop):
     assert not peer.wire.closed
     loop.wait(3)
     assert peer.wire.closed
-    assert "does not read" in peer.log.text
+    assert " by=server reason=error code=PROTOCOL_ERROR " in peer.log.text
 
 
 def test_what_comes_after_the_end_is_ignored(connect):
@@ -584,7 +584,7 @@ def test_a_connection_that_is_reset(loop):
     loop.turns()
     # A socket closed with octets unread.
     peer.gone()
-    assert "HTTP/2 connection broke: [Errno 104] Connection reset by peer" in peer.log.text
+    assert ' by=client reason=reset code=- detail="[Errno 104] Connection reset by peer"' in peer.log.text
     assert peer.closes == 1
 
 
@@ -613,7 +613,7 @@ def test_a_reset_behind_what_was_sent(name):
     turn(loop)
     assert told == ["data", ErrorCode.CANCEL]
     assert closes == ["a peer"]
-    assert "broke" in log.text
+    assert " by=client reason=reset " in log.text
     assert not loop.errors
     loop.close()
 
@@ -626,7 +626,7 @@ def test_a_connection_that_breaks_while_it_is_written_to(loop):
     peer = WirePeer(loop, application)
     peer.wire.client.send(peer.headers(1))
     loop.turns()
-    assert "HTTP/2 connection broke: [Errno 32] Broken pipe" in peer.log.text
+    assert ' by=client reason=reset code=- detail="[Errno 32] Broken pipe"' in peer.log.text
     assert peer.closes == 1
 
 
@@ -714,7 +714,7 @@ def test_a_client_that_does_not_say_what_it_speaks(loop, sent):
     loop.wait(2)
     assert peer.wire.closed
     assert peer.closes == 1
-    assert "too slow" in peer.log.text
+    assert " by=server reason=handshake_timeout " in peer.log.text
 
 
 def test_a_client_that_leaves_before_it_says_what_it_speaks(loop):

@@ -254,7 +254,7 @@ def test_a_client_that_is_gone_before_tls(run):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     rig.serve(server, tls=True)
     rig.wait_ended()
-    assert any("failed" in text for text in rig.log.debugs)
+    assert any(" by=client reason=reset " in text for text in rig.log.debugs)
 
 
 def test_an_idle_connection_is_closed(run, tls):

@@ -113,10 +113,10 @@ def test_answers_are_not_charged(connect):
     """The server has asked for them."""
     peer = connect(**CARE, control_budget=10)
     peer.open()
-    used = peer.core.used_budget(peer.now)
+    used = peer.core.guard.used(peer.now)
     peer.wait(60)
     peer.send(ping(ALIVE, ack=True))
-    assert peer.core.used_budget(peer.now) <= used
+    assert peer.core.guard.used(peer.now) <= used
 
 
 def wait_taking(peer, seconds, taken, untaken):

@@ -52,17 +52,17 @@ def test_a_request_is_blocked_while_its_body_is_to_come(connect):
 
 def test_the_budget_that_is_used(connect):
     peer = connect(control_budget=100)
-    assert peer.core.used_budget(peer.now) < 0.05
+    assert peer.core.guard.used(peer.now) < 0.05
     peer.send(*[ping()] * 50)
-    assert peer.core.used_budget(peer.now) == pytest.approx(0.5, abs=0.05)
+    assert peer.core.guard.used(peer.now) == pytest.approx(0.5, abs=0.05)
     peer.now += 2
-    assert peer.core.used_budget(peer.now) == pytest.approx(0.3, abs=0.05)
+    assert peer.core.guard.used(peer.now) == pytest.approx(0.3, abs=0.05)
     peer.now += 100
-    assert peer.core.used_budget(peer.now) < 0.05
+    assert peer.core.guard.used(peer.now) < 0.05
 
 
 def test_the_budget_is_used_up_at_the_end(connect):
     peer = connect(control_budget=100)
     peer.send(*[settings()] * 150)
     peer.assert_goaway(ErrorCode.ENHANCE_YOUR_CALM)
-    assert peer.core.used_budget(peer.now) > 0.9
+    assert peer.core.guard.used(peer.now) > 0.9
