@@ -104,3 +104,6 @@ http2_max_connections_per_ip = 0
 
 # For development only: the file for the secrets of all TLS connections, by which Wireshark decrypts them.
 http2_keylog = None
+
+# For development only: the file for the frames of all connections, in words.
+http2_trace = None

@@ -235,6 +235,7 @@ WRONG_VALUES = [
     ("http2_keylog", "'/tmp'", "must be the absolute path of a file in a directory that exists, or None"),
     ("http2_keylog", "'/tmp/\\0'", "must be the absolute path of a file in a directory that exists, or None"),
     ("http2_keylog", "True", "must be the absolute path of a file in a directory that exists, or None"),
+    ("http2_trace", "'trace.log'", "must be the absolute path of a file in a directory that exists, or None"),
 ]
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gunicorn_h2.protocol.errors import code_name
+from gunicorn_h2.protocol.text import printable
 
 from . import judge
 from .conversation import Outcome, converse
 from .exchange import Answer, Http1Exchange, Http2Exchange, Response
-from .report import SUMMARIES, Report, Verdict, ok, printable, problem, warning
+from .report import SUMMARIES, Report, Verdict, ok, problem, warning
 from .target import Target
 from .wire import PROTOCOLS, Address, Wire, connect, make_context, pinned_context, resolve
 

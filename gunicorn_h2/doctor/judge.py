@@ -13,9 +13,10 @@ from typing import Any
 
 from gunicorn_h2.protocol import frames
 from gunicorn_h2.protocol.errors import ErrorCode, code_name
+from gunicorn_h2.protocol.text import printable
 
 from .exchange import Answer, Goaway, Response
-from .report import Finding, info, ok, printable, problem, warning
+from .report import Finding, info, ok, problem, warning
 
 __all__ = [
     "alpn",
@@ -91,15 +92,15 @@ _REASONS = {
 }
 """What the end of OpenSSL's name for an alert or an error means; what stands before it depends on the version."""
 
-SETTING_NAMES = {
-    frames.HEADER_TABLE_SIZE: ("HEADER_TABLE_SIZE", "octets it keeps to compress our header fields"),
-    frames.ENABLE_PUSH: ("ENABLE_PUSH", "a server's must be 0"),
-    frames.MAX_CONCURRENT_STREAMS: ("MAX_CONCURRENT_STREAMS", "requests a client may have open at once"),
-    frames.INITIAL_WINDOW_SIZE: ("INITIAL_WINDOW_SIZE", "octets of a request body it takes before it is read"),
-    frames.MAX_FRAME_SIZE: ("MAX_FRAME_SIZE", "octets of the largest frame it takes"),
-    frames.MAX_HEADER_LIST_SIZE: ("MAX_HEADER_LIST_SIZE", "octets of the largest header section it takes"),
-    frames.ENABLE_CONNECT_PROTOCOL: ("ENABLE_CONNECT_PROTOCOL", "1: WebSocket over HTTP/2 is possible (RFC 8441)"),
-    frames.NO_RFC7540_PRIORITIES: ("NO_RFC7540_PRIORITIES", "1: it ignores the priorities of RFC 7540 (RFC 9218)"),
+SETTING_MEANINGS = {
+    frames.HEADER_TABLE_SIZE: "octets it keeps to compress our header fields",
+    frames.ENABLE_PUSH: "a server's must be 0",
+    frames.MAX_CONCURRENT_STREAMS: "requests a client may have open at once",
+    frames.INITIAL_WINDOW_SIZE: "octets of a request body it takes before it is read",
+    frames.MAX_FRAME_SIZE: "octets of the largest frame it takes",
+    frames.MAX_HEADER_LIST_SIZE: "octets of the largest header section it takes",
+    frames.ENABLE_CONNECT_PROTOCOL: "1: WebSocket over HTTP/2 is possible (RFC 8441)",
+    frames.NO_RFC7540_PRIORITIES: "1: it ignores the priorities of RFC 7540 (RFC 9218)",
 }
 
 _PROXIES = {
@@ -236,16 +237,15 @@ def settings(pairs: list[tuple[int, int]]) -> Iterator[Finding]:
     if not pairs:
         yield info("SETTINGS", "empty: every setting has its initial value (RFC 9113 section 6.5.2)")
     for identifier, value in pairs[:MAX_SETTINGS]:
-        name, meaning = SETTING_NAMES.get(identifier, (f"0x{identifier:x}", "not known here, and ignored by clients"))
-        yield info("SETTINGS", f"{name} = {value}: {meaning}")
+        meaning = SETTING_MEANINGS.get(identifier, "not known here, and ignored by clients")
+        yield info("SETTINGS", f"{frames.setting_name(identifier)} = {value}: {meaning}")
     if len(pairs) > MAX_SETTINGS:
         yield info("SETTINGS", f"and {len(pairs) - MAX_SETTINGS} more")
 
 
 def settings_facts(pairs: list[tuple[int, int]]) -> dict[str, int]:
     """The settings by name, for scripts."""
-    named = ((SETTING_NAMES.get(identifier, (f"0x{identifier:x}", ""))[0], value) for identifier, value in pairs)
-    return dict(list(named)[:MAX_SETTINGS])
+    return {frames.setting_name(identifier): value for identifier, value in pairs[:MAX_SETTINGS]}
 
 
 def goaway(seen: Goaway) -> Finding:

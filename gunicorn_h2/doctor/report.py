@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
 
-__all__ = ["SUMMARIES", "Finding", "Level", "Report", "Verdict", "info", "ok", "printable", "problem", "warning"]
+from gunicorn_h2.protocol.text import printable
 
-MAX_TEXT = 200
-"""How much of a text from the peer is shown, in characters."""
+__all__ = ["SUMMARIES", "Finding", "Level", "Report", "Verdict", "info", "ok", "problem", "warning"]
 
 
 class Verdict(IntEnum):
@@ -109,16 +108,3 @@ class Report:
             },
             indent=2,
         )
-
-
-def printable(text: object, limit: int = MAX_TEXT) -> str:
-    """Text from a peer as visible ASCII of at most about `limit` characters: a terminal obeys no part of it."""
-    if isinstance(text, (bytes, bytearray)):
-        text = bytes(text[: limit + 1]).decode("latin-1")
-    whole = str(text)
-    shown = "".join(char if " " <= char <= "~" else _escape(char) for char in whole[:limit])
-    return shown if len(whole) <= limit else f"{shown}..."
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii") if char != "\x7f" else "\\x7f"

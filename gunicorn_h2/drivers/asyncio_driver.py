@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import StreamLimit
@@ -32,6 +32,9 @@ from .negotiation import Negotiation, Terms
 from .request_gate import FEW_REQUESTS, RequestGate
 from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 from .transport import Transport
+
+if TYPE_CHECKING:
+    from .trace_file import TraceFile
 
 __all__ = ["AsyncApplication", "AsyncHandOver", "AsyncHttp2Connection", "AsyncioDriver"]
 
@@ -57,11 +60,12 @@ class AsyncioDriver(Driver[AsyncApplication, "_Watch"]):
         on_refused: RefusalHandler,
         on_close: Callable[[object], object],
         admission: Admission | None = None,
+        trace: TraceFile | None = None,
     ) -> None:
         """`on_close(peer)` is called when a connection is closed and its last task is done."""
         # A task that waits costs no thread, and ASGI applications expect to be called with the head.
         config = replace(config, request_buffer_size=0)
-        super().__init__(config, application, log, on_request, on_refused, admission)
+        super().__init__(config, application, log, on_request, on_refused, admission, trace)
         self.loop = loop
         self._on_close = on_close
         self._watches: set[_Watch] = set()

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
@@ -28,6 +28,9 @@ from .handshake_errors import Displaced, HandshakeLog
 from .log import Log, logs_debug
 from .negotiation import Negotiation, NotAdmitted, Terms, adequate_cipher
 from .spool import Spool
+
+if TYPE_CHECKING:
+    from .trace_file import TraceFile
 
 __all__ = ["Application", "Driver", "HandOver", "Holder", "ROOM_SECONDS", "RefusalHandler"]
 
@@ -76,17 +79,20 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         on_request: Callable[[], None],
         on_refused: RefusalHandler,
         admission: Admission | None = None,
+        trace: TraceFile | None = None,
     ) -> None:
         """`application` serves one request; drivers whose applications block call it in another thread or greenlet.
 
         `on_request` is called for each request; `on_refused`, in the place where applications run, for each
-        request that the core has answered itself. `admission` learns what connections have cost.
+        request that the core has answered itself. `admission` learns what connections have cost,
+        and connections write their frames to `trace`.
         """
         self.config = config
         self.log = log
         self.window_budget = WindowBudget(config.worker_window_size)
         self.output_budget = OutputBudget(config.worker_buffer_size or math.inf)
         self.spool = Spool(config.worker_spool_size, log)
+        self.trace = trace
         self.application = application
         self.on_request = on_request
         self.on_refused = on_refused

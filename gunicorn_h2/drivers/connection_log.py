@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from gunicorn_h2.protocol.errors import ErrorCode, code_name
 
 from .handshake_errors import Displaced, explain
+from .log import Log, address_text
 
 if TYPE_CHECKING:
     from .connection import TransportConnection
-    from .log import Log
     from .negotiation import Negotiation
     from .transport import OctetCounts
 
@@ -138,7 +138,7 @@ def log_failed(log: Log, negotiation: Negotiation, error: Exception) -> None:
 def _log(log: Log, end: _End, peer: object, *fields: tuple[str, str]) -> None:
     ended_by = "client" if end.reason in _BY_CLIENT else "server"
     pairs = [
-        ("peer", _address(peer)),
+        ("peer", address_text(peer)),
         *fields,
         ("by", ended_by),
         ("reason", end.reason),
@@ -151,10 +151,3 @@ def _log(log: Log, end: _End, peer: object, *fields: tuple[str, str]) -> None:
 def _value(text: str) -> str:
     """A value as it is, or quoted as JSON does if anything in it could be mistaken for the end of it."""
     return text if _is_plain(text) else json.dumps(text)
-
-
-def _address(peer: object) -> str:
-    if not isinstance(peer, tuple):
-        return "unix"
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

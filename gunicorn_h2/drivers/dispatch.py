@@ -6,7 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.connection import ServerConnection
@@ -27,6 +27,9 @@ from gunicorn_h2.protocol.windows import WindowBudget
 from .log import Log
 from .spool import Spool
 
+if TYPE_CHECKING:
+    from .trace_file import TraceFile
+
 __all__ = ["WRITE_TIMEOUT", "EventDispatcher", "Shared"]
 
 WRITE_TIMEOUT = "write_timeout"
@@ -40,6 +43,7 @@ class Shared(Protocol):
     log: Log
     output_budget: OutputBudget
     spool: Spool
+    trace: TraceFile | None
     window_budget: WindowBudget
 
 
@@ -50,7 +54,8 @@ class EventDispatcher(ABC):
         """`clock` returns the time in seconds, for deadlines."""
         self.now = clock
         jitter = random.uniform(-1, 1)
-        self.core = ServerConnection(shared.config, clock(), shared.window_budget, shared.output_budget, jitter)
+        make = ServerConnection if shared.trace is None else shared.trace.core(peer)
+        self.core = make(shared.config, clock(), shared.window_budget, shared.output_budget, jitter)
         self.core.refusals.date = _date
         self.peer = peer
         self.read_timeout = shared.config.stream_timeout or None

@@ -18,7 +18,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -36,6 +36,9 @@ from .negotiation import Negotiation, Terms
 from .request_gate import FEW_REQUESTS, RequestGate
 from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 from .tunnel import SocketWatch
+
+if TYPE_CHECKING:
+    from .trace_file import TraceFile
 
 __all__ = ["GreenDriver"]
 
@@ -165,6 +168,7 @@ class _Owner(Paced):
         self.log = driver.log
         self.output_budget = driver.output_budget
         self.spool = driver.spool
+        self.trace = driver.trace
         self.window_budget = driver.window_budget
         self._driver = driver
         self._runners = driver.runners
@@ -414,8 +418,9 @@ class GreenDriver(Driver[Application, _Owner]):
         on_request: Callable[[], None],
         on_refused: RefusalHandler,
         admission: Admission | None = None,
+        trace: TraceFile | None = None,
     ) -> None:
-        super().__init__(config, application, log, on_request, on_refused, admission)
+        super().__init__(config, application, log, on_request, on_refused, admission, trace)
         self.library = library
         self.runners = runners = _Runners(library)
         self.gate: RequestGate[tuple[Any, ...]] = RequestGate(lambda item: runners.run(*item), library.call_after_poll)

@@ -6,7 +6,7 @@ import logging
 import math
 from typing import Protocol
 
-__all__ = ["Log", "Throttle", "logs_debug"]
+__all__ = ["Log", "Throttle", "address_text", "logs_debug"]
 
 
 class Log(Protocol):
@@ -53,3 +53,11 @@ class Throttle:
         self._next_at = now + self._interval
         held_back, self._held_back = self._held_back, 0
         return held_back
+
+
+def address_text(peer: object) -> str:
+    """The address of a client, and its port, as one word."""
+    if not isinstance(peer, tuple):
+        return "unix"
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

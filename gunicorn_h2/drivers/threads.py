@@ -18,7 +18,7 @@ import time
 from _thread import LockType
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.events import RequestRefused
@@ -35,6 +35,9 @@ from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 from .timers import Timers
 from .tunnel import SocketWatch
 from .waker import Waker
+
+if TYPE_CHECKING:
+    from .trace_file import TraceFile
 
 __all__ = ["ThreadDriver"]
 
@@ -107,9 +110,10 @@ class ThreadDriver(Driver[Application, _Registered]):
         on_refused: RefusalHandler,
         on_close: Callable[[object], object],
         admission: Admission | None = None,
+        trace: TraceFile | None = None,
     ) -> None:
         """`on_close(peer)` is called when a connection is closed."""
-        super().__init__(config, application, log, on_request, on_refused, admission)
+        super().__init__(config, application, log, on_request, on_refused, admission, trace)
         self._selector = selector
         self._pool = self.thread_count = pool
         self._on_close = on_close

@@ -16,10 +16,10 @@ from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_FIELDS, UNLIMITED_LIST_SIZE, Fi
 from .errors import ConnectionFailure, ErrorCode
 from .headers import ResponseHead
 
-__all__ = ["HpackCodec"]
+__all__ = ["MAX_TABLE_SIZE", "HpackCodec"]
 
-# The client's SETTINGS may allow a table of 4 GiB.
-_MAX_TABLE_SIZE = 65_536
+MAX_TABLE_SIZE = 65_536
+"""The largest table that is used for responses, in octets; the client's SETTINGS may allow one of 4 GiB."""
 _MAX_BLOCKS = 64
 _MAX_BLOCK_SIZE = 4096
 # Fields whose values seldom repeat would displace useful ones in the dynamic table.
@@ -62,14 +62,20 @@ class _CountingTable(HeaderTable):
 
 
 class HpackCodec:
-    """A `HeaderCodec` on the hpack library. Its decoder keeps to the default SETTINGS_HEADER_TABLE_SIZE."""
+    """A `HeaderCodec` on the hpack library."""
 
     largest_entry = DEFAULT_TABLE_SIZE
     """See `HeaderCodec.largest_entry`."""
 
-    def __init__(self, max_list_size: int, max_fields: int = UNLIMITED_FIELDS) -> None:
-        """`max_list_size` counts as SETTINGS_MAX_HEADER_LIST_SIZE does (RFC 9113 section 6.5.2); 0 is 4 MiB."""
+    def __init__(
+        self, max_list_size: int, max_fields: int = UNLIMITED_FIELDS, max_table_size: int = DEFAULT_TABLE_SIZE
+    ) -> None:
+        """`max_list_size` counts as SETTINGS_MAX_HEADER_LIST_SIZE does (RFC 9113 section 6.5.2); 0 is 4 MiB.
+
+        `max_table_size` is the SETTINGS_HEADER_TABLE_SIZE that the decoder allows.
+        """
         self._decoder = Decoder(max_list_size or UNLIMITED_LIST_SIZE)
+        self._decoder.max_allowed_table_size = max_table_size
         self._max_fields = max_fields
         self._decoder_table = self._decoder.header_table = _CountingTable()
         self._encoder = Encoder()
@@ -127,7 +133,7 @@ class HpackCodec:
         itself would announce all of them, or none if the last one is set twice.
         """
         table, encoder = self._encoder_table, self._encoder
-        size = min(size, _MAX_TABLE_SIZE)
+        size = min(size, MAX_TABLE_SIZE)
         if size == table.maxsize and not encoder.table_size_changes:
             return
         smallest = min([size, *encoder.table_size_changes])

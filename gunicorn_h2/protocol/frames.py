@@ -7,7 +7,7 @@ neither fields nor data are read and written here; `reader` splits octets into f
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .errors import ConnectionFailure, ErrorCode
 
@@ -24,12 +24,31 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = 0x1, 0x2, 0x3
 INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 0x4, 0x5, 0x6
 ENABLE_CONNECT_PROTOCOL, NO_RFC7540_PRIORITIES = 0x8, 0x9
 
-# The settings with values 0 and 1; RFC 8441 section 3 adds the second.
-_FLAGS = {
+TYPE_NAMES = {
+    DATA: "DATA",
+    HEADERS: "HEADERS",
+    PRIORITY: "PRIORITY",
+    RST_STREAM: "RST_STREAM",
+    SETTINGS: "SETTINGS",
+    PUSH_PROMISE: "PUSH_PROMISE",
+    PING: "PING",
+    GOAWAY: "GOAWAY",
+    WINDOW_UPDATE: "WINDOW_UPDATE",
+    CONTINUATION: "CONTINUATION",
+    PRIORITY_UPDATE: "PRIORITY_UPDATE",
+}
+_SETTING_NAMES = {
+    HEADER_TABLE_SIZE: "HEADER_TABLE_SIZE",
     ENABLE_PUSH: "ENABLE_PUSH",
+    MAX_CONCURRENT_STREAMS: "MAX_CONCURRENT_STREAMS",
+    INITIAL_WINDOW_SIZE: "INITIAL_WINDOW_SIZE",
+    MAX_FRAME_SIZE: "MAX_FRAME_SIZE",
+    MAX_HEADER_LIST_SIZE: "MAX_HEADER_LIST_SIZE",
     ENABLE_CONNECT_PROTOCOL: "ENABLE_CONNECT_PROTOCOL",
     NO_RFC7540_PRIORITIES: "NO_RFC7540_PRIORITIES",
 }
+# The settings with values 0 and 1; RFC 8441 section 3 adds the second.
+_FLAGS = frozenset((ENABLE_PUSH, ENABLE_CONNECT_PROTOCOL, NO_RFC7540_PRIORITIES))
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_SIZE = 9
@@ -54,6 +73,22 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes | memoryview) ->
     """One whole frame."""
     length = len(payload)
     return b"".join((_header.pack(length >> 8, length & 0xFF, kind, flags, stream_id), payload))
+
+
+def split(octets: bytes, position: int = 0) -> Iterator[tuple[int, int, int, bytes]]:
+    """The complete frames in `octets` from a position on: type, flags, stream and all octets of each."""
+    while len(octets) - position >= FRAME_HEADER_SIZE:
+        high, low, kind, flags, stream_id = unpack_header(octets, position)
+        stop = position + FRAME_HEADER_SIZE + (high << 8 | low)
+        if stop > len(octets):
+            return
+        yield kind, flags, stream_id & STREAM_ID_MASK, octets[position:stop]
+        position = stop
+
+
+def setting_name(identifier: int) -> str:
+    """The name of a setting (section 6.5.2), or its number."""
+    return _SETTING_NAMES.get(identifier, f"0x{identifier:x}")
 
 
 def settings(values: Iterable[tuple[int, int]]) -> bytes:
@@ -91,7 +126,7 @@ def parse_settings(payload: bytes) -> list[tuple[int, int]]:
     pairs = list(_setting.iter_unpack(payload))
     for identifier, value in pairs:
         if identifier in _FLAGS and value > 1:
-            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"{_FLAGS[identifier]} of {value}")
+            raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"{setting_name(identifier)} of {value}")
         if identifier == INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW:
             raise ConnectionFailure(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE of {value}")
         if identifier == MAX_FRAME_SIZE and not DEFAULT_MAX_FRAME_SIZE <= value <= 2**24 - 1:

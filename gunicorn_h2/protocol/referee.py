@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from h2.config import H2Configuration
@@ -206,7 +206,7 @@ class H2Referee:
     def _show(self, octets: bytes) -> None:
         self._connection.receive_data(octets)
         answers = self._connection.data_to_send()
-        for kind, _, stream_id, frame in _split(answers):
+        for kind, _, stream_id, frame in frames.split(answers):
             if kind == frames.RST_STREAM:
                 raise ConnectionFailure(ErrorCode(_word(frame)), f"h2: an error of stream {stream_id}")
             self._answers.append(frame)
@@ -300,7 +300,7 @@ class H2Referee:
     def _replay_all(self, octets: bytes) -> None:
         start = len(SWITCHING_PROTOCOLS) if octets.startswith(SWITCHING_PROTOCOLS) else 0
         begun = b""
-        for kind, flags, stream_id, frame in _split(octets, start):
+        for kind, flags, stream_id, frame in frames.split(octets, start):
             frame = begun + frame
             if kind in _FIELD_BLOCK_TYPES and not flags & frames.END_HEADERS:
                 begun = frame
@@ -313,7 +313,7 @@ class H2Referee:
                 raise _Difference("h2 would have written other octets")
 
     def _replay_headers(self, flags: int, stream_id: int, frame: bytes) -> bool:
-        block = b"".join([piece[frames.FRAME_HEADER_SIZE :] for _, _, _, piece in _split(frame)])
+        block = b"".join([piece[frames.FRAME_HEADER_SIZE :] for _, _, _, piece in frames.split(frame)])
         section = self._codec.encoded(block)
         if stream_id == self._failing_stream_id and stream_id not in self._connection.streams:
             # The answer to a malformed request, of which h2 was not shown anything.
@@ -392,15 +392,6 @@ _REPLAYS: dict[int, Callable[[H2Referee, int, int, bytes], bool]] = {
 }
 
 
-def _split(octets: bytes, position: int = 0) -> Iterator[tuple[int, int, int, bytes]]:
-    """The frames in `octets` from a position on: type, flags, stream and all octets of each."""
-    while position < len(octets):
-        high, low, kind, flags, stream_id = frames.unpack_header(octets, position)
-        stop = position + frames.FRAME_HEADER_SIZE + (high << 8 | low)
-        yield kind, flags, stream_id, octets[position:stop]
-        position = stop
-
-
 def _word(frame: bytes) -> int:
     """The first 32 bits of a frame's payload."""
     return int.from_bytes(frame[9:13], "big")
@@ -413,7 +404,7 @@ def _field_block(octets: bytes, is_open: bool) -> tuple[bytes, bool]:
     (section 6.2), and trailers that have their stream depend on itself (which the core ignores: RFC 9113
     section 5.3.2).
     """
-    fragments = [frame[frames.FRAME_HEADER_SIZE :] for _, _, _, frame in _split(octets)]
+    fragments = [frame[frames.FRAME_HEADER_SIZE :] for _, _, _, frame in frames.split(octets)]
     first, flags = fragments[0], octets[4]
     readable = len(fragments) <= CONTINUATION_BACKLOG
     if flags & frames.PADDED and first[0] == len(first) - 1:

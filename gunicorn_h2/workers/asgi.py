@@ -94,6 +94,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             on_refused=handler.note_refusal,
             on_close=self.connection_closed,
             admission=self.admission,
+            trace=self.trace,
         )
         for listener in self._listeners:
             self.servers.append(Acceptor(self.loop, listener.sock, self._take, self._is_busy, self.log))

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn import util
 from gunicorn.errors import HaltServer
@@ -23,8 +23,19 @@ from gunicorn_h2.protocol.proxy_header import ProxyVersions
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 
 from .renewal import Renewal
-from .settings import Settings, SettingsError, keylog_warning, load_settings, never_http2_reason, startup_line
+from .settings import (
+    Settings,
+    SettingsError,
+    keylog_warning,
+    load_settings,
+    never_http2_reason,
+    startup_line,
+    trace_warning,
+)
 from .tls import certificate_files, make_context, make_wrapper
+
+if TYPE_CHECKING:
+    from gunicorn_h2.drivers.trace_file import TraceFile
 
 __all__ = ["PREFACE_EXPECTED", "Http2Worker"]
 
@@ -44,6 +55,9 @@ class Http2Worker:
     nr: int
     sockets: Sequence[Any]
     settings: Settings
+
+    trace: TraceFile | None = None
+    """The file of `http2_trace`."""
 
     _terms: Terms | None = None
     _certificates: Certificates | None = None
@@ -82,7 +96,7 @@ class Http2Worker:
             gunicorns(cfg, log)
         settings = load_settings(cfg)
         log.info(startup_line(settings, cfg, cls.capacity(cfg)))
-        for warning in (never_http2_reason(settings, cfg), keylog_warning(settings)):
+        for warning in (never_http2_reason(settings, cfg), keylog_warning(settings), trace_warning(settings)):
             if warning:
                 log.warning(warning)
         obstacle = cls.websocket_obstacle()
@@ -102,6 +116,12 @@ class Http2Worker:
     def make_terms(self) -> None:
         """Prepare negotiation; called in the worker's process, while it may still read certificates and keys."""
         settings = self.settings
+        if settings.trace is not None:
+            # Imported here: it needs a header codec that is not loaded otherwise.
+            from gunicorn_h2.drivers.trace_file import TraceFile
+
+            self.trace = TraceFile(settings.trace, self.log)
+            self.log.warning(trace_warning(settings))
         if self.cfg.is_ssl:
             files = certificate_files(self.cfg, settings.certificates)
             self._renewal = Renewal(files, self._load_certificates, settings.certificate_reload, self.log)

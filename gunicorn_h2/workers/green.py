@@ -123,6 +123,7 @@ class GreenWorker(Http2Worker):
             on_request=self.count_request,
             on_refused=handler.note_refusal,
             admission=self.admission,
+            trace=self.trace,
         )
         # Every signal writes to the pipe, which ends the wait.
         self._waiter = self.library.make_waiter(self.PIPE[0])

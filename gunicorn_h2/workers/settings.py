@@ -45,6 +45,7 @@ __all__ = [
     "load_settings",
     "never_http2_reason",
     "startup_line",
+    "trace_warning",
 ]
 
 DEFAULT_PROTOCOLS = ("h2", "h1")
@@ -412,6 +413,15 @@ TABLE: tuple[SettingSpec, ...] = (
         "Development only: file for the secrets of all TLS connections, by which Wireshark decrypts them.",
         "curl, browsers, Python's default contexts: SSLKEYLOGFILE in the environment; nginx: none",
     ),
+    SettingSpec(
+        "http2_trace",
+        "trace",
+        OptionalFile(),
+        None,
+        "",
+        "Development only: file for the frames of all connections, in words, with most of their header fields.",
+        "nghttpd: -v; Go: GODEBUG=http2debug=2; nginx: error_log at level debug; Envoy: log level trace",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in TABLE}
@@ -454,6 +464,9 @@ class Settings:
     keylog: str | None = None
     """The file for the secrets of TLS connections; None: they are not written."""
 
+    trace: str | None = None
+    """The file for the frames of connections; None: they are not written."""
+
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
     """The limits of each connection."""
 
@@ -482,6 +495,7 @@ def load_settings(cfg: Any) -> Settings:
         websocket=values["websocket"],
         websocket_max_message_size=values["websocket_max_message_size"],
         keylog=values["keylog"],
+        trace=values["trace"],
         connection=ConnectionConfig(
             engine="h2" if values["engine"] == "h2" else "fast",
             websocket=values["websocket"] != "off",
@@ -501,6 +515,17 @@ def keylog_warning(settings: Settings) -> str | None:
     return (
         f"http2_keylog IS ON: the secrets of every TLS connection are written to {settings.keylog}. Whoever reads that "
         "file can decrypt them, passwords and cookies included. It is for development only: never in production"
+    )
+
+
+def trace_warning(settings: Settings) -> str | None:
+    """Warn of `http2_trace`; None if it is not set."""
+    if settings.trace is None:
+        return None
+    return (
+        f"http2_trace IS ON: the frames of every HTTP/2 connection are written to {settings.trace}, with paths and "
+        "header fields; of cookies and the usual credentials only the length. It is for development only: the file "
+        "grows without limit, and everything takes longer"
     )
 
 

@@ -119,6 +119,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             on_refused=handler.note_refusal,
             on_close=self._connection_closed,
             admission=self.admission,
+            trace=self.trace,
         )
         super().run()
 

@@ -9,8 +9,9 @@ import pytest
 
 from gunicorn_h2.doctor import judge
 from gunicorn_h2.doctor.exchange import Answer, Goaway, Response
-from gunicorn_h2.doctor.report import Level, Report, Verdict, info, printable
+from gunicorn_h2.doctor.report import Level, Report, Verdict, info
 from gunicorn_h2.protocol import frames
+from gunicorn_h2.protocol.text import printable
 
 CERTIFICATE = {
     "issuer": ((("organizationName", "An Authority"),), (("commonName", "The \x1b[2J CA"),)),

@@ -42,3 +42,18 @@ def test_no_line_at_another_level(boot):
         assert client.get("/hello").status == 200
     server.stop()
     assert not re.search("connection closed: ", server.log)
+
+
+def test_a_trace(boot, tmp_path):
+    path = tmp_path / "trace.log"
+    server = boot(http2_trace=str(path))
+    with H2Client.connect(server) as client:
+        assert client.get("/hello", [("cookie", "session=hunter2")]).status == 200
+    server.stop()
+    warnings = re.findall(rf"\[WARNING\] http2_trace IS ON: .* written to {re.escape(str(path))}, ", server.log)
+    assert len(warnings) == 2
+    trace = path.read_text()
+    assert re.search(r"^\d+\.1 0\.\d{3} recv HEADERS stream=1 length=\d+ flags=END_STREAM,END_HEADERS$", trace, re.M)
+    assert re.search(r"^\d+\.1 0\.\d{3}      cookie: \(15 octets\)$", trace, re.M)
+    assert re.search(r"^\d+\.1 0\.\d{3} send DATA stream=1 length=\d+ flags=END_STREAM$", trace, re.M)
+    assert "hunter2" not in trace

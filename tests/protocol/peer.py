@@ -107,10 +107,12 @@ class Peer:
     carry its `fields`. `answers` puts the same together by stream. `events` holds what the core told its driver.
     """
 
+    make_core = staticmethod(ServerConnection)
+
     def __init__(self, engine, cut=None, settings=(), setup=True, **config):
         self.now, self.cut = 1000.0, cut
         self.config = ConnectionConfig(engine=engine, **config)
-        self.core = ServerConnection(self.config, self.now)
+        self.core = self.make_core(self.config, self.now)
         self.encoder, self.decoder = Encoder(), Decoder()
         # Whatever table size a test announces, the server may make use of it.
         self.decoder.max_allowed_table_size = 65_536
