@@ -252,6 +252,14 @@ def test_an_upgrade(engine):
     assert lines[2].startswith("send SETTINGS ")
 
 
+def test_octets_may_come_one_at_a_time(engine):
+    whole, cut = TracedPeer(engine), TracedPeer(engine, 1)
+    for peer in (whole, cut):
+        peer.send(peer.headers(1, fields(method=b"POST"), end=False), data(1, b"abc"), rst_stream(1))
+    assert [line for line in cut.told() if not line.startswith("send")] == [
+        line for line in whole.told() if not line.startswith("send")]
+
+
 def play(peer):
     """A conversation with something of everything; return what the server wrote, and what the driver heard."""
     stream = peer.open(*SECRETS, end=False, method=b"POST")
