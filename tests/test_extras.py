@@ -21,7 +21,7 @@ from tests.support.server import ROOT
 # Once for each Python: .ci/compat leaves this module out where only Gunicorn differs. The time is for downloads.
 pytestmark = [pytest.mark.compat, pytest.mark.timeout(300)]
 
-SOURCES = ("gunicorn_h2", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("gunicorn_h2", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 APPLICATION = '''\
 import asyncio

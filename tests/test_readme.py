@@ -37,4 +37,4 @@ def test_worker_classes_are_those_of_the_package(page):
 
 def test_entry_points_are_those_of_the_package():
     named = re.findall(r"`egg:gunicorn-h2#(\w+)` \|", WORKERS.text)
-    assert named == re.findall(r"^    (\w+) = gunicorn_h2\.workers", (ROOT / "setup.cfg").read_text(), re.M)
+    assert named == re.findall(r"^\s+(\w+) = gunicorn_h2\.workers", (ROOT / "setup.cfg").read_text(), re.M)
