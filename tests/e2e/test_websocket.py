@@ -88,6 +88,7 @@ def ended(client, key):
 # -- messages --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.compat
 def test_an_echo_beside_other_requests(server):
     with client_of(server) as client:
         sockets = [WebSocketStream(client, "/echo", CHAT) for _ in range(3)]
@@ -185,6 +186,7 @@ def test_a_client_that_leaves_without_a_close(server, kind, how):
         assert ended(client, key) in ("1006", "1005", "CloseReason.NO_STATUS_RCVD")
 
 
+@pytest.mark.compat
 def test_a_shutdown_closes_with_1001(boot):
     server = boot()
     with client_of(server) as client:
