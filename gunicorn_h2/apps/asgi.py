@@ -34,6 +34,7 @@ from gunicorn.http import errors
 
 from gunicorn_h2.drivers.asyncio_channel import AsyncChannel
 from gunicorn_h2.drivers.asyncio_driver import AsyncHttp2Connection
+from gunicorn_h2.drivers.certificates import Certificates
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.drivers.files import FilePart, FileSource
 from gunicorn_h2.protocol.errors import ErrorCode
@@ -359,7 +360,7 @@ class ASGIHandler:
         cfg = worker.cfg
         self._application: Callable[..., Awaitable[object]] = worker.asgi
         self._blank = StreamRequest(cfg)
-        self._scopes = ScopeFactory(cfg, self._blank)
+        self._scopes = ScopeFactory(cfg, self._blank, Certificates(worker.log))
         self._heads = ResponseHeads(_SERVER)
         self._refusals = RefusalLog(cfg, worker.log)
         self.note_refusal = self._refusals.note_answered

@@ -10,10 +10,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from gunicorn_h2.drivers.asyncio_driver import AsyncHttp2Connection
+from gunicorn_h2.drivers.certificates import Certificates
 from gunicorn_h2.protocol.headers import Fields, RequestHead
 from gunicorn_h2.protocol.stream import Stream
 
 from .request import StreamRequest, joined_fields, policy_names
+from .tls import TlsExtension
 
 __all__ = ["ScopeFactory", "ScopeTemplate", "websocket_scope"]
 
@@ -21,11 +23,13 @@ __all__ = ["ScopeFactory", "ScopeTemplate", "websocket_scope"]
 class ScopeTemplate:
     """The scope that all requests with the same head share."""
 
-    __slots__ = ("_fields", "_incremental", "_shared", "_urgency", "method")
+    __slots__ = ("_fields", "_incremental", "_shared", "_tls", "_urgency", "method")
 
-    def __init__(self, shared: dict[str, Any], fields: Fields, head: RequestHead) -> None:
+    def __init__(self, shared: dict[str, Any], tls: dict[str, Any] | None, fields: Fields, head: RequestHead) -> None:
+        """`shared` is what all requests of the connection share, and `tls` the extension of that name."""
         self.method: str = shared["method"]
         self._shared = shared
+        self._tls = tls
         self._fields = fields
         self._urgency, self._incremental = head.priority
 
@@ -35,7 +39,7 @@ class ScopeTemplate:
         scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
         scope["headers"] = self._fields.copy()
         scope["state"] = state.copy()
-        scope["extensions"] = {
+        scope["extensions"] = extensions = {
             "http.response.early_hint": {},
             "http.response.pathsend": {},
             "http.response.trailers": {},
@@ -47,15 +51,18 @@ class ScopeTemplate:
                 "incremental": self._incremental,
             },
         }
+        if self._tls is not None:
+            extensions["tls"] = self._tls.copy()
         return scope
 
 
 class ScopeFactory:
     """Makes the scope templates of one worker."""
 
-    def __init__(self, cfg: Any, blank: StreamRequest) -> None:
-        """`blank` is the blank request that others are copied from."""
+    def __init__(self, cfg: Any, blank: StreamRequest, certificates: Certificates) -> None:
+        """`blank` is the blank request that others are copied from, `certificates` tells what the server presents."""
         self._blank = blank
+        self._tls = TlsExtension(certificates)
         self._policy_names = policy_names(cfg)
         self._root_path = cfg.root_path or ""
         self._scheme = b"https" if cfg.is_ssl else b"http"
@@ -65,11 +72,12 @@ class ScopeFactory:
     def template(self, head: RequestHead, connection: AsyncHttp2Connection) -> ScopeTemplate:
         """Make the template of a head. Raises Gunicorn's `ParseException` for what its limits or policy refuse."""
         if connection.context is None:
-            connection.context = self._connection_scope(connection)
+            connection.context = self._connection_scope(connection), self._tls.make(connection.transport)
+        connection_scope, tls = connection.context
         raw_path, _, query = head.path.partition(b"?")
         path = raw_path.decode("latin-1")
         fields = joined_fields(head)
-        shared: dict[str, Any] = connection.context.copy()
+        shared: dict[str, Any] = connection_scope.copy()
         shared["method"] = head.method.decode("latin-1").upper()
         shared["path"] = unquote(path) if "%" in path else path
         shared["raw_path"] = raw_path
@@ -78,7 +86,7 @@ class ScopeFactory:
             request = self._blank.for_stream(head, connection.peer, 0)
             shared["scheme"] = request.scheme
             fields = _kept(fields, request)
-        return ScopeTemplate(shared, fields, head)
+        return ScopeTemplate(shared, tls, fields, head)
 
     def _connection_scope(self, connection: AsyncHttp2Connection) -> dict[str, Any]:
         """Make the part of the scope that all requests of a connection share."""
@@ -108,12 +116,13 @@ def websocket_scope(template: ScopeTemplate, stream: Stream, state: dict[str, An
     """Make the scope of a WebSocket from the template of its request."""
     scope = template.make(stream, state)
     del scope["method"]
+    tls = scope["extensions"].get("tls")
     offered = b",".join([value for name, value in scope["headers"] if name == b"sec-websocket-protocol"])
     scope.update(
         type="websocket",
         scheme="wss" if scope["scheme"] == "https" else "ws",
         subprotocols=[name.strip() for name in offered.decode("latin-1").split(",") if name.strip()],
-        extensions={"websocket.http.response": {}},
+        extensions={"websocket.http.response": {}} | ({} if tls is None else {"tls": tls}),
     )
     return scope
 

@@ -1,4 +1,4 @@
-"""The names of the certificates that TLS contexts present.
+"""The certificates that TLS contexts present, and their names.
 
 A context does not tell its certificate. So it is asked as a client would ask it: by a handshake of the worker with
 itself, once for each context. A server may have several, which a callback chooses from by the client's SNI.
@@ -22,30 +22,34 @@ _MAX_FLIGHT = 1_048_576
 
 
 class Certificates:
-    """The names of certificates by TLS context; one for each worker, for the thread that owns the connections."""
+    """Certificates and their names by TLS context; one for each worker, for the thread that owns the connections."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self._certificates: WeakKeyDictionary[ssl.SSLContext, bytes | None] = WeakKeyDictionary()
         self._names: WeakKeyDictionary[ssl.SSLContext, CertificateNames | None] = WeakKeyDictionary()
 
     def names(self, context: ssl.SSLContext) -> CertificateNames | None:
         """The names of the certificate that `context` presents; None if it cannot be told, which the log says once."""
         if context not in self._names:
-            self._names[context] = names = self._ask(context)
+            der = self.presented(context)
+            self._names[context] = names = None if der is None else CertificateNames(der)
             if names is None:
                 self._log.warning("The names of a certificate are not known: authorities are not checked against it")
             elif not names:
                 self._log.warning("A certificate has no subjectAltName: requests for any authority are answered 421")
         return self._names[context]
 
-    def _ask(self, context: ssl.SSLContext) -> CertificateNames | None:
-        try:
-            der = _presented(context)
-        except (OSError, ValueError) as error:
-            # The context demands more of a client than it knows of itself, or the callback does.
-            self._log.debug("The handshake for the names of a certificate failed: %s", error)
-            return None
-        return None if der is None else CertificateNames(der)
+    def presented(self, context: ssl.SSLContext) -> bytes | None:
+        """The certificate that `context` presents, in DER; None if it cannot be told."""
+        if context not in self._certificates:
+            try:
+                self._certificates[context] = _presented(context)
+            except (OSError, ValueError) as error:
+                # The context demands more of a client than it knows of itself, or the callback does.
+                self._certificates[context] = None
+                self._log.debug("The handshake for a certificate failed: %s", error)
+        return self._certificates[context]
 
 
 def _presented(context: ssl.SSLContext) -> bytes | None:

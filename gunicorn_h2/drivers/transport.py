@@ -29,6 +29,9 @@ _MOST_UNSENT = 16_384
 _TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _BYTES_ACKED = slice(120, 128)
 
+# _ssl.ENCODING_DER, which the ssl module does not name.
+_ENCODING_DER = 2
+
 _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -40,16 +43,24 @@ class TlsSession(NamedTuple):
     cipher: str
     certificate: Mapping[str, object] | None
     """The client's, as `ssl.SSLSocket.getpeercert` returns it; None without a verified one."""
-    der: bytes | None
-    """The same certificate in DER."""
+    chain: tuple[bytes, ...] = ()
+    """The same certificate in DER, and those that the client sent behind it; empty without a verified one."""
 
     @classmethod
     def of(cls, sock: ssl.SSLSocket) -> TlsSession:
         """Read the session from a socket that has finished its handshake."""
         cipher = sock.cipher()
         certificate = sock.getpeercert()
-        der = sock.getpeercert(binary_form=True) if certificate else None
-        return cls(sock.version() or "", cipher[0] if cipher else "", certificate, der)
+        chain = _sent_chain(sock) if certificate else ()
+        return cls(sock.version() or "", cipher[0] if cipher else "", certificate, chain)
+
+
+def _sent_chain(sock: Any) -> tuple[bytes, ...]:
+    """The certificates that the peer has sent, its own first, in DER."""
+    own = sock.getpeercert(binary_form=True)
+    # Public since Python 3.13. A resumed session has the peer's own certificate alone.
+    chain = [certificate.public_bytes(_ENCODING_DER) for certificate in sock._sslobj.get_unverified_chain() or ()]
+    return (own, *[der for der in chain if der != own])
 
 
 class OctetCounts:

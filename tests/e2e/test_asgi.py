@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import struct
 import time
 from contextlib import ExitStack
@@ -244,6 +245,25 @@ def test_the_scope(h2, server):
     }
     assert {key: scope[key] for key in expected} == expected
     assert set(scope) - set(expected) == {"headers", "extensions"}
+
+
+def test_tls_and_the_clients_certificate(servers, certs):
+    server = servers(tls=True, cert_reqs=int(ssl.CERT_OPTIONAL), ca_certs=certs.ca)
+    for client_cert in (False, True):
+        with H2Client.connect(server, client_cert=client_cert) as client:
+            first, second = (json.loads(client.get("/scope").body)["extensions"]["tls"] for _ in range(2))
+            assert first == second
+            shown = ssl.PEM_cert_to_DER_cert(first["server_cert"])
+            assert shown == client.sock.getpeercert(binary_form=True)
+            assert (first["tls_version"], first["client_cert_error"]) == (0x0304, None)
+            assert first["cipher_suite"] >> 8 == 0x13
+            assert bool(first["client_cert_chain"]) == client_cert
+            assert str(first["client_cert_name"]).startswith("CN=alice,") == client_cert
+
+
+def test_there_is_no_tls_extension_without_tls(servers):
+    with H2Client.connect(servers(tls=False)) as client:
+        assert "tls" not in json.loads(client.get("/scope").body)["extensions"]
 
 
 def test_the_state_is_copied_for_each_request(h2):
