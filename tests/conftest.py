@@ -9,18 +9,17 @@ from tests.support.certs import Certs
 from tests.support.server import REFERENCE_WORKERS, WORKERS, Server, stop_all
 
 ALL_WORKERS = {**WORKERS, **REFERENCE_WORKERS}
-PROCESSES = {"bench", "conformance", "e2e", "faults", "frameworks", "proxies", "test_call_count.py",
-             "test_conf_examples.py", "test_examples.py", "test_extras.py", "test_interop.py",
-             "test_packaging.py"}
+PROCESSES = {"bench", "conformance", "deployments", "e2e", "faults", "frameworks", "proxies", "test_call_count.py",
+             "test_conf_examples.py", "test_examples.py", "test_extras.py", "test_interop.py", "test_packaging.py"}
 """What runs whole processes, through lines that tests in memory cover."""
 
 
 THOROUGH = {
-    "conformance", "faults", "frameworks", "proxies", "test_attack.py", "test_browser.py", "test_call_count.py",
-    "test_connections.py", "test_demo.py", "test_examples.py", "test_extras.py", "test_graceful.py",
-    "test_handshakes.py", "test_hostile.py", "test_interop.py", "test_memory.py", "test_operations.py",
-    "test_packaging.py", "test_runner.py", "test_semantics.py", "test_slow_uploads.py", "test_unread_responses.py",
-    "test_vanished_clients.py",
+    "conformance", "deployments", "faults", "frameworks", "proxies", "test_attack.py", "test_browser.py",
+    "test_call_count.py", "test_connections.py", "test_demo.py", "test_examples.py", "test_extras.py",
+    "test_graceful.py", "test_handshakes.py", "test_hostile.py", "test_interop.py", "test_memory.py",
+    "test_operations.py", "test_packaging.py", "test_runner.py", "test_semantics.py", "test_slow_uploads.py",
+    "test_unread_responses.py", "test_vanished_clients.py",
 }
 """What `make test` leaves to `make thorough`."""
 

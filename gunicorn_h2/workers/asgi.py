@@ -167,7 +167,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         """Give a connection to Gunicorn's own code, with the `data` read during negotiation, behind a PROXY header."""
         data = header + data
         if self.must_refuse_http1(peer):
-            self.refuse_http1(transport.sock, peer)
+            self.refuse_http1(transport.sock, peer, data)
             self.connection_closed(peer)
         elif transport.tls:
             TlsTransport(self.loop, transport, _Http1Protocol(self, peer, data), connected_peer(peer))

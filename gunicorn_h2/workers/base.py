@@ -205,13 +205,17 @@ class Http2Worker:
         terms = self.terms(peer)
         return terms is not None and terms.wrap is None and not terms.may_be_http1
 
-    def refuse_http1(self, sock: socket.socket, peer: Any) -> None:
-        """Answer 400 and close: with prior knowledge only, HTTP/1 is a mistake of the deployment."""
-        self.warn_of_http1(peer)
-        try:
-            util.write_error(sock, 400, "Bad Request", PREFACE_EXPECTED)
-        except OSError as error:
-            self.log.debug("Failed to send error message: %s", error)
+    def refuse_http1(self, sock: socket.socket, peer: Any, data: bytes) -> None:
+        """Answer 400 and close: with prior knowledge only, HTTP/1 is a mistake of the deployment.
+
+        A client that has sent nothing at all, no `data`, is no mistake: a health check by TCP.
+        """
+        if data:
+            self.warn_of_http1(peer)
+            try:
+                util.write_error(sock, 400, "Bad Request", PREFACE_EXPECTED)
+            except OSError as error:
+                self.log.debug("Failed to send error message: %s", error)
         util.close(sock)
 
     def warn_of_http1(self, peer: Any) -> None:

@@ -190,7 +190,7 @@ class GreenWorker(Http2Worker):
         """Give a connection to Gunicorn's own code, with the `data` read during negotiation, behind a PROXY header."""
         sock.setblocking(True)
         if self.must_refuse_http1(peer):
-            self.refuse_http1(sock, peer)
+            self.refuse_http1(sock, peer, data)
         else:
             # Not by `super`: Gunicorn's eventlet worker would wrap the socket in TLS once more.
             data = header + data

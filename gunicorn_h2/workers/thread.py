@@ -177,7 +177,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     ) -> None:
         """Give a connection to Gunicorn's own code, with the `data` read during negotiation, behind a PROXY header."""
         if self.must_refuse_http1(peer):
-            self.refuse_http1(sock, peer)
+            self.refuse_http1(sock, peer, data)
             self._connection_closed(peer)
             return
         connection = _Http1Connection(self, sock, peer, local_address)
