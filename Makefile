@@ -57,7 +57,7 @@ test: packages lint
 	$(BIN)/coverage report --fail-under=$(OVERALL_FLOOR)
 	$(BIN)/coverage report --fail-under=$(PROTOCOL_FLOOR) --include='gunicorn_h2/protocol/*'
 
-thorough: packages $(VENV)/dev
+thorough: packages $(VENV)/dev $(VENV)/schemas
 	$(BIN)/python -m $(PYTEST) $(WAITING) -m "thorough and not alone"
 	$(BIN)/python -m $(PYTEST) -m "thorough and alone"
 
@@ -99,7 +99,7 @@ bench-packages:
 
 packages:
 	@.ci/need curl=curl nghttp=nghttp2-client h2load=nghttp2-client node=nodejs nginx=nginx haproxy=haproxy \
-	    openssl=openssl
+	    openssl=openssl caddy=caddy systemd-analyze=systemd systemd-socket-activate=systemd
 
 $(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -114,6 +114,10 @@ $(VENV)/demo: setup.cfg examples/demo/requirements.txt | $(BIN)/python
 $(VENV)/dev: setup.cfg | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@
+
+# Schemas of configurations, in a folder of their own: their modules have the names of others (google, opentelemetry).
+$(VENV)/schemas: | $(BIN)/python
+	$(PIP) --no-compile --target $@ 'kubernetes-validate>=1.31' 'xds-protos>=1.70'
 
 $(VENV)/docs: setup.cfg | $(BIN)/python
 	$(PIP) -e '.[docs]'

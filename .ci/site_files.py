@@ -8,7 +8,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE")
 FOLDERS = ("conf_examples", "examples")
-SUFFIXES = {".md", ".proto", ".py", ".txt", ".yaml", ""}
+SUFFIXES = {".cfg", ".conf", ".md", ".proto", ".py", ".service", ".socket", ".txt", ".yaml", ""}
 
 
 def on_files(files, config):

@@ -1,4 +1,7 @@
-"""Every conf file in conf_examples/ boots as it is and serves HTTP/2."""
+"""Every conf file in conf_examples/ boots as it is and serves HTTP/2; what stands beside them is well-formed.
+
+`tests/deployments` has the rest: each one with the program that it is for.
+"""
 
 from pathlib import Path
 
@@ -6,8 +9,11 @@ import pytest
 
 from gunicorn_h2.workers.settings import TABLE
 from tests.support.command import Command, fetch
+from tests.support.deployment import EXAMPLES as FOLDER
+from tests.support.deployment import adapted
+from tests.support.tools import run
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "conf_examples").glob("*.py"))
+EXAMPLES = sorted(FOLDER.rglob("*.py"))
 
 
 def names_of(path):
@@ -26,6 +32,8 @@ def options_for(example, certs):
         options += ["--certfile", certs.server_cert, "--keyfile", certs.server_key]
     if "PORT" not in example.read_text() and not str(names.get("bind", "")).startswith("unix:"):
         options += ["--bind", "127.0.0.1:0"]
+    if "http2_cleartext" in names and names.get("forwarded_allow_ips", "*") != "*":
+        options += ["--forwarded-allow-ips", "127.0.0.1"]
     return options
 
 
@@ -55,3 +63,29 @@ def test_the_limits_are_the_defaults():
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_the_example_says_how_to_use_it(example):
     assert f"-c {example.name}" in names_of(example)["__doc__"].replace('", "', " ")
+
+
+def test_nginx_takes_its_configuration(certs, tmp_path):
+    replacements = {
+        "events {": f"pid {tmp_path}/pid;\nevents {{",
+        "listen 80;": f"listen unix:{tmp_path}/80;", "listen 443 ": f"listen unix:{tmp_path}/443 ",
+        "/etc/ssl/example.org/fullchain.pem": certs.server_cert, "/etc/ssl/example.org/privkey.pem": certs.server_key,
+    }
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(adapted("nginx.conf", replacements))
+    run("nginx", "-t", "-e", "stderr", "-c", conf)
+
+
+def test_haproxy_takes_its_configuration(certs, tmp_path):
+    pem = tmp_path / "haproxy.pem"
+    pem.write_text("".join(Path(name).read_text() for name in (certs.server_cert, certs.server_key)))
+    conf = tmp_path / "haproxy.cfg"
+    conf.write_text(adapted("haproxy.cfg", {"/etc/haproxy/example.org.pem": pem}))
+    run("haproxy", "-c", "-f", conf)
+
+
+def test_caddy_takes_its_configuration(tmp_path):
+    """As it is, formatted as Caddy does."""
+    env = {"HOME": str(tmp_path)}
+    run("caddy", "adapt", "--config", FOLDER / "Caddyfile", env=env)
+    assert run("caddy", "fmt", FOLDER / "Caddyfile", env=env).stdout == adapted("Caddyfile", {})

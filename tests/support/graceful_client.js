@@ -1,16 +1,17 @@
 // A client on Node's http2 that obeys GOAWAY, and accounts for every request it has made.
 //
-//     node graceful_client.js URL CA-FILE CHAINS
+//     node graceful_client.js URL CA-FILE CHAINS [PREFIX]
 //
-// There are several chains, each of one request after another: small ones, slow uploads, or event streams. A line
-// of input has numbers of requests; when as many have been answered, or one is lost, what was seen so far is written as
-// JSON. So it is at the end of the input, when each chain has come to the end of its present request. A request that the server says it has not processed (REFUSED_STREAM) is made
-// again, on a new connection; any other that does not end well is lost.
+// There are several chains, each of one request after another: small ones, slow uploads, or event streams; PREFIX stands
+// before each path. A line of input has numbers of requests; when as many have been answered, or one is lost, what was
+// seen so far is written as JSON. So it is at the end of the input, when each chain has come to the end of its present
+// request. A request that the server says it has not processed (REFUSED_STREAM) is made again, on a new connection; any
+// other that does not end well is lost.
 "use strict";
 const fs = require("fs");
 const http2 = require("http2");
 
-const [url, ca, chains] = process.argv.slice(2);
+const [url, ca, chains, prefix = ""] = process.argv.slice(2);
 const PIECES = 10, PIECE = Buffer.alloc(20_000, "x"), PAUSE = 15, EVENTS = 20;
 const seen = { hello: 0, upload: 0, events: 0, retried: 0, sessions: 0, lost: [] };
 let session = null, stopping = false, goals = [];
@@ -52,7 +53,7 @@ function request(name) {
     let stream, status = null, body = "", owner;
     try {
       owner = connection();
-      stream = owner.request({ ":path": kind.path, ":method": kind.method || "GET" }, { endStream: !kind.method });
+      stream = owner.request({ ":path": prefix + kind.path, ":method": kind.method || "GET" }, { endStream: !kind.method });
     } catch (error) {
       session = null;
       // The session has been told GOAWAY: nothing was sent.

@@ -13,8 +13,8 @@ TIMEOUT = 30
 class NodeClient:
     """Node's http2, with requests of every kind under way for as long as the block lasts."""
 
-    def __init__(self, server, chains=8):
-        self._command = [require_tool("node"), str(SCRIPT), server.url, server.certs.ca, str(chains)]
+    def __init__(self, server, chains=8, prefix=""):
+        self._command = [require_tool("node"), str(SCRIPT), server.url, server.certs.ca, str(chains), prefix]
         self.seen = {}
 
     def __enter__(self):
@@ -35,7 +35,7 @@ class NodeClient:
         self._process.stdin.write(json.dumps(counts) + "\n")
         self._process.stdin.flush()
         self.seen = json.loads(self._process.stdout.readline())
-        assert self.seen["lost"] == []
+        assert self.seen["lost"] == [], self.seen
 
     def wait_for_more(self, **counts):
         """Wait until so many more requests of each kind have been answered; fail if one has been lost."""

@@ -78,6 +78,8 @@ class Server:
     """A running Gunicorn master with its workers, its address and its log."""
 
     python = sys.executable
+    pass_fds = ()
+    """File descriptors that the process inherits."""
 
     def __init__(self, directory, kind, certs, app="wsgi", tls=True, unix=False, flags=(), env=None, code="",
                  **settings):
@@ -149,7 +151,7 @@ class Server:
         self.write_conf()
         self._process = subprocess.Popen(self.command, cwd=self.working_directory, env=self.environ,
                                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                         start_new_session=True)
+                                         start_new_session=True, pass_fds=self.pass_fds)
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         return self

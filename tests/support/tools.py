@@ -7,14 +7,15 @@ import subprocess
 
 import pytest
 
-PACKAGES = {"nghttp": "nghttp2-client", "h2load": "nghttp2-client", "grpc": "grpcio", "node": "nodejs"}
+PACKAGES = {"nghttp": "nghttp2-client", "h2load": "nghttp2-client", "grpc": "grpcio", "node": "nodejs",
+            "systemd-analyze": "systemd", "systemd-socket-activate": "systemd"}
 # Debian keeps servers where users do not look for commands.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 
 
 def require_tool(name):
     """Return the path of a command; where it is missing skip, but fail in CI, where no tool may be missing."""
-    return shutil.which(name, path=SEARCH_PATH) or _missing(name)
+    return shutil.which(name, path=SEARCH_PATH) or _missing_package(name)
 
 
 def require_module(name):
@@ -24,11 +25,15 @@ def require_module(name):
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        return _missing(name)
+        return _missing_package(name)
 
 
-def _missing(name):
-    reason = f"{name} is not installed; install the package {PACKAGES.get(name, name)}"
+def _missing_package(name):
+    return missing(f"{name} is not installed; install the package {PACKAGES.get(name, name)}")
+
+
+def missing(reason):
+    """Skip a test that lacks something, but fail in CI."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

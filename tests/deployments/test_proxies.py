@@ -1,0 +1,54 @@
+"""nginx, HAProxy and Caddy with their examples: all kinds of traffic, and reloads under load."""
+
+import pytest
+
+from tests.support.deployment import Gunicorn
+
+from .traffic import Route, check_reload, check_traffic
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def unix_socket(running, folder, certs):
+    """Gunicorn with unix_socket.py."""
+    path = folder("gunicorn")
+    server = Gunicorn(path, certs, "unix_socket.py", {"workers = 2": "workers = 1"}, workers=1,
+                      env={"RUNTIME_DIRECTORY": str(path)})
+    server.socket_path = str(path / "app.sock")
+    return running(server)
+
+
+def test_nginx(unix_socket, nginx, tmp_path):
+    route = Route(nginx(unix_socket), unix_socket, protocol="HTTP/1.1", duplex=False)
+    check_traffic(route, tmp_path)
+    check_reload(route)
+
+
+def test_nginx_by_http2(unix_socket, nginx, tmp_path):
+    route = Route(nginx(unix_socket), unix_socket, prefix="/stream", request_trailers=None)
+    check_traffic(route, tmp_path)
+    check_reload(route)
+
+
+def test_haproxy(behind_proxy, haproxy, tmp_path):
+    worker = behind_proxy()
+    route = Route(haproxy(worker, worker), worker)
+    check_traffic(route, tmp_path)
+    check_reload(route)
+
+
+def test_haproxy_with_tls_behind(running, folder, certs, haproxy, tmp_path):
+    replacements = {"0.0.0.0:8443": "127.0.0.1:0", "10.0.0.10": "127.0.0.1", "workers = 2": "workers = 1",
+                    "/etc/ssl/internal/app.pem": certs.server_cert, "/etc/ssl/internal/app.key": certs.server_key}
+    worker = running(Gunicorn(folder("gunicorn"), certs, "behind_proxy_tls.py", replacements, workers=1, tls=True))
+    route = Route(haproxy(worker, worker, tls=True), worker)
+    check_traffic(route, tmp_path)
+    check_reload(route)
+
+
+def test_caddy(behind_proxy, caddy, tmp_path):
+    worker = behind_proxy()
+    route = Route(caddy(worker), worker, request_trailers=False)
+    check_traffic(route, tmp_path)
+    check_reload(route)
