@@ -15,7 +15,8 @@ bind = "127.0.0.1:8000"
 workers = 2
 threads = 16
 
-# "prior-knowledge": the proxy opens with HTTP/2 at once. "both": it may start with HTTP/1.1 as well.
+# "prior-knowledge": the proxy opens with HTTP/2 at once. "both": it may start with HTTP/1.1 as well, and so may its
+# health checks, which are HTTP/1.1 as a rule.
 http2_cleartext = "prior-knowledge"
 
 # Who the proxy is: the only peers who may speak HTTP/2 here, and whose forwarded headers are believed.

@@ -15,3 +15,7 @@ threads = 16
 
 # HTTP/2 without TLS, or HTTP/1.1: whichever the proxy speaks.
 http2_cleartext = "both"
+
+# Longer than the proxy keeps idle connections (nginx: 60 seconds), so that it does not send a request, perhaps one that
+# cannot be repeated, on a connection that is being closed. Seconds.
+keepalive = 75

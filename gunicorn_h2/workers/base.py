@@ -220,7 +220,11 @@ class Http2Worker:
 
     def warn_of_http1(self, peer: Any) -> None:
         """Log that a connection that must speak HTTP/2 does not."""
-        self.log.warning("Invalid request from ip=%s: no HTTP/2 connection preface", peer_ip(peer))
+        self.log.warning(
+            "Invalid request from ip=%s: no HTTP/2 connection preface; if it is a health check by HTTP/1.1, "
+            "set http2_cleartext = 'both'",
+            peer_ip(peer),
+        )
 
     def count_request(self) -> None:
         """Count a request, and retire the worker after `max_requests`."""

@@ -52,18 +52,18 @@ def behind_proxy(running, folder, certs):
 def nginx(running, folder, certs):
     """A function that starts nginx before Gunicorn."""
     def start(worker):
-        port, path = free_port(), folder("nginx")
+        port, http_port, path = free_port(), free_port(), folder("nginx")
         replacements = {
             "events {": f"pid {path}/pid;\ndaemon off;\nmaster_process off;\nerror_log stderr notice;\nevents {{",
             "http {": "http {\naccess_log off;\n" + "".join(
                 f"{name}_temp_path {path}/{name};\n"
                 for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")),
-            "listen 80;": f"listen 127.0.0.1:{free_port()};", "listen 443 ": f"listen 127.0.0.1:{port} ",
+            "listen 80;": f"listen 127.0.0.1:{http_port};", "listen 443 ": f"listen 127.0.0.1:{port} ",
             EXAMPLE_CERT: certs.server_cert, EXAMPLE_KEY: certs.server_key,
             "unix:/run/app/app.sock": f"unix:{worker.socket_path}", r"app\.v1\.Greeter": r"tests\.Service",
         }
         return running(Program(path, certs, "nginx", "nginx.conf", replacements, ("-e", "stderr", "-c", "{conf}"),
-                               port, ready="event method"))
+                               port, http_port, ready="event method"))
 
     return start
 
@@ -75,7 +75,7 @@ def haproxy(running, folder, certs):
         def start(*workers, tls=False, **more):
             path = folder("haproxy")
             public, redirecting = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
-            port, redirecting_port = (sock.getsockname()[1] for sock in (public, redirecting))
+            ports = [sock.getsockname()[1] for sock in (public, redirecting)]
             pem = path / "haproxy.pem"
             pem.write_text("".join(Path(name).read_text() for name in (certs.server_cert, certs.server_key)))
             replacements = {
@@ -88,10 +88,8 @@ def haproxy(running, folder, certs):
                                  "verifyhost app.internal": "verifyhost localhost"}
             for number, worker in enumerate(workers, 11):
                 replacements[f"10.0.0.{number}:{8443 if tls else 8000}"] = f"127.0.0.1:{worker.port}"
-            program = Program(path, certs, "haproxy", "haproxy.cfg", replacements, ("-db", "-f", "{conf}"), port,
-                              listeners=(public, redirecting))
-            program.redirecting_port = redirecting_port
-            return running(program)
+            return running(Program(path, certs, "haproxy", "haproxy.cfg", replacements, ("-db", "-f", "{conf}"), *ports,
+                                   listeners=(public, redirecting)))
 
         yield start
 
@@ -100,15 +98,15 @@ def haproxy(running, folder, certs):
 def caddy(running, folder, certs):
     """A function that starts Caddy before Gunicorn."""
     def start(worker):
-        port, path = free_port(), folder("caddy")
+        port, http_port, path = free_port(), free_port(), folder("caddy")
         replacements = {
-            "example.org {": f"{{\n\tadmin off\n\thttp_port {free_port()}\n}}\n\n"
+            "example.org {": f"{{\n\tadmin off\n\thttp_port {http_port}\n}}\n\n"
                              f"https://localhost:{port}, https://127.0.0.1:{port} {{",
             EXAMPLE_CERT: certs.server_cert, EXAMPLE_KEY: certs.server_key,
             "127.0.0.1:8000": f"127.0.0.1:{worker.port}",
         }
         env = {"XDG_DATA_HOME": str(path), "XDG_CONFIG_HOME": str(path)}
         return running(Program(path, certs, "caddy", "Caddyfile", replacements, ("run", "--config", "{conf}"), port,
-                               ready="serving initial configuration", env=env))
+                               http_port, ready="serving initial configuration", env=env))
 
     return start

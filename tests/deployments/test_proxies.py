@@ -1,8 +1,11 @@
 """nginx, HAProxy and Caddy with their examples: all kinds of traffic, and reloads under load."""
 
+import re
+
 import pytest
 
 from tests.support.deployment import Gunicorn
+from tests.support.tools import run
 
 from .traffic import Route, check_reload, check_traffic
 
@@ -19,23 +22,31 @@ def unix_socket(running, folder, certs):
     return running(server)
 
 
+def check_all(route, folder):
+    """All kinds of traffic, a reload under load, and what http:// leads to."""
+    check_traffic(route, folder)
+    check_reload(route)
+    answer = run("curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code} %{redirect_url}",
+                 f"http://localhost:{route.front.http_port}/path")
+    status, target = answer.stdout.split()
+    assert status in ("301", "302", "308")
+    assert re.fullmatch(r"https://localhost(:\d+)?/path", target)
+
+
 def test_nginx(unix_socket, nginx, tmp_path):
     route = Route(nginx(unix_socket), unix_socket, protocol="HTTP/1.1", duplex=False)
-    check_traffic(route, tmp_path)
-    check_reload(route)
+    check_all(route, tmp_path)
 
 
 def test_nginx_by_http2(unix_socket, nginx, tmp_path):
     route = Route(nginx(unix_socket), unix_socket, prefix="/stream", request_trailers=None)
-    check_traffic(route, tmp_path)
-    check_reload(route)
+    check_all(route, tmp_path)
 
 
 def test_haproxy(behind_proxy, haproxy, tmp_path):
     worker = behind_proxy()
     route = Route(haproxy(worker, worker), worker)
-    check_traffic(route, tmp_path)
-    check_reload(route)
+    check_all(route, tmp_path)
 
 
 def test_haproxy_with_tls_behind(running, folder, certs, haproxy, tmp_path):
@@ -43,12 +54,10 @@ def test_haproxy_with_tls_behind(running, folder, certs, haproxy, tmp_path):
                     "/etc/ssl/internal/app.pem": certs.server_cert, "/etc/ssl/internal/app.key": certs.server_key}
     worker = running(Gunicorn(folder("gunicorn"), certs, "behind_proxy_tls.py", replacements, workers=1, tls=True))
     route = Route(haproxy(worker, worker, tls=True), worker)
-    check_traffic(route, tmp_path)
-    check_reload(route)
+    check_all(route, tmp_path)
 
 
 def test_caddy(behind_proxy, caddy, tmp_path):
     worker = behind_proxy()
     route = Route(caddy(worker), worker, request_trailers=False)
-    check_traffic(route, tmp_path)
-    check_reload(route)
+    check_all(route, tmp_path)

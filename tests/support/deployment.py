@@ -67,13 +67,13 @@ class Gunicorn(Server):
 
 
 class Program(Server):
-    """Another program with its file of conf_examples/, which listens at `port` with TLS, and says when it is ready."""
+    """Another program with its file of conf_examples/: it listens at `port` with TLS, and at `http_port` without."""
 
-    def __init__(self, directory, certs, name, example, replacements, arguments, port, ready=None, listeners=(),
-                 env=None):
+    def __init__(self, directory, certs, name, example, replacements, arguments, port, http_port, ready=None,
+                 listeners=(), env=None):
         super().__init__(directory, None, certs, env=env)
         self.name, self.example, self.replacements = name, example, replacements
-        self.port, self.ready = port, ready
+        self.port, self.http_port, self.ready = port, http_port, ready
         self.listeners, self.pass_fds = listeners, [sock.fileno() for sock in listeners]
         self.arguments = [argument.format(conf=self.directory / example, folder=self.directory)
                           for argument in arguments]
