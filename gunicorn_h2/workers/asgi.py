@@ -165,11 +165,12 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
 
     def _serve_http1(self, transport: Transport, peer: Any, data: bytes, header: bytes = b"") -> None:
         """Give a connection to Gunicorn's own code, with the `data` read during negotiation, behind a PROXY header."""
-        data = header + data
         if self.must_refuse_http1(peer):
             self.refuse_http1(transport.sock, peer, data)
             self.connection_closed(peer)
-        elif transport.tls:
+            return
+        data = header + data
+        if transport.tls:
             TlsTransport(self.loop, transport, _Http1Protocol(self, peer, data), connected_peer(peer))
         else:
             task = self.loop.create_task(self._serve_cleartext_http1(transport.sock, peer, data))
