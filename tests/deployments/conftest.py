@@ -13,6 +13,13 @@ EXAMPLE_CERT = "/etc/ssl/example.org/fullchain.pem"
 EXAMPLE_KEY = "/etc/ssl/example.org/privkey.pem"
 
 
+def pytest_collection_modifyitems(items):
+    """Several programs share the machine's processors, and each is a part of the way."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(150))
+
+
 @pytest.fixture
 def running():
     """A function that starts a server and returns it; the last one is stopped first, and each log examined."""

@@ -15,7 +15,6 @@ from tests.support.tools import curl, require_tool, run
 
 from .traffic import Route, check_reload, check_traffic
 
-pytestmark = pytest.mark.timeout(120)
 LIVE = "/etc/letsencrypt/live/example.org"
 WORKERS = {name: kind.worker_class for name, kind in WSGI_KINDS.items()} | {"asgi": "gunicorn_h2.ASGIWorker"}
 

@@ -9,7 +9,6 @@ from tests.support.node import NodeClient
 
 from .traffic import SOME
 
-pytestmark = pytest.mark.timeout(120)
 ABSENT = "Server app/app1 is DOWN"
 BACK = "Server app/app1 is UP"
 

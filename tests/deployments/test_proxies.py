@@ -9,8 +9,6 @@ from tests.support.tools import run
 
 from .traffic import Route, check_reload, check_traffic
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def unix_socket(running, folder, certs):
