@@ -19,7 +19,7 @@ THOROUGH = {
     "test_call_count.py", "test_connections.py", "test_demo.py", "test_examples.py", "test_extras.py",
     "test_graceful.py", "test_handshakes.py", "test_hostile.py", "test_interop.py", "test_memory.py",
     "test_operations.py", "test_packaging.py", "test_runner.py", "test_semantics.py", "test_slow_uploads.py",
-    "test_unread_responses.py", "test_vanished_clients.py",
+    "test_socketio.py", "test_unread_responses.py", "test_vanished_clients.py",
 }
 """What `make test` leaves to `make thorough`."""
 
