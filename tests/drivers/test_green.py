@@ -240,8 +240,8 @@ def test_negotiation_has_a_deadline(run, tls, sent):
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.settimeout(TIMEOUT)
-        rig.serve(ours, tls)
         theirs.send(sent)
+        rig.serve(ours, tls)
         assert theirs.recv(1) == b""
     rig.wait_ended()
 
