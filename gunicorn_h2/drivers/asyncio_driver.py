@@ -27,6 +27,7 @@ from .admission import Admission
 from .asyncio_channel import AsyncChannel, HeldEnd
 from .base import Driver, RefusalHandler
 from .connection import TransportConnection
+from .histogram import QueueProbe
 from .log import Log
 from .negotiation import Negotiation, Terms
 from .request_gate import FEW_REQUESTS, RequestGate
@@ -120,6 +121,14 @@ class AsyncioDriver(Driver[AsyncApplication, "_Watch"]):
 
     def _holders(self) -> Iterable[_Watch]:
         return self._watches
+
+    def probe_queue(self, probe: QueueProbe, late: float) -> None:
+        """See `Driver.probe_queue`."""
+        probe.start(late, self.loop.call_soon)
+
+    def load(self) -> dict[str, int]:
+        """See `Driver.load`."""
+        return {"queued": self.gate.waiting + self.not_begun}
 
     def _make_way(self, watch: _Watch) -> None:
         watch.call(watch.connection.make_way)

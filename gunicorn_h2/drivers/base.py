@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import random
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.counts import Counts
 from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestRefused
 from gunicorn_h2.protocol.keepalive import KEEPALIVE_TIMEOUT
@@ -25,6 +27,7 @@ from .connection import Http2Connection, TransportConnection
 from .connection_log import ConnectionRecord, log_failed
 from .dispatch import WRITE_TIMEOUT
 from .handshake_errors import Displaced, HandshakeLog
+from .histogram import ROUND_TRIP_BOUNDS, Histogram, QueueProbe
 from .log import Log, logs_debug
 from .negotiation import Negotiation, NotAdmitted, Terms, adequate_cipher
 from .spool import Spool
@@ -52,6 +55,8 @@ _MAX_SCANNED_STREAMS = 2000
 _MIN_NEGOTIATIONS = 64
 _NEGOTIATIONS_SHARE = 4
 """One in so many of the worker's connections may be negotiating its protocol."""
+_MAX_ROUND_TRIPS = 32
+"""Connections that are asked for their round trip, each time."""
 _NOTABLE_USE = 0.25
 """A connection that has used less of its budgets costs its address nothing."""
 
@@ -93,6 +98,11 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         self.output_budget = OutputBudget(config.worker_buffer_size or math.inf)
         self.spool = Spool(config.worker_spool_size, log)
         self.trace = trace
+        self.counts = Counts()
+        self.connections_begun = 0
+        """HTTP/2 connections so far."""
+        self.round_trips = Histogram(ROUND_TRIP_BOUNDS)
+        """Of open connections, a few at each `gauges`."""
         self.application = application
         self.on_request = on_request
         self.on_refused = on_refused
@@ -161,6 +171,7 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
 
     def begin(self, connection: TransportConnection, negotiation: Negotiation) -> None:
         """Give a new connection the data read during negotiation."""
+        self.connections_begun += 1
         connection.transport.limit_unsent()
         if self._logs_debug:
             counts = connection.transport.count_octets()
@@ -202,6 +213,7 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         used = connection.core.guard.used(connection.now())
         if reason == ErrorCode.ENHANCE_YOUR_CALM.name:
             used = 1.0
+            self.closings.budgets.count(_budget_name(detail))
         if used >= _NOTABLE_USE:
             self.admission.charge(connection.peer, used * CALM_COST)
 
@@ -220,6 +232,50 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         if isinstance(connection, TransportConnection):
             connection.note_end("internal_error")
         connection.abandon()
+
+    # Statistics
+
+    def gauges(self) -> dict[str, int]:
+        """How many there are now of what, by name; adds some to `round_trips`."""
+        connections: list[TransportConnection] = []
+        streams = orphaned = blocked_streams = blocked = 0
+        for holder in self._holders():
+            connection = holder.connection
+            if connection is None or type(connection) is Negotiation:
+                continue
+            assert isinstance(connection, TransportConnection)
+            connections.append(connection)
+            core = connection.core
+            streams += len(core.streams)
+            orphaned += core.orphaned_calls
+            if core.blocked:
+                blocked_streams += len(core.blocked)
+                # Its stream has a window: the connection has none.
+                blocked += any(core.streams[stream_id].send_window > 0 for stream_id in core.blocked)
+        for connection in random.sample(connections, min(len(connections), _MAX_ROUND_TRIPS)):
+            round_trip = connection.transport.round_trip()
+            if round_trip is not None:
+                self.round_trips.observe(round_trip)
+        return {
+            "connections/h2": len(connections),
+            "connections/negotiating": len(self._negotiating),
+            "streams": streams,
+            "orphaned": orphaned,
+            "blocked/streams": blocked_streams,
+            "blocked/connections": blocked,
+            "octets/buffered": self.output_budget.used,
+            "octets/spooled": self.spool.octets,
+            "octets/windows": self.window_budget.taken,
+            **self.load(),
+        }
+
+    @abstractmethod
+    def load(self) -> dict[str, int]:
+        """How many requests wait to begin, and where there are any, how many threads do what; by name."""
+
+    @abstractmethod
+    def probe_queue(self, probe: QueueProbe, late: float) -> None:
+        """Have a probe wait as a request would that came `late` seconds ago."""
 
     # Making room
 
@@ -275,6 +331,15 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
     @abstractmethod
     def _make_way(self, holder: _HolderT) -> None:
         """Call `make_way` of a connection or negotiation."""
+
+
+def _budget_name(detail: str) -> str:
+    """The name of the budget that a client has exceeded, by what the core says of it.
+
+    Only that of a field section says more, such as its size.
+    """
+    words = detail.lower().split()
+    return "_".join(words) if all(map(str.isalpha, words)) else "header_list_too_large"
 
 
 def _stalled(busy: list[tuple[TransportConnection, _HolderT]], count: int, now: float) -> list[_HolderT]:

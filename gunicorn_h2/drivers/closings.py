@@ -100,12 +100,15 @@ class Closings(Tally):
         super().__init__("closed", "connections closed", log, increment, clock)
         self.resets = Tally("reset", "streams reset", log, increment, clock)
         """Streams that limits have ended while their connections went on, by the name of a `StreamLimit`."""
+        self.budgets = Tally("budget", "budgets exceeded", log, increment, clock)
+        """The connections that have ended with ENHANCE_YOUR_CALM, by what there was too much of."""
         self._information = Throttle(REPORT_SECONDS)
 
     def report(self) -> None:
-        """See `Tally.report`; reports the streams as well."""
+        """See `Tally.report`; reports streams and budgets as well."""
         super().report()
         self.resets.report()
+        self.budgets.report()
 
     def inform(self, message: str, *arguments: object) -> None:
         """Log something that is not a connection, at info level and at most once a second."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.connection import ServerConnection
+from gunicorn_h2.protocol.counts import Counts
 from gunicorn_h2.protocol.errors import StreamLimit
 from gunicorn_h2.protocol.events import (
     ConnectionTerminated,
@@ -40,6 +41,7 @@ class Shared(Protocol):
     """What all connections of a worker share."""
 
     config: ConnectionConfig
+    counts: Counts
     log: Log
     output_budget: OutputBudget
     spool: Spool
@@ -54,8 +56,11 @@ class EventDispatcher(ABC):
         """`clock` returns the time in seconds, for deadlines."""
         self.now = clock
         jitter = random.uniform(-1, 1)
+        self._counts = shared.counts
         make = ServerConnection if shared.trace is None else shared.trace.core(peer)
-        self.core = make(shared.config, clock(), shared.window_budget, shared.output_budget, jitter)
+        self.core = make(
+            shared.config, clock(), shared.window_budget, shared.output_budget, jitter, shared.counts
+        )
         self.core.refusals.date = _date
         self.peer = peer
         self.read_timeout = shared.config.stream_timeout or None
@@ -110,6 +115,7 @@ class EventDispatcher(ABC):
 
     def _on_refused(self, event: RequestRefused) -> None:
         self._log.debug("HTTP/2 request %d from %s refused: %s", event.stream_id, self.peer, event.reason)
+        self._counts.refused += 1
         if isinstance(event.reason, StreamLimit):
             self.note_limit(event.reason, None)
         if event.status:

@@ -31,6 +31,7 @@ from .base import Application, Driver, HandOver, RefusalHandler
 from .channel import Channel
 from .connection import Http2Connection
 from .green_hub import Library, Signal
+from .histogram import QueueProbe
 from .log import Log
 from .negotiation import Negotiation, Terms
 from .request_gate import FEW_REQUESTS, RequestGate
@@ -165,6 +166,7 @@ class _Owner(Paced):
     def __init__(self, driver: GreenDriver, fd: int) -> None:
         super().__init__()
         self.config = driver.config
+        self.counts = driver.counts
         self.log = driver.log
         self.output_budget = driver.output_budget
         self.spool = driver.spool
@@ -491,6 +493,14 @@ class GreenDriver(Driver[Application, _Owner]):
 
     def _holders(self) -> Iterable[_Owner]:
         return self._owners
+
+    def probe_queue(self, probe: QueueProbe, late: float) -> None:
+        """See `Driver.probe_queue`."""
+        probe.start(late, self.runners.run)
+
+    def load(self) -> dict[str, int]:
+        """See `Driver.load`."""
+        return {"queued": self.gate.waiting + len(self.runners.calls)}
 
     def _make_way(self, owner: _Owner) -> None:
         owner.make_way()

@@ -122,6 +122,16 @@ class Leadership:
         """Whether a thread of the pool leads, or is about to."""
         return self.thread != _MAIN
 
+    @property
+    def has_idle_leader(self) -> bool:
+        """Whether a thread of the pool leads, and runs no request now."""
+        return self.delegated and self._busy_since is None
+
+    @property
+    def expected_wait(self) -> float:
+        """About how many seconds a request that came now would wait for the leader of the pool."""
+        return len(self.requests) * self._taken
+
     # The main thread
 
     def serve(self, timeout: float, alone: bool) -> None:

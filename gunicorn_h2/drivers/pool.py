@@ -93,6 +93,14 @@ class RequestPool(Executor):
         """Whether requests wait for a thread."""
         return bool(self.tasks) and not self._idle
 
+    def load(self) -> dict[str, int]:
+        """The numbers of threads: all, those at work, and of these those that wait for their clients."""
+        return {
+            "threads/all": len(self._threads),
+            "threads/busy": max(len(self._threads) - len(self._idle) - len(self._spares), 0),
+            "threads/waiting": len(self._waiting) + len(self._resting) + len(self._crowd),
+        }
+
     def run(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have a thread call `call(*arguments)`, which should not raise."""
         self.tasks.append((call, arguments))

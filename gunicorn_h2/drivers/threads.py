@@ -27,6 +27,7 @@ from .admission import Admission
 from .base import Application, Driver, HandOver, RefusalHandler
 from .channel import Channel
 from .connection import Http2Connection
+from .histogram import QueueProbe
 from .leadership import Leadership
 from .log import Log
 from .negotiation import Negotiation, Terms
@@ -215,6 +216,20 @@ class ThreadDriver(Driver[Application, _Registered]):
 
     def _holders(self) -> Iterable[_Registered]:
         return self._registered.values()
+
+    def probe_queue(self, probe: QueueProbe, late: float) -> None:
+        """See `Driver.probe_queue`."""
+        if self._leadership.delegated:
+            # A task for the pool would make a leader without idle colleagues resign.
+            probe.note(self._leadership.expected_wait)
+        else:
+            probe.start(late, self._pool.run)
+
+    def load(self) -> dict[str, int]:
+        """See `Driver.load`."""
+        load = {"queued": len(self._pool.tasks) + len(self._leadership.requests), **self._pool.load()}
+        load["threads/busy"] -= self._leadership.has_idle_leader
+        return load
 
     def _make_way(self, registered: _Registered) -> None:
         self._call(registered, registered.connection.make_way)

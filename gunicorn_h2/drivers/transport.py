@@ -25,9 +25,10 @@ _NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 # 50 ms; Cloudflare recommends 16 KiB for nginx, so that HTTP/2 priorities have an effect.
 _MOST_UNSENT = 16_384
 
-# Linux: `struct tcp_info`, and `tcpi_bytes_acked` in it.
+# Linux: `struct tcp_info`, and in it `tcpi_bytes_acked` and `tcpi_min_rtt` (microseconds).
 _TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _BYTES_ACKED = slice(120, 128)
+_MIN_ROUND_TRIP = slice(148, 152)
 
 # _ssl.ENCODING_DER, which the ssl module does not name.
 _ENCODING_DER = 2
@@ -247,6 +248,22 @@ class Transport:
             # Not TCP, or the connection is gone.
             return 0
         return int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
+
+    def round_trip(self) -> float | None:
+        """The shortest round trip of the last minutes, in seconds, as TCP has measured it; None if it cannot tell.
+
+        Longer ones would mostly tell of acknowledgements that the peer has delayed.
+        """
+        if _TCP_INFO is None:
+            return None
+        try:
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _MIN_ROUND_TRIP.stop)
+        except OSError:
+            # Not TCP, or the connection is gone.
+            return None
+        # An older kernel returns less; before the first measurement all bits are set.
+        microseconds = int.from_bytes(info[_MIN_ROUND_TRIP], sys.byteorder)
+        return microseconds / 1_000_000 if 0 < microseconds < 0xFFFF_FFFF else None
 
     def half_close(self) -> None:
         """Close our direction, TLS and TCP; further calls have no effect."""

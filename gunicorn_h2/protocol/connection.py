@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 
-from . import frames
 from .config import ConnectionConfig
+from .counts import Counts
 from .engine import make_engine
 from .errors import ConnectionFailure, ErrorCode, StreamLimit
 from .events import ConnectionTerminated, Event
@@ -91,8 +91,9 @@ class ServerConnection:
         window_budget: WindowBudget | None = None,
         output_budget: OutputBudget | None = None,
         jitter: float = 0.0,
+        counts: Counts | None = None,
     ) -> None:
-        """The budgets are shared by the worker's connections; None gives the connection one of its own.
+        """The budgets and counts are shared by the worker's connections; None gives the connection some of its own.
 
         `jitter`, from -1 to 1, is the part of a tenth of its age by which the connection ends late, or early.
         """
@@ -110,7 +111,7 @@ class ServerConnection:
         """The limit on requests, as the number of a stream: the next one is the last."""
         self._guard = guard = Guard(config, now)
         self._max_unread = 2 * OUTPUT_LIMIT + config.max_concurrent_streams * _UNREAD_PER_STREAM
-        self._outbox = outbox = Outbox(config, guard, self.pending_events, output_budget or OutputBudget())
+        self._outbox = outbox = Outbox(config, guard, self.pending_events, output_budget, counts)
         self.blocked = outbox.blocked
         """The streams whose data waits for a window, by identifier, and the time of their last progress."""
         codec, self._referee = make_engine(config, outbox)
@@ -148,6 +149,7 @@ class ServerConnection:
             self.fail(ErrorCode.ENHANCE_YOUR_CALM, "the client does not read")
             return
         self._receiver.now = now
+        self._outbox.counts.octets_received += len(data)
         try:
             if self._referee is not None:
                 # Our earlier frames must be checked before the peer's change h2's state.
@@ -161,10 +163,7 @@ class ServerConnection:
             self._note_idle(now)
 
     def receive_upgrade(self, upgrade: Upgrade) -> None:
-        """Begin with an upgraded HTTP/1.1 request as stream 1 (RFC 7540 section 3.2).
-
-        Call it before anything else; the client's preface is still to come.
-        """
+        """Begin, before anything else, with an upgraded HTTP/1.1 request as stream 1 (RFC 7540 section 3.2)."""
         self._outbox.put_first(SWITCHING_PROTOCOLS)
         if self._referee is not None:
             self._referee.receive_upgrade(upgrade.settings)
@@ -419,7 +418,7 @@ class ServerConnection:
     def fail(self, code: ErrorCode, reason: str) -> None:
         """End the connection at once with GOAWAY(`code`); `reason` is for the log."""
         if not self.closed:
-            self._outbox.put(frames.goaway(self._table.last_stream_id, code))
+            self._outbox.put_goaway(self._table.last_stream_id, code)
             self._terminate(code, reason)
 
     def shutdown(self, now: float) -> None:

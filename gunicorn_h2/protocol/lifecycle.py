@@ -136,10 +136,10 @@ class Lifecycle:
             self._ping_pending = True
             # The PING goes first: clients built on the h2 library would treat it as an error after the GOAWAY.
             self._outbox.put(frames.ping(_SHUTDOWN_PING))
-            self._outbox.put(frames.goaway(frames.LARGEST_STREAM_ID, ErrorCode.NO_ERROR))
+            self._outbox.put_goaway(frames.LARGEST_STREAM_ID, ErrorCode.NO_ERROR)
         elif phase is Phase.DRAINING:
             self._streams.final_stream_id = self._streams.last_stream_id
-            self._outbox.put(frames.goaway(self._streams.last_stream_id, ErrorCode.NO_ERROR))
+            self._outbox.put_goaway(self._streams.last_stream_id, ErrorCode.NO_ERROR)
 
     def complete_setup(self, now: float) -> None:
         """Leave SETUP, at the client's first SETTINGS frame."""

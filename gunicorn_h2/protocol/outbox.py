@@ -12,6 +12,7 @@ from typing import Protocol
 
 from . import frames
 from .config import ConnectionConfig
+from .counts import Counts, code_label
 from .errors import ConnectionFailure, ErrorCode, StreamFailure, StreamLimit
 from .events import Event, StreamWritable
 from .guard import MESSAGE_CREDIT, Guard
@@ -64,6 +65,7 @@ class Outbox:
 
     __slots__ = (
         "blocked",
+        "counts",
         "initial_window_size",
         "limit",
         "max_frame_size",
@@ -83,8 +85,16 @@ class Outbox:
         "_stall_timeout",
     )
 
-    def __init__(self, config: ConnectionConfig, guard: Guard, events: list[Event], budget: OutputBudget) -> None:
-        """All connections of the worker share `budget`."""
+    def __init__(
+        self,
+        config: ConnectionConfig,
+        guard: Guard,
+        events: list[Event],
+        budget: OutputBudget | None = None,
+        counts: Counts | None = None,
+    ) -> None:
+        """All connections of the worker share `budget` and `counts`; None: the outbox has its own."""
+        self.counts = counts or Counts()
         self.window = frames.DEFAULT_WINDOW_SIZE
         """The connection's send window, in octets (RFC 9113 section 6.9)."""
         self.initial_window_size = frames.DEFAULT_WINDOW_SIZE
@@ -102,7 +112,7 @@ class Outbox:
         self._high_mark = config.stream_buffer_size
         self._stall_timeout = config.stream_timeout or math.inf
         self._least_octets = config.min_read_rate * config.stream_timeout
-        self._budget = budget
+        self._budget = budget or OutputBudget()
         self._guard = guard
         self._events = events
         self._scheduler = Scheduler()
@@ -119,6 +129,16 @@ class Outbox:
         """Add whole frames."""
         self._octets.append(octets)
         self.pending += len(octets)
+
+    def put_rst_stream(self, stream_id: int, code: ErrorCode) -> None:
+        """Add a RST_STREAM frame (section 6.4)."""
+        self.counts.resets_sent[code_label(code)] += 1
+        self.put(frames.rst_stream(stream_id, code))
+
+    def put_goaway(self, last_stream_id: int, code: ErrorCode) -> None:
+        """Add a GOAWAY frame (section 6.8)."""
+        self.counts.goaways_sent[code_label(code)] += 1
+        self.put(frames.goaway(last_stream_id, code))
 
     def put_first(self, octets: bytes) -> None:
         """Add octets in front of everything else."""
@@ -187,6 +207,7 @@ class Outbox:
         if not octets:
             return b""
         data = b"".join(octets)
+        self.counts.octets_sent += len(data)
         octets.clear()
         self.pending = self._shown = 0
         return data

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from . import frames
 from .config import ConnectionConfig
+from .counts import code_label
 from .errors import ConnectionFailure, ErrorCode, MalformedRefusal, RequestRefusal, StreamFailure, StreamLimit
 from .events import DataReceived, Event, RequestReceived, RequestRefused, StreamReset, TrailersReceived
 from .guard import SMALL_DATA, Guard
@@ -324,6 +325,7 @@ class Receiver:
 
     def _receive_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         code = frames.parse_word(payload, "RST_STREAM")
+        self._outbox.counts.resets_received[code_label(code)] += 1
         stream = self._streams.open.get(stream_id)
         if stream is not None:
             self._guard.charge_cancel(self.now, stream.opened_at, len(self._streams.open))
@@ -381,7 +383,8 @@ class Receiver:
         """Note that the client will open no more streams. The stream it names is irrelevant: we push none."""
         if stream_id:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
-        self._lifecycle.peer_code = frames.parse_goaway(payload)
+        self._lifecycle.peer_code = code = frames.parse_goaway(payload)
+        self._outbox.counts.goaways_received[code_label(code)] += 1
         self._lifecycle.peer_going_away = True
 
     def _receive_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -423,7 +426,7 @@ class Receiver:
             self._events.append(RequestRefused(stream_id, failure.reason))
         elif not self._streams.was_reset(stream_id):
             # Of the errors of a stream, the first is reported (section 5.4).
-            self._outbox.put(frames.rst_stream(stream_id, code))
+            self._outbox.put_rst_stream(stream_id, code)
 
     # An upgrade
 

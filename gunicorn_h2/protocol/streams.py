@@ -106,7 +106,7 @@ class StreamTable:
 
     def reset_unopened(self, stream_id: int, code: ErrorCode) -> None:
         """Send RST_STREAM on a stream that is not open."""
-        self._outbox.put(frames.rst_stream(stream_id, code))
+        self._outbox.put_rst_stream(stream_id, code)
         self._resets[stream_id] = None
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]

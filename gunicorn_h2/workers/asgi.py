@@ -100,7 +100,13 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             self.servers.append(Acceptor(self.loop, listener.sock, self._take, self._is_busy, self.log))
             self.log.info("ASGI server listening on %s", listener)
         self.sockets = []
+        self._report_due = self.loop.time()
         self._report()
+
+    @property
+    def open_connections(self) -> int:
+        """See `Http2Worker.open_connections`."""
+        return self.nr_conns
 
     @classmethod
     def websocket_obstacle(cls) -> str | None:
@@ -170,6 +176,7 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
             self.connection_closed(peer)
             return
         data = header + data
+        self.http1_connections += 1
         if transport.tls:
             TlsTransport(self.loop, transport, _Http1Protocol(self, peer, data), connected_peer(peer))
         else:
@@ -220,9 +227,12 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
 
     def _report(self) -> None:
         """Have logged and counted what was held back, and look at the certificates, once a second."""
-        self.admission.closings.report()
+        assert self._driver is not None
+        now = self.loop.time()
+        self.report(self._driver, max(now - self._report_due, 0.0))
         self.check_certificates()
-        self.loop.call_later(REPORT_SECONDS, self._report)
+        self._report_due = now + REPORT_SECONDS
+        self.loop.call_at(self._report_due, self._report)
 
     def _heartbeat(self) -> None:
         """Notify the arbiter until the end: Gunicorn's own heartbeat stops before the last connections have ended."""

@@ -23,6 +23,7 @@ from gunicorn_h2.protocol.proxy_header import ProxyVersions
 from gunicorn_h2.protocol.upgrade_reader import RequestLimits
 
 from .renewal import Renewal
+from .reports import Reporter, take_slot
 from .settings import (
     Settings,
     SettingsError,
@@ -59,6 +60,11 @@ class Http2Worker:
     trace: TraceFile | None = None
     """The file of `http2_trace`."""
 
+    http1_connections = 0
+    """Connections so far that do not speak HTTP/2."""
+    http2_requests = 0
+    """Requests so far that applications have been called for; `nr` counts those of HTTP/1, too."""
+    _reporter: Reporter
     _terms: Terms | None = None
     _certificates: Certificates | None = None
     _renewal: Renewal | None = None
@@ -82,6 +88,7 @@ class Http2Worker:
             is_exempt=Proxies(self.cfg).__contains__,
             increment=getattr(self.log, "increment", None),
         )
+        self._board, self._slot = take_slot(self)
 
     @property
     def cfg_protocol(self) -> str:
@@ -112,6 +119,27 @@ class Http2Worker:
     def capacity(cls, cfg: Any) -> str:
         """Say how much a worker serves at a time, for the start-up line."""
         return f"{cfg.worker_connections} connections"
+
+    @property
+    def open_connections(self) -> int:
+        """The connections that are open, of both protocols."""
+        raise NotImplementedError
+
+    def init_process(self) -> None:
+        """Run the worker in its process; return when it ends."""
+        self._reporter = Reporter(self, self._board, self._slot)
+        try:
+            super().init_process()  # type: ignore[misc]
+        finally:
+            self._reporter.close()
+
+    def report(self, driver: Driver[Any, Any], late: float = 0.0) -> None:
+        """Have logged, counted and published what there is to tell; to be called about once a second.
+
+        The caller acts for all connections; it is `late` by so many seconds because its thread was busy.
+        """
+        self.admission.closings.report()
+        self._reporter.report(driver, late)
 
     def make_terms(self) -> None:
         """Prepare negotiation; called in the worker's process, while it may still read certificates and keys."""
@@ -228,8 +256,9 @@ class Http2Worker:
 
     def count_request(self) -> None:
         """Count a request, and retire the worker after `max_requests`."""
-        self.nr += 1
-        if self.nr >= self.max_requests and self.alive:
+        self.http2_requests += 1
+        self.nr = requests = self.nr + 1
+        if requests >= self.max_requests and self.alive:
             self.retire()
 
     def retire(self) -> None:

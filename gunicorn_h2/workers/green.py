@@ -87,7 +87,14 @@ class GreenWorker(Http2Worker):
     _waiter: Waiter
     _connections = 0
     """Connections that are open, of both protocols."""
+    _late = 0.0
+    """Seconds by which the main greenlet has last been resumed too late."""
     worker_connections: int
+
+    @property
+    def open_connections(self) -> int:
+        """See `Http2Worker.open_connections`."""
+        return self._connections
 
     def patch(self) -> None:
         """Patch the standard library; called in the worker's process, before it drops its privileges."""
@@ -150,9 +157,11 @@ class GreenWorker(Http2Worker):
 
     def _wait(self, seconds: float) -> None:
         self.notify()  # type: ignore[attr-defined]
-        self.admission.closings.report()
+        self.report(self._driver, self._late)
         self.check_certificates()
-        self._waiter.wait(False, time.monotonic() + seconds)
+        until = time.monotonic() + seconds
+        self._waiter.wait(False, until)
+        self._late = max(time.monotonic() - until, 0.0)
         if self._waiter.readable:
             # eventlet's `read` watches the pipe itself, and a descriptor may have one watcher only.
             self._waiter.unwatch()
@@ -192,6 +201,7 @@ class GreenWorker(Http2Worker):
         if self.must_refuse_http1(peer):
             self.refuse_http1(sock, peer, data)
         else:
+            self.http1_connections += 1
             # Not by `super`: Gunicorn's eventlet worker would wrap the socket in TLS once more.
             data = header + data
             AsyncWorker.handle(self, listener, ReplayingSocket(sock, data) if data else sock, connected_peer(peer))

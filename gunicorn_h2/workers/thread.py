@@ -92,6 +92,11 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         """Say how many requests run at a time."""
         return f"{cfg.threads} threads"
 
+    @property
+    def open_connections(self) -> int:
+        """See `Http2Worker.open_connections`."""
+        return int(self.nr_conns)
+
     def init_process(self) -> None:
         """Run the worker in its process; return when it ends."""
         self.make_terms()
@@ -180,6 +185,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             self.refuse_http1(sock, peer, data)
             self._connection_closed(peer)
             return
+        self.http1_connections += 1
         connection = _Http1Connection(self, sock, peer, local_address)
         if data or header or isinstance(sock, ssl.SSLSocket):
             connection.initialized = True
@@ -271,4 +277,4 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
             self._next_report = now + REPORT_SECONDS
             self.check_certificates()
             with self._driver.lock:
-                self.admission.closings.report()
+                self.report(self._driver)
