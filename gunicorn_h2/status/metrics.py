@@ -75,7 +75,7 @@ def render(found: Mapping[str, Any], prefix: str = "gunicorn_h2_") -> str:
         lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}"]
         if metric.kind is HISTOGRAM:
             lines += [f'{name}_bucket{{le="{bound}"}} {count}' for bound, count in samples]
-            lines += [f"{name}_sum {total}", f"{name}_count {samples[-1][1] if samples else 0}"]
+            lines += [f"{name}_sum {total}", f"{name}_count {samples[-1][1]}"]
         else:
             label = f'{{{metric.label}="%s"}}' if metric.label else "%s"
             lines += [f"{name}{label % value} {count}" for value, count in samples]
@@ -131,7 +131,9 @@ def _values(found: Mapping[str, Any]) -> Iterator[tuple[Metric, _Samples, float]
             continue
         if metric.kind is HISTOGRAM:
             bounds = ["+Inf" if bound is None else str(bound) for bound in value["bounds"]]
-            yield metric, list(zip(bounds, accumulate(value["counts"]), strict=True)), value["sum"]
+            # Without a report there are no buckets.
+            if bounds:
+                yield metric, list(zip(bounds, accumulate(value["counts"]), strict=True)), value["sum"]
         elif metric.label:
             yield metric, sorted(value.items()), 0.0
         else:

@@ -21,6 +21,7 @@ from hyperframe.frame import (
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.connection import ServerConnection
+from gunicorn_h2.protocol.counts import Counts
 from gunicorn_h2.protocol.events import ConnectionTerminated, RequestReceived, RequestRefused, StreamReset
 from gunicorn_h2.protocol.headers import ResponseHead
 
@@ -112,7 +113,8 @@ class Peer:
     def __init__(self, engine, cut=None, settings=(), setup=True, **config):
         self.now, self.cut = 1000.0, cut
         self.config = ConnectionConfig(engine=engine, **config)
-        self.core = self.make_core(self.config, self.now)
+        self.counts = Counts()
+        self.core = self.make_core(self.config, self.now, None, None, 0.0, self.counts)
         self.encoder, self.decoder = Encoder(), Decoder()
         # Whatever table size a test announces, the server may make use of it.
         self.decoder.max_allowed_table_size = 65_536
