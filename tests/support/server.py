@@ -250,8 +250,8 @@ class Server:
         """Wait until no worker is booting: it would miss the signal to stop, and the master then waits for long."""
         for pid in re.findall(r"Booting worker with pid: (\d+)", self.log):
             self.wait_log(rf"worker {pid} is ready")
-        # The master replaces a worker that restarts when it has ended, which may be still to come. Over HTTP/1, a worker
-        # may say so more than once.
+        # The master replaces a worker that restarts when it has ended, which may be still to come. Over HTTP/1, one may
+        # say so more than once.
         self._wait_ready(0, len(set(re.findall(r"\[(\d+)\] \[INFO\] Autorestarting worker", self.log))))
 
     def _wait_ready(self, mark, replaced=0):
