@@ -45,12 +45,14 @@ class Slot:
 
     def read(self) -> bytes | None:
         """Return what was written last, whole; None if nothing was. Any process may call it."""
+        best: tuple[int, bytes | None] = (0, None)
         for _ in range(_TRIALS):
-            found = max(self._read_buffer(0), self._read_buffer(1))
-            if found[0] or not self._generation(0) | self._generation(1):
-                return found[1]
-            # The owner has written both buffers meanwhile.
-        return None
+            newest = max(self._generation(0), self._generation(1))
+            best = max(best, self._read_buffer(0), self._read_buffer(1))
+            if best[0] >= newest:
+                break
+            # The owner has written to both buffers meanwhile, or was killed between two octets of a header.
+        return best[1]
 
     def _generation(self, number: int) -> int:
         return int(_HEADER.unpack_from(self._memory, self._start + number * BUFFER_SIZE)[0])
