@@ -54,6 +54,9 @@ max_requests_jitter = 10_000
 keepalive = 75
 graceful_timeout = 30
 
+# No socket for gunicornc: there is no home directory for it, and nobody to use it.
+control_socket_disable = True
+
 
 def ssl_context(conf, default_ssl_context_factory):
     """TLS 1.3 alone, and no early data (Python's ssl has none)."""

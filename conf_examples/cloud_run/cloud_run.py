@@ -36,3 +36,6 @@ graceful_timeout = 8
 
 # Cloud Run collects what goes to stdout and stderr.
 accesslog = "-"
+
+# No socket for gunicornc: there is no home directory for it, and nobody to use it.
+control_socket_disable = True

@@ -26,9 +26,15 @@ http2_connection_window_size = 4 * 1024 * 1024
 http2_max_connection_age = 300
 keepalive = 120
 
+# Octets that responses may occupy on /tmp for clients that read slowly, for each worker.
+http2_worker_spool_size = 512 * 1024 * 1024
+
 # Of terminationGracePeriodSeconds, what preStop has left. Seconds.
 graceful_timeout = 30
 
 # Workers tell the master that they live by a file; the root file system may be read-only.
 worker_tmp_dir = "/dev/shm"
 accesslog = "-"
+
+# No socket for gunicornc: there is no home directory for it, and nobody to use it.
+control_socket_disable = True

@@ -177,6 +177,9 @@ def test_the_manifests_agree(manifests, pod):
     assert ipaddress.ip_network(conf["forwarded_allow_ips"]).is_private
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert conf["worker_tmp_dir"] == "/dev/shm"
+    (volume,) = pod["volumes"]
+    room = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
+    assert conf["workers"] * conf["http2_worker_spool_size"] < room
 
 
 def probe(server, path="/health"):

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tests.support.deployment import Gunicorn
+from tests.support.h2client import H2Client
 from tests.support.tools import run
 
 from .traffic import Route, check_reload, check_traffic
@@ -39,6 +40,15 @@ def test_nginx(unix_socket, nginx, tmp_path):
 def test_nginx_by_http2(unix_socket, nginx, tmp_path):
     route = Route(nginx(unix_socket), unix_socket, prefix="/stream", request_trailers=None)
     check_all(route, tmp_path)
+
+
+def test_nginx_by_both(unix_socket, nginx):
+    """Connections that were used for one protocol are not used for the other."""
+    proxy = nginx(unix_socket)
+    with H2Client.connect(proxy) as client:
+        for path in ("/hello", "/stream/hello") * 10:
+            assert client.get(path).status == 200
+            assert client.post(path, b"body").status == 200
 
 
 def test_haproxy(behind_proxy, haproxy, tmp_path):

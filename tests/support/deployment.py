@@ -52,7 +52,9 @@ class Gunicorn(Server):
 
     def write_conf(self, *_, **__):
         """Write the conf file."""
-        lines = [PROLOGUE, adapted(self.example, self.replacements), "control_socket_disable = True", EPILOGUE]
+        text = adapted(self.example, self.replacements)
+        # The tests have no home directory for it, either.
+        lines = [PROLOGUE, text, *["control_socket_disable = True"] * ("control_socket_disable" not in text), EPILOGUE]
         (self.directory / self.conf_name).write_text("\n".join(lines), encoding="utf-8")
 
     @property
