@@ -58,9 +58,7 @@ class EventDispatcher(ABC):
         jitter = random.uniform(-1, 1)
         self._counts = shared.counts
         make = ServerConnection if shared.trace is None else shared.trace.core(peer)
-        self.core = make(
-            shared.config, clock(), shared.window_budget, shared.output_budget, jitter, shared.counts
-        )
+        self.core = make(shared.config, clock(), shared.window_budget, shared.output_budget, jitter, shared.counts)
         self.core.refusals.date = _date
         self.peer = peer
         self.read_timeout = shared.config.stream_timeout or None

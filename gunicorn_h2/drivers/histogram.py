@@ -56,9 +56,14 @@ class QueueProbe:
 
         `late` are the seconds for which it could have been queued already, but its thread was busy.
         """
-        if self._since is None:
+        if not self.is_waiting:
             self._since = self._clock() - late
             run(self._end)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a call of the probe's waits where requests do."""
+        return self._since is not None
 
     def note(self, seconds: float) -> None:
         """Note a wait that is known otherwise."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gunicorn_h2.workers import reports
-from gunicorn_h2.workers.board import is_alive
+from gunicorn_h2.workers.board import birth, is_alive
 
 __all__ = ["NotServing", "figures"]
 
@@ -44,7 +44,7 @@ def _sum(reports: Iterable[Mapping[str, Any]], now: float) -> dict[str, Any]:
     workers = []
     for report in reports:
         counters.update(report["counters"])
-        if report["pid"] and is_alive(report["pid"]):
+        if _is_alive(report):
             gauges.update(report["gauges"])
             workers.append(_worker(report, now))
     workers.sort(key=lambda worker: (worker["began"], worker["pid"]))
@@ -56,6 +56,12 @@ def _sum(reports: Iterable[Mapping[str, Any]], now: float) -> dict[str, Any]:
         "gauges": _nest(gauges),
         "workers": workers,
     }
+
+
+def _is_alive(report: Mapping[str, Any]) -> bool:
+    """Whether the worker of a report lives; after one that was killed, another process may have its number."""
+    pid = report["pid"]
+    return bool(pid) and is_alive(pid) and birth(pid) == report["born"]
 
 
 def _worker(report: Mapping[str, Any], now: float) -> dict[str, Any]:

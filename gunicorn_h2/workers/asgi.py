@@ -229,10 +229,11 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         """Have logged and counted what was held back, and look at the certificates, once a second."""
         assert self._driver is not None
         now = self.loop.time()
-        self.report(self._driver, max(now - self._report_due, 0.0))
-        self.check_certificates()
-        self._report_due = now + REPORT_SECONDS
+        late, self._report_due = max(now - self._report_due, 0.0), now + REPORT_SECONDS
+        # First, so that no error is the last of it.
         self.loop.call_at(self._report_due, self._report)
+        self.report(self._driver, late)
+        self.check_certificates()
 
     def _heartbeat(self) -> None:
         """Notify the arbiter until the end: Gunicorn's own heartbeat stops before the last connections have ended."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import ReferenceType, ref
 
-__all__ = ["BUFFER_SIZE", "SLOTS", "Board", "Slot", "is_alive"]
+__all__ = ["BUFFER_SIZE", "SLOTS", "Board", "Slot", "birth", "is_alive"]
 
 SLOTS = 512
 """Workers that have a slot: those that serve, and those that still end. Memory that is not used costs nothing."""
@@ -117,3 +117,16 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def birth(pid: int) -> int:
+    """When a process was started, in the kernel's ticks: with its number, what no other process has.
+
+    0 if there is no such process, or no /proc.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # Its name, in parentheses, may hold anything. proc(5): starttime is the field number 22.
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError):
+        return 0

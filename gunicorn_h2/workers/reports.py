@@ -16,7 +16,7 @@ from gunicorn_h2.drivers.base import Driver
 from gunicorn_h2.drivers.closings import REPORT_SECONDS
 from gunicorn_h2.drivers.histogram import QueueProbe
 
-from .board import Board, Slot
+from .board import Board, Slot, birth
 
 __all__ = ["Reporter", "current", "take_slot"]
 
@@ -59,8 +59,11 @@ class Reporter:
         self._driver: Driver[Any, Any] | None = None
         self._before = _inherited(slot)
         self._began = time.time()
+        self._born = birth(os.getpid())
         self._next = 0.0
         self._probe = QueueProbe()
+        self._is_too_large = False
+        """Whether a report did not fit into the slot."""
         self._increment = getattr(worker.log, "increment", None)
         self._told: Counter[str] = Counter()
         """What statsd has been told."""
@@ -72,7 +75,8 @@ class Reporter:
             return
         self._driver = driver
         gauges = driver.gauges()
-        # Only now, so that it does not count as a request.
+        # A probe is no request: neither one that still waits, nor the next one.
+        gauges["queued"] = max(gauges["queued"] - self._probe.is_waiting, 0)
         driver.probe_queue(self._probe, late)
         counters = self._counters(driver)
         if self._increment is not None:
@@ -136,6 +140,7 @@ class Reporter:
         total.update(counters)
         report = {
             "pid": pid,
+            "born": self._born,
             "age": self._worker.age,
             "kind": type(self._worker).__name__,
             "began": self._began,
@@ -150,7 +155,13 @@ class Reporter:
             "counters": total,
             "gauges": gauges,
         }
-        self._slot.write(json.dumps(report, separators=(",", ":")).encode())
+        try:
+            self._slot.write(json.dumps(report, separators=(",", ":")).encode())
+        except ValueError as error:
+            # The one before stays, and the worker serves on.
+            if not self._is_too_large:
+                self._is_too_large = True
+                self._worker.log.error("The status of this worker is not published: %s", error)
 
 
 def _inherited(slot: Slot | None) -> dict[str, float]:

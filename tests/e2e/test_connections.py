@@ -324,3 +324,5 @@ def test_counters_reach_statsd(serve):
         awaited = {b"gunicorn.h2.closed.enhance_your_calm:1", b"gunicorn.h2.reset.too_many_fields:1"}
         while awaited:
             awaited.discard(statsd.recv(1000).partition(b"|")[0])
+        # Its last report has somewhere to go.
+        server.stop()

@@ -9,7 +9,7 @@ import pytest
 
 from gunicorn_h2.drivers.histogram import QUEUE_BOUNDS, Histogram
 from gunicorn_h2.workers import reports
-from gunicorn_h2.workers.board import Board
+from gunicorn_h2.workers.board import Board, birth
 
 COUNTERS = {
     "connections/h2": 3, "connections/h1": 2, "requests/h2": 1234, "requests/h1": 5, "refused": 1, "cpu": 1.25,
@@ -34,7 +34,7 @@ def serving(monkeypatch):
         times.observe(seconds)
     for owner, pid in zip(owners, (0, os.getpid()), strict=True):
         board.take(owner).write(json.dumps({
-            "pid": pid, "age": 1, "kind": "ThreadWorker", "began": time.time() - 60, "time": time.monotonic(),
+            "pid": pid, "born": birth(pid), "age": 1, "kind": "ThreadWorker", "began": time.time() - 60, "time": time.monotonic(),
             "wait": 0.001,
             "own": {"requests": 600, "received": 5, "sent": 7, "cpu": 0.5},
             "counters": {**COUNTERS, **times.counters("queue")}, "gauges": GAUGES if pid else {},
