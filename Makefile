@@ -28,8 +28,8 @@ OVERALL_FLOOR := 95
 PROTOCOL_FLOOR := 100
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := pytest -q --durations 10
-# Tests in memory keep a core busy each; those that start processes wait most of the time.
-BUSY := -n $(CORES) --maxprocesses 8 --dist worksteal
+# Tests in memory keep a core busy each, but for moments; those that start processes wait most of the time.
+BUSY := -n $(shell expr 1 + $(CORES)) --maxprocesses 8 --dist worksteal
 WAITING := -n $(shell expr 3 '*' $(CORES)) --maxprocesses 16 --dist worksteal
 BUDGETS := $(wildcard ../shared/tools/budgets.py)
 

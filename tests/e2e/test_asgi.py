@@ -590,6 +590,7 @@ def test_the_engine(servers, engine):
     assert "500 2xx" in output
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("what", ["down", "up", "unread"])
 def test_half_a_gibibyte_in_little_memory(boot, what):
