@@ -8,7 +8,8 @@ import threading
 import pytest
 from gunicorn.config import Config
 
-from gunicorn_h2.workers.tls import keep_secrets, make_context, make_wrapper
+from gunicorn_h2.workers.tls import Keylog, make_context, make_wrapper
+from tests.drivers.rig import Log
 
 pytestmark = pytest.mark.compat
 
@@ -52,9 +53,7 @@ def test_the_secrets_go_to_a_file_of_its_owner_alone(certs, tmp_path):
     cfg = Config()
     cfg.set("certfile", str(certs.server_cert))
     cfg.set("keyfile", str(certs.server_key))
-    context = make_context(cfg, ("h2",))
-    keep_secrets(context, str(keylog))
-    wrap = make_wrapper(context, cfg)
+    wrap = make_wrapper(make_context(cfg, ("h2",), keylog=Keylog(str(keylog), Log())), cfg)
     near, far = socket.socketpair()
     with near, far:
         server = wrap(near)
@@ -64,6 +63,29 @@ def test_the_secrets_go_to_a_file_of_its_owner_alone(certs, tmp_path):
         client.join()
     assert "SERVER_TRAFFIC_SECRET_0 " in keylog.read_text()
     assert stat.S_IMODE(keylog.stat().st_mode) == 0o600
+
+
+def test_a_context_is_made_without_a_keylog_that_is_lost(certs, tmp_path):
+    """One warning, however many contexts; if the file can be opened again, it is used again."""
+    path, log = tmp_path / "keys.log", Log()
+    cfg = Config()
+    cfg.set("certfile", str(certs.server_cert))
+    cfg.set("keyfile", str(certs.server_key))
+    keylog = Keylog(str(path), log)
+    path.unlink()
+    path.mkdir()
+    for _ in range(2):
+        assert make_context(cfg, ("h2",), keylog=keylog).keylog_filename is None
+    (warning,) = log.warnings
+    assert warning.startswith("http2_keylog: secrets of new connections are not written any more: ")
+    assert str(path) in warning
+    path.rmdir()
+    assert make_context(cfg, ("h2",), keylog=keylog).keylog_filename == str(path)
+
+
+def test_a_keylog_that_cannot_be_made(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        Keylog(str(tmp_path), Log())
 
 
 def test_no_secrets_are_written_otherwise(context):

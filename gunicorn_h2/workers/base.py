@@ -33,7 +33,7 @@ from .settings import (
     startup_line,
     trace_warning,
 )
-from .tls import certificate_files, make_context, make_wrapper
+from .tls import Keylog, certificate_files, make_context, make_wrapper
 
 if TYPE_CHECKING:
     from gunicorn_h2.drivers.trace_file import TraceFile
@@ -67,6 +67,7 @@ class Http2Worker:
     _reporter: Reporter
     _terms: Terms | None = None
     _certificates: Certificates | None = None
+    _keylog: Keylog | None = None
     _renewal: Renewal | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -155,10 +156,11 @@ class Http2Worker:
             self._renewal = Renewal(files, self._load_certificates, settings.certificate_reload, self.log)
             if settings.check_authority == "certificate":
                 self._certificates = Certificates(self.log)
-            context = self._load_certificates()
             if settings.keylog is not None:
+                self._keylog = Keylog(settings.keylog, self.log)
                 # In each worker, since a reload may have turned it on.
                 self.log.warning(keylog_warning(settings))
+            context = self._load_certificates()
             if self._certificates is not None:
                 self._certificates.names(context)
         elif "h2" in settings.protocols and self.cfg_protocol == "http" and settings.cleartext != "off":
@@ -172,7 +174,7 @@ class Http2Worker:
         Raises what `make_context` does.
         """
         settings = self.settings
-        context = make_context(self.cfg, settings.protocols, settings.certificates, settings.keylog)
+        context = make_context(self.cfg, settings.protocols, settings.certificates, self._keylog)
         wrap = make_wrapper(context, self.cfg)
         self._terms = Terms(wrap, None, settings.handshake_timeout, self._certificates, self._proxy_protocol())
         return context

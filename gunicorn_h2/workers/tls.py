@@ -12,11 +12,12 @@ from typing import Any
 
 from gunicorn import sock as gunicorn_sock
 
+from gunicorn_h2.drivers.log import Log
 from gunicorn_h2.protocol.authority import CertificateNames
 
 from .kinds import CertificatePair
 
-__all__ = ["TLSWrapper", "certificate_files", "keep_secrets", "make_context", "make_wrapper"]
+__all__ = ["Keylog", "TLSWrapper", "certificate_files", "make_context", "make_wrapper"]
 
 _OPENSSL_TICKETS = 2
 _find_certificate = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL).search
@@ -67,8 +68,36 @@ class _ContextsByName:
         return None if self._otherwise is None else self._otherwise(sock, name, initial)
 
 
+class Keylog:
+    """The file of `http2_keylog`, for all contexts of a worker."""
+
+    def __init__(self, path: str, log: Log) -> None:
+        """The file is made if there is none, readable by its owner alone. Raises `OSError` if it cannot be written."""
+        self._path = path
+        self._log = log
+        self._failed = False
+        self._open()
+
+    def keep(self, context: ssl.SSLContext) -> None:
+        """Have the secrets of a context's connections written to the file.
+
+        If the file cannot be opened any more, go on without it, and warn of that once: a worker that has dropped its
+        privileges may not open a file of root's again, and that is no reason to keep a certificate until it expires.
+        """
+        try:
+            self._open()
+            context.keylog_filename = self._path
+        except OSError as error:
+            if not self._failed:
+                self._failed = True
+                self._log.warning("http2_keylog: secrets of new connections are not written any more: %s", error)
+
+    def _open(self) -> None:
+        os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+
+
 def make_context(
-    cfg: Any, protocols: tuple[str, ...], others: Sequence[CertificatePair] = (), keylog: str | None = None
+    cfg: Any, protocols: tuple[str, ...], others: Sequence[CertificatePair] = (), keylog: Keylog | None = None
 ) -> ssl.SSLContext:
     """Make Gunicorn's context, with its `ssl_context` hook, and adapt it to HTTP/2 (RFC 9113 section 9.2).
 
@@ -80,7 +109,7 @@ def make_context(
     wildcard for it, the first of several, else `certfile`. The hook is called for each, with a configuration
     that has its files. Raises OSError, of which ssl.SSLError is a subclass, ValueError, or what the hook raises.
 
-    `keylog` is for `keep_secrets`.
+    With `keylog`, the secrets of all connections go to its file.
     """
     context = _make_one(cfg, protocols, keylog)
     if others:
@@ -93,7 +122,7 @@ def make_context(
     return context
 
 
-def _make_one(cfg: Any, protocols: tuple[str, ...], keylog: str | None) -> ssl.SSLContext:
+def _make_one(cfg: Any, protocols: tuple[str, ...], keylog: Keylog | None) -> ssl.SSLContext:
     context: ssl.SSLContext = gunicorn_sock.ssl_context(cfg)
     if context.minimum_version not in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -102,7 +131,7 @@ def _make_one(cfg: Any, protocols: tuple[str, ...], keylog: str | None) -> ssl.S
         context.num_tickets = 1
     context.set_alpn_protocols(list(protocols))
     if keylog is not None:
-        keep_secrets(context, keylog)
+        keylog.keep(context)
     return context
 
 
@@ -126,13 +155,6 @@ def certificate_files(cfg: Any, others: Sequence[CertificatePair]) -> list[str]:
     """The files that `make_context` reads, each once."""
     files = [cfg.certfile, cfg.keyfile, cfg.ca_certs, *(file for pair in others for file in pair)]
     return list(dict.fromkeys(filter(None, files)))
-
-
-def keep_secrets(context: ssl.SSLContext, keylog: str) -> None:
-    """Have the secrets of all connections written to a file. Raises `OSError` if it cannot be written."""
-    # Made here, it is readable by its owner alone.
-    os.close(os.open(keylog, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
-    context.keylog_filename = keylog
 
 
 def make_wrapper(context: ssl.SSLContext, cfg: Any) -> TLSWrapper:

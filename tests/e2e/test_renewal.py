@@ -71,6 +71,19 @@ def test_a_renewed_certificate_is_taken_up(start):
     assert "[ERROR]" not in server.log
 
 
+def test_a_renewal_goes_on_without_a_keylog_that_is_lost(start, tmp_path):
+    """As for a worker that has dropped its privileges and may not open root's file again."""
+    keylog = tmp_path / "keys.log"
+    server = start(http2_certificate_reload=0.2, http2_keylog=str(keylog))
+    keylog.unlink()
+    keylog.mkdir()
+    for _ in range(2):
+        mark, renewed = server.log_mark(), server.live.renew()
+        server.wait_log(NEW, after=mark)
+        assert shown(server) == renewed
+    assert server.log.count("http2_keylog: secrets of new connections are not written any more") == 1
+
+
 def test_a_renewed_certificate_is_taken_up_at_sighup(start):
     server = start(http2_certificate_reload=0)
     old, renewed = server.live.der, server.live.renew()
