@@ -9,6 +9,7 @@ import pytest
 from gunicorn.config import KNOWN_SETTINGS, Config
 from gunicorn.workers import SUPPORTED_WORKERS
 
+from gunicorn_h2.protocol.trace import SECRET_WORDS, URI_FIELDS
 from gunicorn_h2.workers.settings import TABLE
 from tests.support.pages import PAGES, ROOT, Page
 from tests.support.tools import run
@@ -32,6 +33,16 @@ def setup_cfg():
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
     return parser
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_trace_does_not_show():
+    text = (ROOT / "docs" / "security.md").read_text()
+    masked = text.partition("The file has the length alone of")[2].partition("Everything else is there")[0]
+    assert set(re.findall(r"`([a-z:-]{2,})`", masked)) == {
+        *SECRET_WORDS, *URI_FIELDS, ":authority", "sec-websocket-protocol"}
 
 
 # -- links -------------------------------------------------------------------------------------------------------------

@@ -5,15 +5,26 @@ A line for each frame, with what its payload says, and behind a field block a li
     0.001 recv SETTINGS stream=0 length=12 flags=- ENABLE_PUSH=0 INITIAL_WINDOW_SIZE=65535
     0.001 recv HEADERS stream=1 length=41 flags=END_STREAM,END_HEADERS
     0.001      :method: GET
+    0.001      :path: /search?(9 octets)
     0.001      cookie: (42 octets)
 
 `TracedConnection` is a `ServerConnection` that sees the octets of both directions where they enter and leave the core,
-after everything is decided: nothing else differs. What a peer has sent is shown as visible ASCII, and cut. Credentials
-and data are not shown, only how long they are.
+after everything is decided: nothing else differs. What a peer has sent is shown as visible ASCII, and cut.
+
+Only the length is shown of
+
+- the values of fields whose names sound like credentials: those that contain one of `SECRET_WORDS`, in either case,
+  and sec-websocket-protocol, in which browsers send tokens; but not `:authority`;
+- the query or fragment in the fields of `URI_FIELDS`, from the first `?` or `#` on;
+- the payloads of DATA.
+
+Everything else is shown: paths themselves, all other fields, trailers, the debug data of GOAWAY, the payload of PING,
+and the first octets of a connection that does not begin with the preface.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +36,7 @@ from .errors import ConnectionFailure, ErrorCode, code_name
 from .text import printable
 from .upgrade import SWITCHING_PROTOCOLS, Upgrade
 
-__all__ = ["FrameReport", "TracedConnection", "Write"]
+__all__ = ["SECRET_WORDS", "URI_FIELDS", "FrameReport", "TracedConnection", "Write"]
 
 Write = Callable[[list[str]], None]
 """Writes lines."""
@@ -40,19 +51,40 @@ _MAX_VALUE = 256
 _MAX_GOAWAY_TEXT = 128
 _INDENT = "    "
 
-_SECRETS = frozenset(
-    (
-        b"authorization",
-        b"cookie",
-        b"proxy-authorization",
-        b"set-cookie",
-        b"x-amz-security-token",
-        b"x-api-key",
-        b"x-auth-token",
-        b"x-csrf-token",
-        b"x-xsrf-token",
-    )
+SECRET_WORDS = (
+    "assertion",
+    "auth",
+    "cert",
+    "cookie",
+    "credential",
+    "csrf",
+    "dpop",
+    "jwt",
+    "key",
+    "oidc",
+    "passw",
+    "principal",
+    "secret",
+    "session",
+    "signature",
+    "token",
+    "xsrf",
 )
+"""What the names of fields contain whose values are not shown: rather one too many than a credential in a file."""
+URI_FIELDS = (
+    ":path",
+    "content-location",
+    "location",
+    "referer",
+    "x-forwarded-uri",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+)
+"""Fields with the URI of a request or a page, whose query or fragment is not shown."""
+_sounds_secret = re.compile("|".join((*SECRET_WORDS, "^sec-websocket-protocol$")).encode()).search
+_uri_fields = frozenset(name.encode() for name in URI_FIELDS)
+_find_query = re.compile(rb"[?#]").search
 _STREAM = ((frames.END_STREAM, "END_STREAM"),)
 _BLOCK = ((frames.END_HEADERS, "END_HEADERS"),)
 _PADDED = ((frames.PADDED, "PADDED"),)
@@ -214,8 +246,15 @@ def _flag_names(kind: int, flags: int) -> str:
 
 
 def _shown(name: bytes, value: bytes) -> str:
-    """A field's value; of one that may be a credential, its length."""
-    return f"({len(value)} octets)" if name.lower() in _SECRETS else printable(value, _MAX_VALUE)
+    """A field's value; of what may be a credential, its length."""
+    name = name.lower()
+    if name != b":authority" and _sounds_secret(name):
+        return f"({len(value)} octets)"
+    query = _find_query(value) if name in _uri_fields else None
+    if query is None:
+        return printable(value, _MAX_VALUE)
+    shown = printable(value[: query.start()], _MAX_VALUE)
+    return f"{shown}{query[0].decode()}({len(value) - query.end()} octets)"
 
 
 def _describe_priority(payload: bytes) -> str:

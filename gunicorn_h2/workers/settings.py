@@ -524,8 +524,8 @@ def trace_warning(settings: Settings) -> str | None:
         return None
     return (
         f"http2_trace IS ON: the frames of every HTTP/2 connection are written to {settings.trace}, with paths and "
-        "header fields; of cookies and the usual credentials only the length. It is for development only: the file "
-        "grows without limit, and everything takes longer"
+        "header fields; of queries, and of fields that are named like credentials, only the length. It is for "
+        "development only: the file grows without limit, and everything takes longer"
     )
 
 

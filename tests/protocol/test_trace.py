@@ -99,7 +99,7 @@ def test_a_request_and_its_response(traced):
         "     :method: POST",
         "     :scheme: https",
         "     :authority: example.org",
-        "     :path: /form?a=1",
+        "     :path: /form?(3 octets)",
         "     content-length: 3",
         "recv DATA stream=1 length=9 flags=END_STREAM,PADDED",
         lines[7],
@@ -127,6 +127,48 @@ def test_secrets_are_not_told(peer):
         "     proxy-authorization: (13 octets)", "     set-cookie: (15 octets)"]
     assert "     x-other: seen" in lines
     assert "hunter2" not in "".join(lines)
+
+
+def shown(name, value):
+    """How the trace shows a field."""
+    literal = b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
+    _, line = FrameReport(b"").feed(raw(HEADERS, END_HEADERS, 1, literal))
+    return line.strip()
+
+
+@pytest.mark.parametrize("name", [
+    "api-key", "authentication-info", "authorization", "cf-access-jwt-assertion", "client-cert", "cookie",
+    "cookie2", "dpop", "grpc-metadata-authorization", "private-token", "proxy-authorization", "sec-websocket-protocol",
+    "set-cookie", "ssl-client-cert", "x-access-token", "x-amz-oidc-data", "x-amz-security-token", "x-api-key",
+    "x-csrf", "x-csrftoken", "x-forwarded-access-token", "x-forwarded-client-cert", "x-goog-iap-jwt-assertion",
+    "x-hub-signature-256", "x-ms-client-principal", "x-password", "x-session-id", "X-Vault-Token",
+])
+def test_names_that_sound_like_credentials(name):
+    assert shown(name.encode(), b"hunter2") == f"{name}: (7 octets)"
+
+
+@pytest.mark.parametrize("name", [
+    ":authority", "accept", "content-type", "host", "origin", "sec-websocket-version", "user-agent", "x-forwarded-for",
+    "x-request-id",
+])
+def test_names_that_do_not(name):
+    assert shown(name.encode(), b"example.org") == f"{name}: example.org"
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), [
+    (":path", "/reset?code=hunter2", "/reset?(12 octets)"),
+    (":path", "/?", "/?(0 octets)"),
+    (":path", "/a?b?c#d", "/a?(5 octets)"),
+    (":path", "/plain", "/plain"),
+    (":path", "*", "*"),
+    ("location", "https://example.org/back#access_token=hunter2", "https://example.org/back#(20 octets)"),
+    ("content-location", "/a?b", "/a?(1 octets)"),
+    ("Referer", "https://example.org/?code=hunter2", "https://example.org/?(12 octets)"),
+    ("x-original-url", "/a?b", "/a?(1 octets)"),
+    ("x-question", "why?", "why?"),
+])
+def test_the_query_of_a_uri_is_not_told(name, value, expected):
+    assert shown(name.encode(), value.encode()) == f"{name}: {expected}"
 
 
 @pytest.mark.parametrize(("frame", "line"), [
