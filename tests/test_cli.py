@@ -314,6 +314,15 @@ def test_the_keylog_is_warned_of(command, tls):
     assert "TRAFFIC_SECRET_0 " in keylog.read_text()
 
 
+@pytest.mark.parametrize("setting", ["http2_keylog", "http2_trace"])
+def test_a_file_that_is_not_private_stops_the_start(command, tls, tmp_path, setting):
+    path = tmp_path / "secrets.log"
+    os.mkfifo(path, 0o600)
+    done = command(*tls, conf=f"{setting} = {str(path)!r}\n").run()
+    assert done.returncode == 3
+    assert f"{setting}: is not a regular file: '{path}'" in done.stderr
+
+
 # -- plain gunicorn --------------------------------------------------------------------------------------------------
 
 

@@ -77,14 +77,14 @@ def test_a_context_is_made_without_a_keylog_that_is_lost(certs, tmp_path):
     for _ in range(2):
         assert make_context(cfg, ("h2",), keylog=keylog).keylog_filename is None
     (warning,) = log.warnings
-    assert warning.startswith("http2_keylog: secrets of new connections are not written any more: ")
-    assert str(path) in warning
+    assert warning.startswith("Secrets of new connections are not written any more: ")
+    assert warning.endswith(f"http2_keylog: Is a directory: '{path}'")
     path.rmdir()
     assert make_context(cfg, ("h2",), keylog=keylog).keylog_filename == str(path)
 
 
 def test_a_keylog_that_cannot_be_made(tmp_path):
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(IsADirectoryError, match="http2_keylog: "):
         Keylog(str(tmp_path), Log())
 
 

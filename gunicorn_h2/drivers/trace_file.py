@@ -12,6 +12,7 @@ from gunicorn_h2.protocol.connection import ServerConnection
 from gunicorn_h2.protocol.trace import TracedConnection
 
 from .log import Log, address_text
+from .private_file import open_private
 
 __all__ = ["TraceFile"]
 
@@ -24,8 +25,8 @@ class TraceFile:
     """
 
     def __init__(self, path: str, log: Log) -> None:
-        """The file is made if there is none, readable by its owner alone. Raises `OSError` if it cannot be."""
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        """The file is opened by `open_private`, which makes it if there is none. Raises `OSError`."""
+        self._fd = open_private("http2_trace", path)
         self._path = path
         self._log = log
         self._numbers = count(1)

@@ -13,6 +13,7 @@ from typing import Any
 from gunicorn import sock as gunicorn_sock
 
 from gunicorn_h2.drivers.log import Log
+from gunicorn_h2.drivers.private_file import open_private
 from gunicorn_h2.protocol.authority import CertificateNames
 
 from .kinds import CertificatePair
@@ -72,7 +73,7 @@ class Keylog:
     """The file of `http2_keylog`, for all contexts of a worker."""
 
     def __init__(self, path: str, log: Log) -> None:
-        """The file is made if there is none, readable by its owner alone. Raises `OSError` if it cannot be written."""
+        """The file is opened by `open_private`, which makes it if there is none. Raises `OSError`."""
         self._path = path
         self._log = log
         self._failed = False
@@ -90,10 +91,12 @@ class Keylog:
         except OSError as error:
             if not self._failed:
                 self._failed = True
-                self._log.warning("http2_keylog: secrets of new connections are not written any more: %s", error)
+                self._log.warning("Secrets of new connections are not written any more: %s", error)
 
     def _open(self) -> None:
-        os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+        # OpenSSL opens it once more, by its name: nobody else can exchange what is the user's own in a directory that
+        # is sticky, or the user's own.
+        os.close(open_private("http2_keylog", self._path))
 
 
 def make_context(

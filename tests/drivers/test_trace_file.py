@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import stat
 
 import pytest
@@ -52,11 +53,29 @@ def test_it_is_its_owners_alone(path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_full_disk_ends_the_trace_and_nothing_else(certs):
+def test_a_link_is_refused(path, tmp_path):
+    path.symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match=r"http2_trace: is a symbolic link: .*trace\.log"):
+        TraceFile(str(path), Log())
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.fixture
+def full(path):
+    """A file that cannot grow: it has holes up to the largest size that this process may write."""
+    path.touch(0o600)
+    os.truncate(path, 1 << 30)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, limits[1]))
+    yield path
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_file_that_is_full_ends_the_trace_and_nothing_else(certs, full):
     log = Log()
     driver = AnyDriver("threads", certs)
-    driver.driver.trace = TraceFile("/dev/full", log)
+    driver.driver.trace = TraceFile(str(full), log)
     for _ in range(2):
         assert driver.client().get("/hello").status == 200
     driver.close()
-    assert log.warnings == ["http2_trace: /dev/full cannot be written any more: [Errno 28] No space left on device"]
+    assert log.warnings == [f"http2_trace: {full} cannot be written any more: [Errno 27] File too large"]

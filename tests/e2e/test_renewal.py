@@ -81,7 +81,7 @@ def test_a_renewal_goes_on_without_a_keylog_that_is_lost(start, tmp_path):
         mark, renewed = server.log_mark(), server.live.renew()
         server.wait_log(NEW, after=mark)
         assert shown(server) == renewed
-    assert server.log.count("http2_keylog: secrets of new connections are not written any more") == 1
+    assert server.log.count("Secrets of new connections are not written any more") == 1
 
 
 def test_a_renewed_certificate_is_taken_up_at_sighup(start):
