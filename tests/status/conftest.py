@@ -34,8 +34,8 @@ def serving(monkeypatch):
         times.observe(seconds)
     for owner, pid in zip(owners, (0, os.getpid()), strict=True):
         board.take(owner).write(json.dumps({
-            "pid": pid, "born": birth(pid), "age": 1, "kind": "ThreadWorker", "began": time.time() - 60, "time": time.monotonic(),
-            "wait": 0.001,
+            "pid": pid, "born": birth(pid), "age": 1, "kind": "ThreadWorker", "began": time.time() - 60,
+            "time": time.monotonic(), "wait": 0.001,
             "own": {"requests": 600, "received": 5, "sent": 7, "cpu": 0.5},
             "counters": {**COUNTERS, **times.counters("queue")}, "gauges": GAUGES if pid else {},
         }).encode())
