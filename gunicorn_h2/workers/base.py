@@ -167,6 +167,10 @@ class Http2Worker:
             upgrade = None if settings.cleartext == "prior-knowledge" else _request_limits(self.cfg)
             cleartext = Cleartext(settings.cleartext != "upgrade", upgrade)
             self._terms = Terms(None, cleartext, settings.handshake_timeout, None, self._proxy_protocol())
+        if "http2_cleartext" in self.cfg.settings:
+            # The terms decide. Gunicorn's HTTP/1 would look for an upgrade in each request that it is given, and serve
+            # HTTP/2 by its own code. This is the worker's copy: the master keeps the setting.
+            self.cfg.set("http2_cleartext", "off")
 
     def _load_certificates(self) -> ssl.SSLContext:
         """Have new connections negotiate with a new TLS context; those that there are keep theirs.

@@ -11,7 +11,7 @@ import re
 import pytest
 
 from tests.apps.features import hint
-from tests.support.h1client import exchange, request_bytes
+from tests.support.h1client import exchange, read_response, request_bytes
 from tests.support.h2client import PREFACE, open_tcp
 from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
 from tests.support.server import Server, stop_all
@@ -378,6 +378,35 @@ def test_an_upgrade_from_an_old_client_byte_for_byte(clear):
             assert piece
             frames += piece
         assert frames[3] == 4
+
+
+@compat
+@pytest.mark.parametrize("mode", ["both", "upgrade"])
+def test_a_connection_that_speaks_http1_is_never_upgraded(servers, mode):
+    """Gunicorn, whose own HTTP/2 knows none of our limits, would look for an upgrade in each request of HTTP/1."""
+    # Gunicorn's own default has no h2.
+    server = servers(tls=False, http2_cleartext=mode, http_protocols="h2,h1", keepalive=60)
+    plain, upgrade = (request_bytes(server, path="/request", headers=fields) for fields in ((), UPGRADE))
+    odd = request_bytes(server, "POST", "/request", [*UPGRADE, ("Transfer-Encoding", "chunked")])
+    for requests in [plain, upgrade, upgrade], [odd + b"1;extension\r\na\r\n0\r\n\r\n", upgrade]:
+        with open_tcp(server) as sock:
+            for request in requests:
+                sock.sendall(request)
+                answer = read_response(sock)
+                assert answer.status == 200
+                assert json.loads(answer.text)["stream_id"] is None
+
+
+@pytest.mark.thorough
+def test_upgrades_after_a_reload(kind, certs, tmp_path):
+    """Workers change nothing in the master's configuration, which the next ones begin with."""
+    app = f"tests.apps.features:{'asgi' if kind in ASGI_KINDS else 'wsgi'}"
+    server = Server(tmp_path, KINDS[kind], certs, app, tls=False, http_protocols="h2,h1").start()
+    try:
+        server.reload()
+        assert curl(server, "/request", "--http2", "--write-out", "%{http_version}").stdout.endswith("2")
+    finally:
+        server.stop()
 
 
 @compat

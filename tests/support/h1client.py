@@ -26,9 +26,14 @@ def exchange(server, request, method="GET"):
     """Send the bytes of one request on a new connection and return the response."""
     with open_socket(server, alpn=("http/1.1",)) as sock:
         sock.sendall(request)
-        response = http.client.HTTPResponse(sock, method=method)
-        response.begin()
-        return H1Response(response)
+        return read_response(sock, method)
+
+
+def read_response(sock, method="GET"):
+    """Read the response to a request that was sent, on a connection that may go on."""
+    response = http.client.HTTPResponse(sock, method=method)
+    response.begin()
+    return H1Response(response)
 
 
 def request_bytes(server, method="GET", path="/", headers=(), body=b"", host=None):
