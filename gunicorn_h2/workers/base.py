@@ -38,7 +38,7 @@ from .tls import Keylog, certificate_files, make_context, make_wrapper
 if TYPE_CHECKING:
     from gunicorn_h2.drivers.trace_file import TraceFile
 
-__all__ = ["PREFACE_EXPECTED", "Http2Worker"]
+__all__ = ["PREFACE_EXPECTED", "Http2Worker", "tells_address"]
 
 PREFACE_EXPECTED = "HTTP/2 connection preface expected"
 """The body of the 400 for a client that speaks HTTP/1 where only HTTP/2 is served."""
@@ -95,6 +95,11 @@ class Http2Worker:
     def cfg_protocol(self) -> str:
         """Gunicorn's `protocol` setting; "http" in versions without it."""
         return str(getattr(self.cfg, "protocol", "http"))
+
+    @property
+    def reads_proxy_headers(self) -> bool:
+        """Whether connections may begin with a PROXY header, by Gunicorn's settings."""
+        return self.cfg.proxy_protocol != "off" and self.cfg_protocol == "http"
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -190,9 +195,9 @@ class Http2Worker:
 
     def _proxy_protocol(self) -> ProxyProtocol | None:
         """How to read PROXY headers, by Gunicorn's settings; None if they are off."""
-        mode = self.cfg.proxy_protocol
-        if mode == "off" or self.cfg_protocol != "http":
+        if not self.reads_proxy_headers:
             return None
+        mode = self.cfg.proxy_protocol
         versions = ProxyVersions(v1=mode in ("v1", "auto"), v2=mode in ("v2", "auto"))
         return ProxyProtocol(versions, ProxySenders(self.cfg).__contains__, self.admission.admits)
 
@@ -271,6 +276,11 @@ class Http2Worker:
         """Have the worker stop gracefully; the arbiter starts another one."""
         self.log.info("Autorestarting worker after current request.")
         self.alive = False
+
+
+def tells_address(information: dict[str, Any] | None) -> bool:
+    """Whether what Gunicorn's parser has read from a PROXY header tells the client's address; None: there was none."""
+    return information is not None and information.get("client_addr") is not None
 
 
 def _request_limits(cfg: Any) -> RequestLimits:

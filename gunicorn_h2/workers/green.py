@@ -19,14 +19,24 @@ from gunicorn_h2.apps.wsgi_socket import WebSocketWSGIHandler
 from gunicorn_h2.drivers.base import ROOM_SECONDS
 from gunicorn_h2.drivers.green import GreenDriver
 from gunicorn_h2.drivers.green_hub import Library, Waiter
-from gunicorn_h2.drivers.peers import connected_peer
+from gunicorn_h2.drivers.peers import ProxiedPeer, connected_peer
 
-from .base import Http2Worker
+from .base import Http2Worker, tells_address
 
 __all__ = ["GreenListener", "GreenWorker", "NamedListener"]
 
 _NOTIFY_SECONDS = 1.0
 _DRAIN_SECONDS = 0.1
+_NOBODY = "0.0.0.0"
+"""The address in a header for Gunicorn that tells none; no client has it (RFC 1122 section 3.2.1.3)."""
+
+
+def _untold(header: bytes) -> bytes:
+    """Return a header that Gunicorn can read, of the same version, in place of one that tells no address."""
+    if header.startswith(b"PROXY "):
+        # It refuses UNKNOWN.
+        return f"PROXY TCP4 {_NOBODY} {_NOBODY} 0 0\r\n".encode()
+    return b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
 
 
 class ReplayingSocket:
@@ -202,9 +212,20 @@ class GreenWorker(Http2Worker):
             self.refuse_http1(sock, peer, data)
         else:
             self.http1_connections += 1
+            if header and not isinstance(peer, ProxiedPeer):
+                # A header all the same, so that Gunicorn reads no other one that the client sends behind it.
+                header = _untold(header)
             # Not by `super`: Gunicorn's eventlet worker would wrap the socket in TLS once more.
             data = header + data
             AsyncWorker.handle(self, listener, ReplayingSocket(sock, data) if data else sock, connected_peer(peer))
             if not self.alive:
                 # Gunicorn may have retired the worker after its last request of `max_requests`.
                 self._waiter.wake()
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """Serve a request of HTTP/1; Gunicorn calls this. The PROXY header may have told nothing of the client."""
+        information = req.proxy_protocol_info
+        if not tells_address(information) or information["client_addr"] == _NOBODY:
+            # The address is then that of the connection.
+            req.proxy_protocol_info = None
+        return super().handle_request(listener_name, req, sock, addr)  # type: ignore[misc]

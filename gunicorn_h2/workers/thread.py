@@ -25,11 +25,11 @@ from gunicorn.workers import gthread
 from gunicorn_h2.apps.wsgi_socket import WebSocketWSGIHandler
 from gunicorn_h2.drivers.admission import HARMLESS_ACCEPT_ERRORS
 from gunicorn_h2.drivers.closings import REPORT_SECONDS
-from gunicorn_h2.drivers.peers import connected_peer
+from gunicorn_h2.drivers.peers import ProxiedPeer, connected_peer
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.threads import ThreadDriver
 
-from .base import Http2Worker
+from .base import Http2Worker, tells_address
 
 __all__ = ["ThreadWorker"]
 
@@ -50,24 +50,40 @@ def _open_spare() -> int:
 
 
 class _ProxiedParser(RequestParser):  # type: ignore[misc]
-    """A parser that gives all requests what the PROXY header before the first one has told."""
+    """A parser that gives all requests what the PROXY header before the first one has told of the client."""
 
     _told: Any = None
 
     def __next__(self) -> Any:
         request = super().__next__()
+        information = request.proxy_protocol_info
+        if tells_address(information):
+            self._told = information
         # Gunicorn's gthread worker, unlike its others, would give it to the first one only.
-        self._told = request.proxy_protocol_info = request.proxy_protocol_info or self._told
+        request.proxy_protocol_info = self._told
         return request
+
+    def expect_no_header(self) -> None:
+        """Read the first request as Gunicorn's parser does later ones: without a PROXY header."""
+        self.req_count = 1
 
 
 class _Http1Connection(gthread.TConn):  # type: ignore[misc]
     """A connection of Gunicorn's own code, which says when it is closed."""
 
+    parser: Any
+
     def __init__(self, worker: ThreadWorker, sock: socket.socket, peer: Any, local_address: Any) -> None:
         super().__init__(worker.cfg, sock, connected_peer(peer), local_address)
         self._worker = worker
         self._peer = peer
+
+    def init(self) -> None:
+        """See `gthread.TConn.init`."""
+        if self.parser is None and self._worker.reads_proxy_headers:
+            # Without TLS, since otherwise the connection comes with its parser.
+            self.parser = _ProxiedParser(self.cfg, self.sock, self.client)
+        super().init()
 
     def close(self, graceful: bool = False) -> None:
         """See `gthread.TConn.close`, which is called once, by the thread that holds the driver's lock."""
@@ -189,8 +205,12 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
         connection = _Http1Connection(self, sock, peer, local_address)
         if data or header or isinstance(sock, ssl.SSLSocket):
             connection.initialized = True
-            make_parser = _ProxiedParser if header else get_parser
+            make_parser = _ProxiedParser if self.reads_proxy_headers else get_parser
             connection.parser = make_parser(self.cfg, sock, connection.client)
+            if header and not isinstance(peer, ProxiedPeer):
+                # Gunicorn cannot read all headers that tell no address; but no other one may follow.
+                connection.parser.expect_no_header()
+                header = b""
             connection.parser.unreader.unread(header + data)
         if data or not self.cfg.keepalive or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
             self.enqueue_req(connection)

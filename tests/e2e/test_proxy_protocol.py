@@ -28,7 +28,15 @@ HEADERS = {
 }
 V1 = HEADERS["v1-4"]
 NEIGHBOUR = V1.replace(b"203.0.113.7", b"203.0.113.8")
-LOCAL = V2[:-1] + b"\x20\0\0\0"
+# They tell no address, some in spite of addresses or a TLV, which mean nothing then.
+SILENT = {
+    "local": V2[:-1] + b"\x20\0\0\0",
+    "local-with-addresses": V2[:-1] + b"\x20\x11" + HEADERS["v2-4"][14:],
+    "unspec": V2 + b"\0\0\3\4\0\0",
+    "unspec-stream": V2 + b"\1\0\0",
+    "unknown": b"PROXY UNKNOWN\r\n",
+    "unknown-with-addresses": V1.replace(b"TCP4", b"UNKNOWN"),
+}
 TOLD = ("PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT", "REMOTE_ADDR", "REMOTE_PORT")
 LIMIT = 3
 BROKEN = (ConnectionError, ssl.SSLError)
@@ -163,26 +171,41 @@ def test_http1_on_the_same_port(server, header):
 
 
 @pytest.mark.compat
-@pytest.mark.parametrize("header", [b"", LOCAL, b"PROXY UNKNOWN\r\n"], ids=["none", "local", "unknown"])
-def test_connections_of_the_proxys_own(server, header):
-    learnt = over_http2(server, header)
+@pytest.mark.parametrize("over", [over_http2, over_http1], ids=["http2", "http1"])
+@pytest.mark.parametrize("header", [b"", *SILENT.values()], ids=["none", *SILENT])
+def test_connections_of_the_proxys_own(server, over, header):
     if server.is_asgi:
-        assert learnt["client"][0] == "127.0.0.1"
+        if over is over_http2 or ASGI_READS_IT or not header:
+            assert over(server, header)["client"][0] == "127.0.0.1"
     else:
+        learnt = over(server, header)
         assert told(learnt) == {**dict.fromkeys(TOLD), "REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": learnt["REMOTE_PORT"]}
         assert learnt["REMOTE_PORT"].isdigit()
 
 
-@pytest.mark.parametrize("spoof", [NEIGHBOUR, HEADERS["v2-6"]], ids=["v1", "v2"])
+SPOOFS = pytest.mark.parametrize("spoof", [NEIGHBOUR, HEADERS["v2-6"]], ids=["v1", "v2"])
+
+
+@SPOOFS
 def test_a_client_cannot_send_another_header(server, spoof):
-    """Neither before the request nor, under TLS, within it."""
-    with connect(server, V1, ["http/1.1"]) as sock:
-        assert exchange(sock, "/", spoof).status == 400
+    """Nor, under TLS, one within the connection."""
     client = H2Client(connect(server, V1), server.authority, server.scheme)
     with client:
         client.send_raw(spoof)
         client.send_preface()
         client.wait_closed()
+
+
+@SPOOFS
+@pytest.mark.parametrize("header", [V1, *SILENT.values()], ids=["v1", *SILENT])
+def test_a_client_cannot_send_another_header_over_http1(server, header, spoof):
+    """Neither before the first request nor before the next."""
+    with connect(server, header, ["http/1.1"]) as sock:
+        assert exchange(sock, "/", spoof).status == 400
+    if ASGI_READS_IT or not server.is_asgi:
+        with connect(server, header, ["http/1.1"]) as sock:
+            assert exchange(sock, path_of(server)).status == 200
+            assert exchange(sock, "/", spoof).status == 400
 
 
 def test_the_limit_on_an_addresss_connections_counts_the_clients(server):
@@ -257,3 +280,35 @@ def test_one_version_alone(start, name):
     with pytest.raises(BROKEN):
         connect(server, V1).close()
     assert over_http2(server, HEADERS["v2-4"])
+
+
+@pytest.mark.parametrize("options", [{"http2_cleartext": "off"}, {"forwarded_allow_ips": "192.0.2.1"}],
+                         ids=["off", "not-trusted"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "thread" else [pytest.mark.thorough])
+                                  for name in KINDS])
+def test_where_only_http1_is_served(start, name, options):
+    """Gunicorn's own code reads the header there; for WSGI, it refuses UNKNOWN."""
+    server = start(name, False, **options)
+    if server.is_asgi and not ASGI_READS_IT:
+        pytest.skip("Gunicorn's own ASGI worker does not read the header")
+    silent = [SILENT["local"], SILENT["unspec-stream"]]
+    for header in (V1, HEADERS["v2-4"], *silent):
+        learnt = over_http1(server, header)
+        address = learnt["client"][0] if server.is_asgi else learnt["REMOTE_ADDR"]
+        assert address == ("127.0.0.1" if header in silent else "203.0.113.7")
+    if not server.is_asgi:
+        with connect(server, SILENT["unknown"]) as sock:
+            assert exchange(sock, "/").status == 400
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", cases(KINDS))
+def test_an_unknown_client_where_only_version_1_is_read(start, kind):
+    server = start(*kind, proxy_protocol="v1")
+    if server.is_asgi:
+        if ASGI_READS_IT:
+            assert over_http1(server, SILENT["unknown"])["client"][0] == "127.0.0.1"
+    else:
+        assert over_http1(server, SILENT["unknown"])["REMOTE_ADDR"] == "127.0.0.1"
+    with connect(server, SILENT["unknown"], ["http/1.1"]) as sock:
+        assert exchange(sock, "/", V1).status == 400
