@@ -380,7 +380,6 @@ def test_an_upgrade_from_an_old_client_byte_for_byte(clear):
         assert frames[3] == 4
 
 
-@compat
 @pytest.mark.parametrize("mode", ["both", "upgrade"])
 def test_a_connection_that_speaks_http1_is_never_upgraded(servers, mode):
     """Gunicorn, whose own HTTP/2 knows none of our limits, would look for an upgrade in each request of HTTP/1."""
