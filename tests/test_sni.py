@@ -10,7 +10,7 @@ from gunicorn.config import Config
 
 from gunicorn_h2.drivers.certificates import Certificates
 from gunicorn_h2.workers.kinds import CertificatePair
-from gunicorn_h2.workers.tls import certificate_files, make_context, make_wrapper
+from gunicorn_h2.workers.tls import Keylog, certificate_files, make_context, make_wrapper
 from tests.drivers.rig import Log
 from tests.drivers.test_certificates import write_nameless
 from tests.support.certs import LiveCertificate
@@ -138,7 +138,7 @@ def test_a_file_with_both(live, tmp_path):
 def test_the_secrets_of_all_connections_go_to_one_file(live, tmp_path):
     cfg, keylog = configured(live("example.org")), tmp_path / "keys"
     other = live("example.net")
-    context = make_context(cfg, ("h2",), [CertificatePair(other.certificate, other.key)], str(keylog))
+    context = make_context(cfg, ("h2",), [CertificatePair(other.certificate, other.key)], Keylog(str(keylog), Log()))
     for count, name in enumerate(("example.org", "example.net"), 1):
         handshake(context, cfg, name)
         assert keylog.read_text().count("SERVER_TRAFFIC_SECRET_0 ") == count
