@@ -82,7 +82,7 @@ class Scheduler:
         self._sorted = 0
         """How many streams are in levels: the first so many of `turns`."""
         self._number = 0
-        """The number of turns so far that others have waited for."""
+        """The number of frames so far that others have waited for."""
 
     def add(self, stream: Stream) -> None:
         """Have the stream wait for a turn, if it does not yet."""
@@ -105,7 +105,11 @@ class Scheduler:
         return None
 
     def charge(self, stream: Stream, octets: int) -> None:
-        """Note what a stream has sent in its turn, which `next` has chosen among others."""
+        """Note what a stream has sent in its turn, which `next` has chosen among others.
+
+        A turn that no window let it use is not charged, and counts for nothing.
+        """
+        self._number += 1
         self._levels[stream.current_priority.urgency].charge(stream, octets, self._shares(stream))
 
     def reprioritize(self, stream: Stream, priority: Priority) -> None:
@@ -129,7 +133,6 @@ class Scheduler:
 
     def _choose(self) -> Stream:
         levels = self._levels
-        self._number += 1
         new = list(islice(reversed(self.turns), len(self.turns) - self._sorted))
         for stream in reversed(new):
             urgency = stream.current_priority.urgency
@@ -138,7 +141,7 @@ class Scheduler:
             levels[urgency].add(stream, self._shares(stream))
         self._sorted = len(self.turns)
         waiting = sorted(urgency for urgency, level in levels.items() if level)
-        turn, is_late = divmod(self._number, _RELIEF)
+        turn, is_late = divmod(self._number + 1, _RELIEF)
         if is_late or len(waiting) == 1:
             return levels[waiting[0]].take()
         return levels[waiting[1 + turn % (len(waiting) - 1)]].take()

@@ -193,6 +193,139 @@ def test_the_response_may_state_its_own(client, request_value, response_value, e
     assert (b"priority", response_value) in client.answers[1].head
 
 
+# -- where windows are the bottleneck ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(connect):
+    """A client whose stream windows never shut, and whose connection window a first response has used up."""
+    peer = connect([(INITIAL_WINDOW_SIZE, 2**30)])
+    begin(peer, b"u=7", 65_535)
+    assert shares(peer.collect()) == {1: 65_535}
+    return peer
+
+
+def shares(peer):
+    """How many octets of data came, by stream."""
+    octets = Counter()
+    for frame in peer.take(DataFrame):
+        octets[frame.stream_id] += len(frame.data)
+    return octets
+
+
+def order(peer):
+    """The streams of the DATA frames that came."""
+    return [frame.stream_id for frame in peer.take(DataFrame)]
+
+
+def grant(peer, octets):
+    """Open the connection's window; return the octets that this lets go, by stream."""
+    return shares(peer.send(window_update(0, octets)))
+
+
+def test_each_connection_window_goes_to_the_most_urgent_response(connect):
+    """One of less urgency had used up those before."""
+    peer = connect([(INITIAL_WINDOW_SIZE, 2**30)])
+    begin(peer, b"u=7")
+    assert shares(peer.collect()) == {1: 65_535}
+    begin(peer, b"u=0", 28 * FRAME)
+    for _ in range(7):
+        assert grant(peer, 4 * FRAME) == {3: 4 * FRAME}
+    assert grant(peer, 4 * FRAME) == {1: 4 * FRAME}
+
+
+def test_a_connection_window_of_any_size_does(narrow):
+    begin(narrow, b"u=7")
+    begin(narrow, b"u=0")
+    for octets in (1, 100, FRAME - 1, FRAME, FRAME + 1, 65_535):
+        assert grant(narrow, octets) == {5: octets}
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 7, 15, 31])
+def test_one_frame_in_32_goes_to_less_urgent_responses_however_small_the_windows(narrow, frames):
+    """Looking for a stream while no window is open counts for nothing."""
+    begin(narrow, b"u=7")
+    begin(narrow, b"u=0")
+    windows = 96 // frames
+    octets = sum((grant(narrow, frames * FRAME) for _ in range(windows)), Counter())
+    assert octets[3] == windows * frames // 32 * FRAME
+    assert octets.total() == windows * frames * FRAME
+
+
+def test_connection_windows_go_to_one_response_after_another(narrow):
+    for _ in range(3):
+        begin(narrow, b"u=3", 6 * FRAME)
+    found = [grant(narrow, 4 * FRAME) for _ in range(5)]
+    whole, half = 4 * FRAME, 2 * FRAME
+    assert found == [{3: whole}, {3: half, 5: half}, {5: whole}, {7: whole}, {7: half}]
+
+
+def test_incremental_responses_share_connection_windows_by_octets(narrow):
+    """Not by windows: every other one is small."""
+    begin(narrow, b"i")
+    begin(narrow, b"i")
+    octets = Counter({3: 0, 5: 0})
+    for number in range(40):
+        octets += grant(narrow, FRAME if number % 2 else 1_000)
+        assert abs(octets[3] - octets[5]) <= FRAME
+    assert octets.total() == 20 * (FRAME + 1_000)
+
+
+def test_weights_share_connection_windows(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 2**30)])
+    begin(peer, size=65_535)
+    peer.collect()
+    begin(peer)
+    begin(peer)
+    peer.send(priority(3, weight=191), priority(5, weight=63))
+    peer.take()
+    octets = sum((grant(peer, 2 * FRAME) for _ in range(40)), Counter())
+    assert octets == {3: 60 * FRAME, 5: 20 * FRAME}
+
+
+def test_stream_windows_that_open_together_are_used_by_urgency(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 2 * FRAME)])
+    peer.send(window_update(0, 2**30))
+    begin(peer, b"u=7")
+    begin(peer, b"u=0")
+    assert order(peer.collect()) == [3, 3, 1, 1]
+    for _ in range(3):
+        assert order(peer.send(window_update(1, FRAME), window_update(3, FRAME))) == [3, 1]
+    assert order(peer.send(window_update(1, FRAME))) == [1]
+
+
+def test_a_larger_initial_window_is_used_by_urgency(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, 0)])
+    peer.send(window_update(0, 2**30))
+    for value in (b"u=7", b"u=3", b"u=0"):
+        begin(peer, value)
+    assert order(peer.collect()) == []
+    assert order(peer.send(settings((INITIAL_WINDOW_SIZE, 2 * FRAME)))) == [5, 5, 3, 3, 1, 1]
+
+
+def test_what_the_most_urgent_may_not_send_goes_to_the_next(connect):
+    """Its own window is shut; once that opens, it comes first again."""
+    peer = connect([(INITIAL_WINDOW_SIZE, FRAME)])
+    begin(peer, b"u=7")
+    begin(peer, b"u=0")
+    peer.send(window_update(1, 2**20))
+    assert shares(peer) == {1: 65_535 - FRAME, 3: FRAME}
+    assert grant(peer, 4 * FRAME) == {1: 4 * FRAME}
+    assert order(peer.send(window_update(3, FRAME))) == []
+    assert grant(peer, 4 * FRAME) == {3: FRAME, 1: 3 * FRAME}
+
+
+def test_waiting_for_a_stream_window_earns_no_more_than_a_share(connect):
+    peer = connect([(INITIAL_WINDOW_SIZE, FRAME)])
+    peer.send(window_update(0, 2**30))
+    for _ in range(3):
+        begin(peer, b"i")
+    assert order(peer.collect()) == [1, 3, 5]
+    assert Counter(order(peer.send(window_update(3, 10 * FRAME), window_update(5, 10 * FRAME)))) == {3: 10, 5: 10}
+    found = order(peer.send(*(window_update(stream_id, 10 * FRAME) for stream_id in (1, 3, 5))))
+    assert max(Counter(found[:9]).values()) <= 4
+
+
 # -- any order of events -----------------------------------------------------------------------------------------------
 
 
