@@ -19,8 +19,8 @@ THOROUGH = {
     "test_browser.py", "test_call_count.py", "test_connections.py", "test_demo.py", "test_environ.py",
     "test_examples.py", "test_extras.py", "test_graceful.py", "test_handshakes.py", "test_hostile.py",
     "test_interop.py", "test_layertimes.py", "test_logs.py", "test_memory.py", "test_operations.py",
-    "test_packaging.py", "test_profile.py", "test_runner.py", "test_semantics.py", "test_slow_uploads.py",
-    "test_socketio.py", "test_unread_responses.py", "test_vanished_clients.py",
+    "test_packaging.py", "test_priorities_on_the_wire.py", "test_profile.py", "test_runner.py", "test_semantics.py",
+    "test_slow_uploads.py", "test_socketio.py", "test_unread_responses.py", "test_vanished_clients.py",
 }
 """What `make test` leaves to `make thorough`."""
 

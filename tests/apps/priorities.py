@@ -1,4 +1,11 @@
-"""A page whose pictures are on their way when it asks for a style sheet; it notes when each has arrived."""
+"""Responses that compete.
+
+A page asks for a style sheet when its pictures are on their way, and notes when each has arrived. `/filler` and `/held`
+are as large as they are asked to be, and state the priority that they are asked to state.
+"""
+
+from tests.apps.asgi_app import Call
+from tests.apps.wsgi_app import query, visit_gate
 
 SIZE = 150_000
 PICTURES = 6
@@ -35,17 +42,58 @@ def answer(path):
     return "text/plain", filler
 
 
+def filler(fields):
+    """The header and the body that a query asks for: `n` octets and, if it names one, a `priority` field."""
+    headers = [("Content-Type", "text/plain"), ("Content-Length", fields["n"])]
+    if "priority" in fields:
+        headers.append(("Priority", fields["priority"]))
+    return headers, b"x" * int(fields["n"])
+
+
 def wsgi(environ, start_response):
     """The WSGI application."""
-    kind, body = answer(environ["PATH_INFO"])
-    start_response("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    if environ["PATH_INFO"] == "/held":
+        return wsgi_held(environ, start_response)
+    if environ["PATH_INFO"] == "/filler":
+        headers, body = filler(query(environ))
+    else:
+        kind, body = answer(environ["PATH_INFO"])
+        headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
+    start_response("200 OK", headers)
     return [body]
+
+
+def wsgi_held(environ, start_response):
+    """Wait at the test's gate; hand over the body; wait again."""
+    headers, body = filler(query(environ))
+    visit_gate(environ)
+    start_response("200 OK", headers)(body)
+    visit_gate(environ)
+    return []
 
 
 async def asgi(scope, receive, send):
     """The ASGI application."""
-    if scope["type"] == "http":
+    if scope["type"] != "http":
+        return
+    call = Call(scope, receive, send)
+    if scope["path"] in ("/filler", "/held"):
+        headers, body = filler(call.query)
+    else:
         kind, body = answer(scope["path"])
-        headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
+    octets = [(name.lower().encode(), value.encode()) for name, value in headers]
+    if scope["path"] == "/held":
+        await asgi_held(call, octets, body)
+    else:
+        await call.start(headers=octets)
+        await call.body(body)
+
+
+async def asgi_held(call, headers, body):
+    """Wait at the test's gate; hand over the body; wait again."""
+    await call.gate()
+    await call.start(headers=headers)
+    await call.body(body, True)
+    await call.gate()
+    await call.body()
