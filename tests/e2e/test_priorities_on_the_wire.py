@@ -3,6 +3,9 @@
 Every response is queued whole before the window opens, so that nothing but priorities decides: time does not matter.
 """
 
+import re
+import signal
+import subprocess
 from collections import Counter
 from contextlib import ExitStack
 
@@ -11,6 +14,7 @@ from hyperframe.frame import DataFrame
 
 from tests.support.h2client import PRIORITY, H2Client, raw_frame
 from tests.support.kinds import KINDS, make_server
+from tests.support.tools import require_tool
 
 FRAME = 16_384
 WINDOW = 4 * FRAME
@@ -139,3 +143,76 @@ def test_what_the_application_leaves_out_is_the_clients(responses):
     streams = [responses.ask("u=2", own="i") for _ in range(2)]
     assert responses.windows(6) == [dict.fromkeys(streams, WINDOW // 2)] * 6
     assert responses.windows(3) == [{late: WINDOW}] * 3
+
+
+# -- nghttp ------------------------------------------------------------------------------------------------------------
+
+LARGE = 1_000_000
+
+
+def run_nghttp(server, gate, *options):
+    """Have nghttp ask for two large responses over a small window; return what it tells of the frames.
+
+    It is stopped until the server has queued both, but for what fits into the window from the start.
+    """
+    urls = [server.url + gate.path("/held", n=LARGE, name=name) for name in "ab"]
+    command = [require_tool("nghttp"), "--verbose", "--null-out", "-w24", "-W16", *options, *urls]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="latin-1")
+    try:
+        gate.wait_inside(2)
+        process.send_signal(signal.SIGSTOP)
+        gate.release()
+        gate.wait_inside(2)
+        gate.release()
+        process.send_signal(signal.SIGCONT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, output
+    return output
+
+
+def frames_beyond_the_first_window(output):
+    """The (stream, length) of the DATA frames, without those that were sent before both responses were queued."""
+    found = re.findall(r"recv DATA frame <length=([1-9]\d*), flags=0x\w\w, stream_id=(\d+)>", output)
+    trace = [(int(stream_id), int(length)) for length, stream_id in found]
+    assert sum(length for _, length in trace) == 2 * LARGE
+    skipped = 0
+    while skipped < INITIAL:
+        skipped += trace.pop(0)[1]
+    assert skipped == INITIAL
+    return trace
+
+
+def octets_while_both_are_open(trace):
+    """How many octets each stream has sent by the last frame of that which ended first."""
+    last = {stream_id: number for number, (stream_id, _) in enumerate(trace)}
+    octets = Counter()
+    for stream_id, length in trace[:min(last.values()) + 1]:
+        octets[stream_id] += length
+    return octets
+
+
+@pytest.mark.parametrize("kind", ["thread", "gevent", "asgi"])
+@pytest.mark.parametrize("weights", [(192, 64), (64, 192), (32, 32)], ids=str)
+@pytest.mark.parametrize("options", [["--no-dep"], []], ids=["no dependencies", "a tree"])
+def test_the_weights_of_nghttp(servers, gate, kind, weights, options):
+    """In the tree, both depend on the same idle stream."""
+    output = run_nghttp(servers(kind), gate, *(f"-p{weight}" for weight in weights), *options)
+    asked = re.findall(r"send HEADERS frame <.*stream_id=(\d+)>\n.*\n.*dep_stream_id=(\d+), weight=(\d+),", output)
+    assert tuple(int(weight) for _, _, weight in asked) == weights
+    first, second = (int(stream_id) for stream_id, _, _ in asked)
+    octets = octets_while_both_are_open(frames_beyond_the_first_window(output))
+    ratio = octets[first] / octets[second]
+    assert 0.75 < ratio / (weights[0] / weights[1]) < 1.25, octets
+
+
+@pytest.mark.parametrize("kind", ["thread", "gevent", "asgi"])
+def test_nghttp_without_the_priorities_of_rfc_7540(servers, gate, kind):
+    """What it sends is SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218 section 2.1); its weights say nothing then."""
+    output = run_nghttp(servers(kind), gate, "-p64", "-p192", "--no-rfc7540-pri")
+    assert "SETTINGS_NO_RFC7540_PRIORITIES(0x09):1" in output
+    streams = [stream_id for stream_id, _ in frames_beyond_the_first_window(output)]
+    assert streams == sorted(streams)
+    assert len(set(streams)) == 2
