@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from .closings import REPORT_SECONDS, Closings
-from .log import Log, Throttle
+from .log import Log, Throttle, host_text
 
 __all__ = [
     "ACCEPT_RETRY_SECONDS",
@@ -144,7 +144,7 @@ class Admission:
             self.closings.count("address_refused")
         elif self._max_per_address and self._open[address] >= self._max_per_address:
             self.closings.warn(
-                "address_limit", "Connection from %s closed: http2_max_connections_per_ip is reached", _name(peer)
+                "address_limit", "Connection from %s closed: http2_max_connections_per_ip is reached", host_text(peer)
             )
         else:
             if self._max_per_address:
@@ -192,7 +192,7 @@ class Admission:
         more = f" ({held_back} more addresses since the last such line)" if held_back else ""
         self._log.warning(
             "New connections from %s are refused for %g s: limits have ended too many, or handshakes failed%s",
-            _name(peer),
+            host_text(peer),
             seconds,
             more,
         )
@@ -200,10 +200,6 @@ class Admission:
     def _address(self, peer: object) -> bytes | None:
         """The address that counts; None for a peer that no limit applies to."""
         return None if self._is_exempt(peer) else network_of(peer)
-
-
-def _name(peer: object) -> object:
-    return peer[0] if isinstance(peer, tuple) else peer
 
 
 def reset(sock: socket.socket) -> None:

@@ -28,7 +28,7 @@ from .connection_log import ConnectionRecord, log_failed
 from .dispatch import WRITE_TIMEOUT
 from .handshake_errors import Displaced, HandshakeLog
 from .histogram import ROUND_TRIP_BOUNDS, Histogram, QueueProbe
-from .log import Log, logs_debug
+from .log import Log, host_text, logs_debug
 from .negotiation import Negotiation, NotAdmitted, Terms, adequate_cipher
 from .spool import Spool
 
@@ -153,8 +153,7 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
             reset(negotiation.transport.sock)
             return
         if isinstance(error, ProxyHeaderError):
-            name = negotiation.peer[0] if isinstance(negotiation.peer, tuple) else "a Unix socket"
-            self.closings.warn("proxy_header", "Invalid PROXY header from %s: %s", name, error)
+            self.closings.warn("proxy_header", "Invalid PROXY header from %s: %s", host_text(negotiation.peer), error)
             negotiation.transport.close()
             return
         if isinstance(error, Displaced):

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from .log import Log, Throttle
+from .log import Log, Throttle, host_text
 
 __all__ = ["Displaced", "HandshakeLog", "explain"]
 
@@ -96,5 +96,4 @@ class HandshakeLog:
         if held_back is None:
             return
         more = f" ({held_back} more since the last such line)" if held_back else ""
-        address = peer[0] if isinstance(peer, tuple) else "a Unix socket"
-        self._log.info("TLS handshake with %s failed: %s%s", address, explanation, more)
+        self._log.info("TLS handshake with %s failed: %s%s", host_text(peer), explanation, more)

@@ -6,7 +6,7 @@ import logging
 import math
 from typing import Protocol
 
-__all__ = ["Log", "Throttle", "address_text", "logs_debug"]
+__all__ = ["Log", "Throttle", "address_text", "host_text", "logs_debug"]
 
 
 class Log(Protocol):
@@ -61,3 +61,8 @@ def address_text(peer: object) -> str:
         return "unix"
     host, port = peer[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def host_text(peer: object) -> str:
+    """The address of a client without its port, in a sentence."""
+    return str(peer[0]) if isinstance(peer, tuple) else "a Unix socket"
