@@ -1,8 +1,25 @@
-"""Fixtures for the tests of the applications' side: a WSGI application behind a driver, with a client."""
+"""Fixtures for the tests of the applications' side: a WSGI application behind a driver with a client; an event loop."""
+
+import asyncio
 
 import pytest
 
+from tests.drivers.asyncio_wire import Loop
+
 from .wsgi_rig import QUIET, Rig
+
+
+@pytest.fixture
+def loop():
+    """An event loop; nothing may have gone wrong in it unnoticed."""
+    loop = Loop()
+    asyncio.set_event_loop(loop)
+    yield loop
+    loop.turns()
+    assert not asyncio.all_tasks(loop)
+    assert not loop.errors
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture

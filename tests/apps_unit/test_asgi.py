@@ -12,7 +12,7 @@ from gunicorn_h2.apps.asgi import ASGIHandler
 from gunicorn_h2.apps.request import StreamRequest
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.protocol.errors import ErrorCode
-from tests.drivers.asyncio_wire import Log, Loop, Wire, WirePeer
+from tests.drivers.asyncio_wire import Wire, WirePeer
 from tests.protocol.peer import (
     END_HEADERS,
     HAS_PRIORITY,
@@ -23,32 +23,9 @@ from tests.protocol.peer import (
     window_update,
 )
 
+from .asgi_rig import AccessLog
+
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
-
-
-class AccessLog(Log):
-    """A log with the method that Gunicorn's has besides."""
-
-    def __init__(self):
-        super().__init__()
-        self.entries = []
-
-    def access(self, resp, req, environ, request_time):
-        """Keep what the access log would be made of."""
-        self.entries.append((resp, req, environ, request_time))
-
-
-@pytest.fixture
-def loop():
-    """An event loop; nothing may have gone wrong in it unnoticed."""
-    loop = Loop()
-    asyncio.set_event_loop(loop)
-    yield loop
-    loop.turns()
-    assert not asyncio.all_tasks(loop)
-    assert not loop.errors
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 from gunicorn_h2.drivers.channel import StreamAborted
 from tests.protocol.peer import rst_stream, window_update
 
-from .test_asgi import START, body, loop, scope_of, sending, serve
+from .test_asgi import START, body, scope_of, sending, serve
 
-__all__ = ["loop", "scope_of", "serve"]
+__all__ = ["scope_of", "serve"]
 
 SMALL, LARGE = 1_000, 1_000_000
 sizes = pytest.mark.parametrize("size", [0, SMALL, LARGE])

@@ -10,37 +10,14 @@ from websockets.frames import Opcode
 from gunicorn_h2.apps.websocket import WebSocketASGIHandler
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.protocol.errors import ErrorCode
-from tests.drivers.asyncio_wire import Log, Loop, Wire, WirePeer
+from tests.drivers.asyncio_wire import Wire, WirePeer
 from tests.protocol.peer import INITIAL_WINDOW_SIZE, Answer, data, rst_stream, window_update
 from tests.support.websocket import DEFLATE, ClientEnd, connect_fields
 
+from .asgi_rig import AccessLog
+
 ACCEPT = {"type": "websocket.accept"}
 MEBIBYTE = 1_048_576
-
-
-class AccessLog(Log):
-    """A log with the method that Gunicorn's has besides."""
-
-    def __init__(self):
-        super().__init__()
-        self.entries = []
-
-    def access(self, resp, req, environ, request_time):
-        """Keep what the access log would be made of."""
-        self.entries.append((resp, req, environ, request_time))
-
-
-@pytest.fixture
-def loop():
-    """An event loop; nothing may have gone wrong in it unnoticed."""
-    loop = Loop()
-    asyncio.set_event_loop(loop)
-    yield loop
-    loop.turns()
-    assert not asyncio.all_tasks(loop)
-    assert not loop.errors
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 @pytest.fixture

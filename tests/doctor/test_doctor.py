@@ -12,6 +12,7 @@ import pytest
 from gunicorn_h2.protocol import frames
 from gunicorn_h2.protocol.errors import ErrorCode
 from tests.proxies.conftest import running
+from tests.support.nginx import NGINX_HEAD
 from tests.support.server import ROOT
 
 from .conftest import server_context
@@ -125,19 +126,7 @@ def test_https_on_the_http_port(doctor, servers, kind):
     assert f"problem port: it speaks HTTP without TLS: try http://localhost:{server.port}/x" in found.text
 
 
-NGINX = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log stderr notice;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+NGINX = NGINX_HEAD + """\
     ssl_certificate {certs.server_cert};
     ssl_certificate_key {certs.server_key};
     server {{ listen 127.0.0.1:{http1} ssl; location / {{ return 200 hello; add_header Via "1.1 \tinner"; }} }}

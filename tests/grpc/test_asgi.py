@@ -9,7 +9,8 @@ import grpc
 import pytest
 
 from gunicorn_h2.grpc import GrpcASGI
-from tests.apps_unit.test_asgi import loop, serve  # noqa: F401 - fixtures
+from tests.apps_unit.conftest import loop  # noqa: F401 - a fixture
+from tests.apps_unit.test_asgi import serve  # noqa: F401 - a fixture
 from tests.protocol.peer import data, rst_stream
 
 from .test_services import CALL, Denying, message

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.support.kinds import WSGI_KINDS
+from tests.support.nginx import NGINX_HEAD
 from tests.support.server import REFERENCE_WORKERS, Server, WorkerKind, stop_all
 from tests.support.tools import require_tool
 
@@ -19,19 +20,7 @@ KINDS = {
 }
 HTTP1 = WorkerKind("gthread", apps=APPS)
 
-NGINX = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log stderr notice;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+NGINX = NGINX_HEAD + """\
     underscores_in_headers on;
     ignore_invalid_headers off;
     proxy_http_version 1.1;
