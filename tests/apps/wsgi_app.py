@@ -150,8 +150,8 @@ def version(environ, start_response):
 
 
 def frozen(environ, start_response):
-    """How many objects the garbage collector does not look at."""
-    return answer_json(start_response, {"frozen": gc.get_freeze_count()})
+    """How many objects the garbage collector does not look at, and how often it looks at the others."""
+    return answer_json(start_response, {"frozen": gc.get_freeze_count(), "thresholds": gc.get_threshold()})
 
 
 def thread_name(environ, start_response):

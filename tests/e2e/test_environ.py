@@ -1,5 +1,6 @@
 """The environ over HTTP/2 is that of the same request over HTTP/1.1, key by key."""
 
+import gc
 import json
 import socket
 
@@ -126,8 +127,18 @@ def test_the_usual_keys(wsgi):
 
 
 def test_the_garbage_collector_leaves_what_was_loaded_alone(wsgi):
+    """Its full collections, for which all clients wait, are five times rarer than where CPython counts to ten."""
+    young, middle, old = gc.get_threshold()
     with H2Client.connect(wsgi) as client:
-        assert json.loads(client.get("/frozen").text)["frozen"] > 10_000
+        state = json.loads(client.get("/frozen").text)
+    assert state["frozen"] > 10_000
+    assert state["thresholds"] == [young, middle, 50 if old == 10 else old]
+
+
+def test_thresholds_of_the_garbage_collector_that_were_set_stay(boot):
+    server = boot("wsgi", code="import gc\ngc.set_threshold(900, 9, 12)")
+    with H2Client.connect(server) as client:
+        assert json.loads(client.get("/frozen").text)["thresholds"] == [900, 9, 12]
 
 
 def test_stream_ids(h2):
