@@ -244,7 +244,8 @@ class _Watch(Paced):
         self.call(self.connection.handle_readable)
         self._check_error()
         ended = time.monotonic()
-        self.slow = ended - began > LONG_TURN
+        if ended - began > LONG_TURN:
+            self.slow = True
         if ended - self.since > RECENT:
             self._driver.slow_lane.served_at = ended
 
@@ -393,6 +394,11 @@ class AsyncHttp2Connection(TransportConnection):
     def _begin(self, channel: AsyncChannel) -> None:
         if channel in self.channels:
             channel.task = self.loop.create_task(self._driver.application(self, channel))
+
+    def defer(self) -> bool:
+        """See `TransportConnection.defer`."""
+        slow, self._watch.slow = self._watch.slow, True
+        return slow
 
     def note_refusal(self, refusal: RequestRefused) -> None:
         """See `EventDispatcher.note_refusal`."""

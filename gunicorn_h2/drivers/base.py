@@ -181,7 +181,7 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
             return
         connection.core.refusals.names = negotiation.certificate_names()
         if negotiation.upgrade is not None:
-            connection.receive_upgrade(negotiation.upgrade)
+            connection.core.receive_upgrade(negotiation.upgrade)
         if connection.transport.tls:
             # Data that the client sent after its handshake has often arrived: one write then answers all of it.
             connection.handle_readable()

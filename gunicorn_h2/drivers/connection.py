@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import socket
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -19,7 +20,6 @@ from gunicorn_h2.protocol.headers import Fields, ResponseHead
 from gunicorn_h2.protocol.keepalive import KEEPALIVE_TIMEOUT
 from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
-from gunicorn_h2.protocol.upgrade import Upgrade
 
 from .channel import HURRIED_CHECK_SECONDS, Channel, ThreadCount
 from .connection_log import ConnectionRecord
@@ -75,6 +75,9 @@ class DriverHooks(Shared, Protocol):
 
     def act_now(self, connection: Any) -> None:
         """See `StreamOwner.act_now`."""
+
+    def defer(self, connection: Any) -> bool:
+        """See `TransportConnection.defer`."""
 
     def run(self, call: Callable[[], object]) -> None:
         """Call application code, which may block but should not raise, in another thread or greenlet."""
@@ -184,10 +187,6 @@ class TransportConnection(EventDispatcher):
         self.core.receive_data(data, self.now())
         self.flush()
 
-    def receive_upgrade(self, upgrade: Upgrade) -> None:
-        """Begin with an upgraded HTTP/1.1 request as stream 1."""
-        self.core.receive_upgrade(upgrade)
-
     def handle_readable(self) -> None:
         """Read what has arrived, up to a limit, and answer it."""
         transport = self.transport
@@ -200,10 +199,15 @@ class TransportConnection(EventDispatcher):
             return
         if data and self._linger_deadline is None:
             self.receive(data)
-        elif data == b"":
-            self._follow()
+        elif data == b"" and self.defer():
+            # Thousands may close their connections at once; the lane keeps others from waiting for all of them.
+            self.lose(None)
         elif self.core.pending_events or self.core.has_output:
             self.schedule_flush()
+
+    @abstractmethod
+    def defer(self) -> bool:
+        """Have the next turn in the slow lane; return whether this one is there."""
 
     def _receive_on(self, data: bytes) -> bytes | None:
         """Take a full read, and those that follow it until others have their turn; return what is still to be taken."""
@@ -370,7 +374,7 @@ class TransportConnection(EventDispatcher):
         except OSError as error:
             self.lose(error)
         else:
-            self._follow()
+            self.lose(None)
         return True
 
     def _write_output(self) -> None:
@@ -455,21 +459,14 @@ class TransportConnection(EventDispatcher):
             return
         self._linger_deadline = now + self._linger_seconds
 
-    def lose(self, error: OSError) -> None:
-        """End a connection whose socket has failed."""
-        self._note_lost(error)
-        self.abandon()
-
-    def _follow(self) -> None:
-        """End a connection whose client has closed its side."""
-        self._note_lost(None)
-        # Under TLS, answer the client's close_notify with ours (RFC 8446 section 6.1).
-        self.transport.half_close()
-        self.abandon()
-
-    def _note_lost(self, error: OSError | None) -> None:
+    def lose(self, error: OSError | None) -> None:
+        """End a connection whose socket has failed; without an error, the client has closed its side."""
         if self.record is not None:
             self.record.note_lost(self, error)
+        if error is None:
+            # Under TLS, answer the client's close_notify with ours (RFC 8446 section 6.1).
+            self.transport.half_close()
+        self.abandon()
 
     def note_end(self, reason: str) -> None:
         """Note for the log why the connection ends; of several reasons, the first one counts."""
@@ -503,6 +500,10 @@ class Http2Connection(TransportConnection):
         self.thread_count = hooks.thread_count
         self.log = hooks.log
         self._hooks = hooks
+
+    def defer(self) -> bool:
+        """See `TransportConnection.defer`."""
+        return self._hooks.defer(self)
 
     def watch_socket(self, sock: socket.socket, act: Callable[[], None]) -> SocketWatch:
         """See `DriverHooks.watch_socket`; for the owner."""

@@ -281,7 +281,8 @@ class _Owner(Paced):
         began = time.monotonic()
         connection.handle_readable()
         ended = time.monotonic()
-        self.slow = ended - began > LONG_TURN
+        if ended - began > LONG_TURN:
+            self.slow = True
         if ended - self.since > RECENT:
             self._driver.slow_lane.served_at = ended
 
@@ -355,6 +356,11 @@ class _Owner(Paced):
         """See `StreamOwner.act_now`."""
         if not self._acting:
             self._act()
+
+    def defer(self, connection: Http2Connection) -> bool:
+        """See `TransportConnection.defer`."""
+        slow, self.slow = self.slow, True
+        return slow
 
     def run(self, call: Callable[[], object]) -> None:
         """See `DriverHooks.run`."""

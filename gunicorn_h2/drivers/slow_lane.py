@@ -1,11 +1,11 @@
-"""Turns of what takes long, in a share of the owner's time: handshakes, and connections that cost too much.
+"""Turns of what takes long, in a share of the owner's time: handshakes, closings, connections that cost too much.
 
 A TLS handshake takes a millisecond, and some of what a client can send takes longer than that. If a hundred of them
-are ready at once, all other connections wait for them. So what takes long waits in a queue of its own. When nothing
-else is ready, the owner serves from the queue for `_SLICE` seconds, and at least one. While other connections are
-ready, or requests wait to be run, the queue has only a share of the time: `_SHARE` seconds, and then a `_PAUSE`. While
-only new connections are served, nobody is kept waiting: longer rounds then save changes of threads.
-While the queue is long, new connections stay in the backlog of the listening socket.
+are ready at once, all other connections wait for them; likewise if thousands of clients leave at once. So what takes
+long waits in a queue of its own. When nothing else is ready, the owner serves from the queue for `_SLICE` seconds, and
+at least one. While other connections are ready, or requests wait to be run, the queue has only a share of the time:
+`_SHARE` seconds, and then a `_PAUSE`. While only new connections are served, nobody is kept waiting: longer rounds
+then save changes of threads. While the queue is long, new connections stay in the backlog of the listening socket.
 
 A connection that has had a long turn stays in the queue for a while, because not each turn of those that cost much is
 long: some only write what an application has answered.

@@ -275,7 +275,8 @@ class ThreadDriver(Driver[Application, _Registered]):
                 elif events == selectors.EVENT_READ and not registered.connection.closed:
                     self._call(registered, registered.connection.handle_readable)
                     ended = time.monotonic()
-                    registered.slow = ended - began > LONG_TURN
+                    if ended - began > LONG_TURN:
+                        registered.slow = True
                     if ended - registered.since > RECENT:
                         lane.served_at = ended
                     began = ended
@@ -374,6 +375,12 @@ class ThreadDriver(Driver[Application, _Registered]):
         """
         if self.output_budget.used > self.output_budget.limit / 4:
             self._run_commands_here()
+
+    def defer(self, connection: Http2Connection) -> bool:
+        """See `TransportConnection.defer`."""
+        registered = self._registered[connection]
+        slow, registered.slow = registered.slow, True
+        return slow
 
     def run(self, call: Callable[[], object]) -> None:
         """See `DriverHooks.run`."""

@@ -73,6 +73,10 @@ class OctetCounts:
         self.received = self.sent = 0
 
 
+def _read_nothing(size: int) -> bytes:
+    return b""
+
+
 class Transport:
     """A connected socket, for one thread at a time: SSLSocket is not thread-safe.
 
@@ -168,7 +172,9 @@ class Transport:
         except _BLOCKED:
             return WOULD_BLOCK
         except ssl.SSLEOFError:
-            # Without close_notify, which HTTP/2 can do without: its frames have lengths.
+            # Without close_notify, which HTTP/2 can do without: its frames have lengths. It would be another error if
+            # OpenSSL were asked again.
+            self._read = _read_nothing
             return b""
 
     def peek(self, size: int) -> bytes | None:

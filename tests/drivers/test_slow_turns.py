@@ -3,6 +3,7 @@
 import contextlib
 import ssl
 import time
+from functools import partial
 from itertools import count
 
 import pytest
@@ -145,34 +146,67 @@ def client_hello(context):
     return octets.read()
 
 
-def test_handshakes_take_their_turns_in_the_lane(lane, certs):
-    """A request that arrives in the turn of one waits for at most one more."""
-    quick = [lane.quick_client() for _ in range(4)]
-    asked, handshakes, handshakes_before = iter(quick), count(1), []
-    wrap, on_request = lane.rig._wrap, lane.driver.on_request
-    begun = 0
+class Asked:
+    """Four clients that ask, one in each of the first slow turns; notes how many turns each request waits for."""
 
-    def wrap_slowly(sock):
-        nonlocal begun
-        begun = next(handshakes)
+    def __init__(self, lane):
+        self._lane, self._clients = lane, [lane.quick_client() for _ in range(4)]
+        self._asking, self._on_request = iter(self._clients), lane.driver.on_request
+        self.turns, self._turns_before = 0, []
+        lane.driver.on_request = self._note_request
+
+    def take_turn(self):
+        """Be slow, and have a request arrive meanwhile."""
+        self.turns += 1
         work()
-        client = next(asked, None)
+        client = next(self._asking, None)
         if client is not None:
             client.request(path="/quick")
+
+    def _note_request(self):
+        self._turns_before.append(self.turns)
+        self._on_request()
+
+    def check(self):
+        """Each request has waited for the turn in which it came, and for one more at most."""
+        assert self._lane.served(4) == ["/quick"] * 4
+        assert all(before <= number + 2 for number, before in enumerate(self._turns_before)), self._turns_before
+        self._lane.driver.on_request = self._on_request
+
+
+def test_handshakes_take_their_turns_in_the_lane(lane, certs):
+    asked, wrap = Asked(lane), lane.rig._wrap
+
+    def wrap_slowly(sock):
+        asked.take_turn()
         return wrap(sock)
 
-    def note_request():
-        handshakes_before.append(begun)
-        on_request()
-
-    lane.rig._wrap, lane.driver.on_request = wrap_slowly, note_request
+    lane.rig._wrap = wrap_slowly
     hello = client_hello(certs.client_context())
     socks = [lane.open(tls=True) for _ in range(6)]
     with Occupied(lane):
         for sock in socks:
             sock.sendall(hello)
         lane.shorten_rounds()
-    assert lane.served(4) == ["/quick"] * 4
-    wait_until(lambda: begun == 6)
-    assert all(before <= number + 2 for number, before in enumerate(handshakes_before)), handshakes_before
-    lane.driver.on_request = on_request
+    asked.check()
+    wait_until(lambda: asked.turns == 6)
+
+
+def test_closings_take_their_turns_in_the_lane(lane):
+    """Those of clients that have all left at once."""
+    leaving = [lane.quick_client() for _ in range(6)]
+    asked = Asked(lane)
+
+    def lose_slowly(error, lose):
+        asked.take_turn()
+        lose(error)
+
+    for client in leaving:
+        connection = client.holder.connection
+        lane.call(setattr, connection, "lose", partial(lose_slowly, lose=connection.lose))
+    with Occupied(lane):
+        for client in leaving:
+            client.close()
+        lane.shorten_rounds()
+    asked.check()
+    wait_until(lambda: asked.turns == 6 and len(lane.holders()) == 4)
