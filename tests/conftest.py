@@ -9,8 +9,9 @@ from tests.support.certs import Certs
 from tests.support.server import REFERENCE_WORKERS, WORKERS, Server, stop_all
 
 ALL_WORKERS = {**WORKERS, **REFERENCE_WORKERS}
-PROCESSES = {"bench", "conformance", "deployments", "e2e", "faults", "frameworks", "proxies", "test_call_count.py",
-             "test_conf_examples.py", "test_examples.py", "test_extras.py", "test_interop.py", "test_packaging.py"}
+PROCESSES = {"bench", "conformance", "deployments", "docs", "e2e", "faults", "frameworks", "proxies",
+             "test_call_count.py", "test_conf_examples.py", "test_examples.py", "test_extras.py", "test_interop.py",
+             "test_packaging.py"}
 """What runs whole processes, through lines that tests in memory cover."""
 
 

@@ -99,7 +99,7 @@ SETTING_MEANINGS = {
     frames.INITIAL_WINDOW_SIZE: "octets of a request body it takes before it is read",
     frames.MAX_FRAME_SIZE: "octets of the largest frame it takes",
     frames.MAX_HEADER_LIST_SIZE: "octets of the largest header section it takes",
-    frames.ENABLE_CONNECT_PROTOCOL: "1: WebSocket over HTTP/2 is possible (RFC 8441)",
+    frames.ENABLE_CONNECT_PROTOCOL: "if 1, WebSocket over HTTP/2 is possible (RFC 8441)",
     frames.NO_RFC7540_PRIORITIES: "1: it ignores the priorities of RFC 7540 (RFC 9218)",
 }
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +15,22 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 class Block(NamedTuple):
-    """A fenced block of code."""
+    """A fenced block of code: the `number`th under the heading with the anchor `section`."""
 
     page: str
+    section: str
+    number: int
     line: int
     language: str
     code: str
 
     def __str__(self):
-        return f"{self.page}:{self.line}"
+        return f"{self.page}#{self.section}/{self.number}"
+
+    @property
+    def lines(self):
+        """The lines, without the empty ones."""
+        return list(filter(None, self.code.splitlines()))
 
 
 class Page:
@@ -44,8 +52,13 @@ class Page:
     @cached_property
     def blocks(self):
         """The fenced blocks."""
-        return [Block(self.name, self.text.count("\n", 0, match.start()) + 2, *match.groups())
-                for match in _FENCE.finditer(self.text)]
+        blocks, numbers = [], Counter()
+        for match in _FENCE.finditer(self.text):
+            section = [anchor for offset, anchor in self.headings if offset < match.start()][-1]
+            numbers[section] += 1
+            line = self.text.count("\n", 0, match.start()) + 2
+            blocks.append(Block(self.name, section, numbers[section], line, *match.groups()))
+        return blocks
 
     @cached_property
     def inline_code(self):
@@ -54,8 +67,8 @@ class Page:
 
     @cached_property
     def indented(self):
-        """The lines that are indented as code is."""
-        return re.findall(r"^ {4,}(\S.*)$", self.prose, re.M)
+        """The lines that are indented as code is, without a fence."""
+        return re.findall(r"^\n {4,}(\S.*)$", self.prose, re.M)
 
     @cached_property
     def links(self):
@@ -64,24 +77,34 @@ class Page:
         return [target for target in targets if not re.match(r"\w+:", target)]
 
     @cached_property
-    def anchors(self):
-        """The anchors of the headings, as GitHub and mkdocs.yml make them."""
-        anchors, seen = set(), {}
-        for heading in _HEADING.findall(self.prose):
-            words = re.sub(r"\]\([^)]*\)", "", heading).lower()
+    def headings(self):
+        """The offsets of the headings, and their anchors, as GitHub and mkdocs.yml make them."""
+        headings, seen = [], Counter()
+        text = _FENCE.sub(lambda match: re.sub(r".", " ", match[0]), self.text)
+        for match in _HEADING.finditer(text):
+            words = re.sub(r"\]\([^)]*\)", "", match[1]).lower()
             slug = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
-            number = seen.setdefault(slug, 0)
+            headings.append((match.start(), f"{slug}-{seen[slug]}" if seen[slug] else slug))
             seen[slug] += 1
-            anchors.add(f"{slug}-{number}" if number else slug)
-        return anchors
+        return headings
+
+    @cached_property
+    def anchors(self):
+        """The anchors of the headings."""
+        return {anchor for _, anchor in self.headings}
 
     @cached_property
     def commands(self):
-        """The command lines of the page, each a list of words: in blocks, indented, and between backticks."""
-        lines = [line for block in self.blocks if block.language == "sh" for line in block.code.splitlines()]
-        lines += self.indented + self.inline_code
+        """The command lines of the page, each a list of words: in blocks, and between backticks."""
+        lines = [line for block in self.blocks if block.language == "sh" for line in block.lines]
+        lines += self.inline_code
         programs = r"(gunicorn|gunicorn-h2|make|pip install) \S"
-        return [shlex.split(re.sub(r" +# .*", "", line)) for line in lines if re.match(programs, line)]
+        return [split(line) for line in lines if re.match(programs, line)]
+
+
+def split(line):
+    """Return the words of a command line, without the comment behind it."""
+    return shlex.split(re.sub(r" +# .*", "", line))
 
 
 PAGES = [Page(path) for path in (

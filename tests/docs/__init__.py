@@ -1,0 +1,1 @@
+"""Every block of code in the documentation, run as its reader would run it."""
