@@ -112,3 +112,16 @@ PAGES = [Page(path) for path in (
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 )]
+
+
+def tables(text):
+    """The tables of a page: of each the rows, with its head as the first, and of each row the cells."""
+    found = re.findall(r"^(?:\|.*\|\n)+", text, re.M)
+    # A bar within backticks would be a bar in the table as well.
+    rows = [[[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()] for table in found]
+    return [[table[0], *table[2:]] for table in rows]
+
+
+def codes(cell):
+    """What stands between backticks in a cell."""
+    return _INLINE.findall(cell)
