@@ -10,6 +10,7 @@
 # make profile where a request's time and calls go; PROFILE takes arguments for `python -m bench.profile`
 # make fuzz    look for mistakes in what reads from peers, FUZZ_SECONDS long; FUZZ names targets (python -m tests.fuzz)
 # make docs    build the documentation into build/site; every link must lead somewhere
+# make links   ask for the page of every link that leads elsewhere; needs a network, and so is not in CI
 # make clean   remove what the others have made
 #
 # Python >= 3.10 is all they need: PYTHON names another than python3.
@@ -37,7 +38,7 @@ export PYTHON
 # The tests start hundreds of processes, which would compile the same modules over and over.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test thorough lint compat soak bench bench-compare attack profile fuzz docs clean packages bench-packages
+.PHONY: demo test thorough lint compat soak bench bench-compare attack profile fuzz docs links clean packages bench-packages
 
 demo: $(VENV)/demo
 	@echo
@@ -93,6 +94,9 @@ fuzz: $(FUZZ_VENV)/fuzz
 docs: $(VENV)/docs
 	$(BIN)/mkdocs build --quiet --strict
 	@echo "build/site/index.html"
+
+links: $(VENV)/dev
+	$(BIN)/python -m tests.docs.links
 
 bench-packages:
 	@.ci/need h2load=nghttp2-client nginx=nginx

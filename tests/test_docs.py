@@ -4,6 +4,7 @@ import ast
 import configparser
 import importlib
 import re
+from urllib.parse import urlsplit
 
 import pytest
 from gunicorn.config import KNOWN_SETTINGS, Config
@@ -11,6 +12,7 @@ from gunicorn.workers import SUPPORTED_WORKERS
 
 from gunicorn_h2.protocol.trace import SECRET_WORDS, URI_FIELDS
 from gunicorn_h2.workers.settings import TABLE
+from tests.docs.links import HOSTS, external_links
 from tests.docs.reader import is_conf
 from tests.support.pages import PAGES, ROOT, Page
 
@@ -49,6 +51,19 @@ def test_links_lead_somewhere(page):
         linked = page.path.parent / path if path else page.path
         assert linked.exists(), target
         assert not anchor or anchor in Page(linked.resolve()).anchors, target
+
+
+@pytest.mark.parametrize("link", sorted(external_links()))
+def test_links_that_lead_elsewhere_have_the_form_of_one(link):
+    """`make links` asks for their pages."""
+    parts = urlsplit(link)
+    assert parts.scheme == "https"
+    assert parts.netloc in HOSTS
+    assert parts.path.startswith("/")
+
+
+def test_no_host_is_stale():
+    assert {urlsplit(link).netloc for link in external_links()} == HOSTS
 
 
 def test_the_site_has_every_page():
