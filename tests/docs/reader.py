@@ -17,7 +17,7 @@ from pathlib import Path
 from gunicorn.config import KNOWN_SETTINGS
 
 from gunicorn_h2.workers.settings import TABLE
-from tests.docs.served import SERVED
+from tests.docs.served import CONF_PROBES, SERVED
 from tests.docs.unrun import exception_for
 from tests.support.pages import ROOT, Page, split
 from tests.support.server import EPILOGUE, PROLOGUE, Server, stop_all
@@ -126,11 +126,13 @@ class Reader:
             self.conf = self._with_certificates(block.code)
             self._run("gunicorn-h2 check app:app")
             self._serve(["gunicorn" if "worker_class" in block.code else "gunicorn-h2", "app:app"])
-            return
-        served = SERVED[str(block)]
-        self._save("app.py", block.code)
-        self._serve(shlex.split(served.command))
-        served.probe(self.server)
+            if str(block) in CONF_PROBES:
+                CONF_PROBES[str(block)](self.server)
+        else:
+            served = SERVED[str(block)]
+            self._save("app.py", block.code)
+            self._serve(shlex.split(served.command))
+            served.probe(self.server)
 
     def _with_certificates(self, conf):
         """Have a conf file name certificates that exist."""

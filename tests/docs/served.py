@@ -1,6 +1,8 @@
-"""The applications in the documentation: how each is served, and what it is asked."""
+"""The applications and conf files in the documentation: how each is served, and what it is asked."""
 
 import json
+import socket
+import ssl
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -93,6 +95,20 @@ def greeting(server):
         assert channel.unary_unary("/Greeter/Greet")(b"\x0a\x03Ada", timeout=10) == b"\x0a\x0aHello Ada!"
 
 
+def other_host(server):
+    """A client that asks for the hook's other name gets that certificate, and HTTP/2."""
+    context = server.certs.client_context()
+    # The tests' certificate has other names.
+    context.check_hostname = False
+    sock = socket.create_connection((server.host, server.port), timeout=10)
+    with context.wrap_socket(sock, server_hostname="example.net") as tls:
+        assert tls.selected_alpn_protocol() == "h2"
+        shown = tls.getpeercert(binary_form=True)
+    with open(server.certs.server_cert) as file:
+        first, end, _ = file.read().partition("-----END CERTIFICATE-----\n")
+    assert shown == ssl.PEM_cert_to_DER_cert(first + end)
+
+
 SERVED = {
     "docs/quickstart.md#serve-an-application/1": Served(hello),
     "docs/features.md#early-hints/1": Served(early_hint, "page"),
@@ -105,3 +121,7 @@ SERVED = {
     "docs/websocket.md#wsgi/1": Served(echo),
     "docs/websocket.md#flask-socketio/1": Served(socketio),
 }
+CONF_PROBES = {
+    "docs/deployment.md#several-certificates/2": other_host,
+}
+"""Of conf files, besides a request."""

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.docs.reader import CLIENTS, FILES, HOW_TO_FOLLOW, MODULES, STARTS, Reader, is_conf
-from tests.docs.served import SERVED
+from tests.docs.served import CONF_PROBES, SERVED
 from tests.docs.unrun import BLOCKS, COMMANDS, exception_for
 from tests.support.pages import PAGES, split
 
@@ -33,9 +33,8 @@ def test_every_command_is_run_or_an_exception(line):
     assert (program in CLIENTS or program in MODULES) != (exception_for(line) is not None)
 
 
-@pytest.mark.parametrize("table", [BLOCKS, SERVED, FILES, STARTS], ids=["BLOCKS", "SERVED", "FILES", "STARTS"])
-def test_no_entry_is_stale(table):
-    assert table.keys() <= BLOCKS_OF_PAGES.keys()
+def test_no_entry_is_stale():
+    assert {*BLOCKS, *SERVED, *CONF_PROBES, *FILES, *STARTS} <= BLOCKS_OF_PAGES.keys()
 
 
 def test_no_exception_for_a_command_is_stale():
