@@ -244,8 +244,7 @@ class _Watch(Paced):
         self.call(self.connection.handle_readable)
         self._check_error()
         ended = time.monotonic()
-        if ended - began > LONG_TURN:
-            self.slow = True
+        self.slow |= ended - began > LONG_TURN
         if ended - self.since > RECENT:
             self._driver.slow_lane.served_at = ended
 

@@ -281,8 +281,7 @@ class _Owner(Paced):
         began = time.monotonic()
         connection.handle_readable()
         ended = time.monotonic()
-        if ended - began > LONG_TURN:
-            self.slow = True
+        self.slow |= ended - began > LONG_TURN
         if ended - self.since > RECENT:
             self._driver.slow_lane.served_at = ended
 

@@ -275,8 +275,7 @@ class ThreadDriver(Driver[Application, _Registered]):
                 elif events == selectors.EVENT_READ and not registered.connection.closed:
                     self._call(registered, registered.connection.handle_readable)
                     ended = time.monotonic()
-                    if ended - began > LONG_TURN:
-                        registered.slow = True
+                    registered.slow |= ended - began > LONG_TURN
                     if ended - registered.since > RECENT:
                         lane.served_at = ended
                     began = ended
