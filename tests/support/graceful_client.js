@@ -86,6 +86,8 @@ async function chain(names) {
     if (outcome === "done") seen[name]++;
     else seen.lost.push(outcome);
     report();
+    // A processor is shared with those who are tested.
+    await pause(5);
   }
 }
 

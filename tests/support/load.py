@@ -4,6 +4,9 @@ import threading
 
 from tests.support.h2client import REFUSED_STREAM, H2Client
 
+PAUSE = 0.01
+"""Seconds between one batch of requests and the next."""
+
 
 class LoadClient(threading.Thread):
     """Keeps a few streams going on one connection at a time, and moves to a new one when told GOAWAY.
@@ -12,9 +15,9 @@ class LoadClient(threading.Thread):
     Anything else that does not end in a 200 is a lost request.
     """
 
-    def __init__(self, server, path="/version", streams=4):
+    def __init__(self, server, path="/version", streams=4, settings=None):
         super().__init__(daemon=True)
-        self.server, self.path, self.streams = server, path, streams
+        self.server, self.path, self.streams, self.settings = server, path, streams, settings
         self.answered, self.retried, self.connections, self.lost = 0, 0, 0, []
         self.versions = set()
         self._stop_now, self._progress = threading.Event(), threading.Condition()
@@ -31,12 +34,14 @@ class LoadClient(threading.Thread):
 
     def _one_connection(self):
         self.connections += 1
-        with H2Client.connect(self.server) as client:
+        with H2Client.connect(self.server, self.settings) as client:
             client.keep_frames = False
             client.wait_for(lambda: client.settings_frames or client.goaways, "the server's SETTINGS")
             while not (client.goaways or client.closed or self._stop_now.is_set()):
                 batch = self._send_batch(client)
                 self._finish(client, batch)
+                # A processor is shared with those who are tested.
+                self._stop_now.wait(PAUSE)
 
     def _send_batch(self, client):
         batch = []
