@@ -11,5 +11,8 @@ asgi_loop = "auto"
 # Connections of a worker; a task for each request on them.
 worker_connections = 1000
 
+# Gunicorn's default is 2: clients save a handshake. Seconds.
+keepalive = 75
+
 certfile = "/etc/ssl/example.org/fullchain.pem"
 keyfile = "/etc/ssl/example.org/privkey.pem"

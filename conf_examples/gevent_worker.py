@@ -9,5 +9,8 @@ worker_class = "gunicorn_h2.GeventWorker"
 worker_connections = 1000
 http2_max_concurrent_streams = 100
 
+# Gunicorn's default is 2: clients save a handshake. Seconds.
+keepalive = 75
+
 certfile = "/etc/ssl/example.org/fullchain.pem"
 keyfile = "/etc/ssl/example.org/privkey.pem"

@@ -4,14 +4,8 @@ The client's address comes by the PROXY protocol, before TLS:
 
     gunicorn app:app -c proxy_protocol.py
 
-HAProxy:
-
-    listen app
-        mode tcp
-        bind :443
-        server app1 10.0.0.10:8443 send-proxy-v2 check
-
-On AWS, a target group for TCP with proxy_protocol_v2.enabled, and client IP preservation off.
+HAProxy's side is haproxy_tcp.cfg. On AWS it is a target group for TCP with proxy_protocol_v2.enabled, and client IP
+preservation off.
 """
 
 worker_class = "gunicorn_h2.ThreadWorker"

@@ -18,11 +18,6 @@ threads = 16
 certfile = "/etc/letsencrypt/live/example.org/fullchain.pem"
 keyfile = "/etc/letsencrypt/live/example.org/privkey.pem"
 
-# Certificates for other names: clients are shown the one that they ask for by SNI.
-# http2_certificates = [
-#     ("/etc/letsencrypt/live/example.net/fullchain.pem", "/etc/letsencrypt/live/example.net/privkey.pem"),
-# ]
-
 # What ALPN offers, the preferred one first. This is the default of the worker class;
 # "h1" alone switches HTTP/2 off, "h2" alone offers nothing else.
 http_protocols = "h2,h1"

@@ -37,9 +37,23 @@ def options_for(example, certs):
     return options
 
 
+def with_certificates(example, certs, folder):
+    """Return an example, or a copy of it in which the certificates exist that no argument can replace."""
+    text = example.read_text(encoding="utf-8")
+    both = folder / "both.pem"
+    both.write_text("".join(Path(name).read_text() for name in (certs.server_cert, certs.server_key)))
+    for entry in names_of(example).get("http2_certificates", []):
+        certificate, key = entry if isinstance(entry, tuple) else (entry, entry)
+        text = text.replace(certificate, str(both)).replace(key, str(both))
+    copy = folder / example.name
+    copy.write_text(text, encoding="utf-8")
+    return copy
+
+
 @pytest.mark.compat
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_the_example_serves_http2(example, certs, tmp_path):
+    example = with_certificates(example, certs, tmp_path)
     env = {"PORT": "0", "RUNTIME_DIRECTORY": str(tmp_path), "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     asgi = names_of(example)["worker_class"] == "gunicorn_h2.ASGIWorker"
     app = "bench.apps.asgi:app" if asgi else "tests.apps.wsgi_app:app"
@@ -76,11 +90,12 @@ def test_nginx_takes_its_configuration(certs, tmp_path):
     run("nginx", "-t", "-e", "stderr", "-c", conf)
 
 
-def test_haproxy_takes_its_configuration(certs, tmp_path):
+@pytest.mark.parametrize("example", ["haproxy.cfg", "haproxy_tcp.cfg"])
+def test_haproxy_takes_its_configuration(example, certs, tmp_path):
     pem = tmp_path / "haproxy.pem"
     pem.write_text("".join(Path(name).read_text() for name in (certs.server_cert, certs.server_key)))
-    conf = tmp_path / "haproxy.cfg"
-    conf.write_text(adapted("haproxy.cfg", {"/etc/haproxy/example.org.pem": pem}))
+    conf = tmp_path / example
+    conf.write_text(adapted(example, {}).replace("/etc/haproxy/example.org.pem", str(pem)))
     run("haproxy", "-c", "-f", conf)
 
 

@@ -3,6 +3,7 @@
 It has the routes of `wsgi_app` and `features`, each also below /stream, which a proxy may treat in another way.
 """
 
+import functools
 import hashlib
 import json
 
@@ -23,7 +24,21 @@ def app(environ, start_response):
         return digest(environ, start_response)
     if path in FEATURES:
         return features.wsgi(environ, start_response)
+    if path.startswith("/grpc.health.v1.Health/"):
+        return health()(environ, start_response)
     return wsgi_app.app(environ, unbuffered(environ, start_response))
+
+
+@functools.cache
+def health():
+    """The standard health checks of gRPC."""
+    from grpc_health.v1 import health, health_pb2_grpc
+
+    from gunicorn_h2.grpc import GrpcWSGI
+
+    services = GrpcWSGI()
+    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), services)
+    return services
 
 
 def digest(environ, start_response):

@@ -23,7 +23,7 @@ class Call(io.RawIOBase):
         super().__init__()
         self.loop, self.scope, self._receive, self._send = asyncio.get_running_loop(), scope, receive, send
         self._rest, self._more, self._started, self._head = b"", True, False, None
-        self._trailers = None
+        self._trailers, self.request_trailers = None, []
 
     def wait_for(self, coroutine):
         """Have the event loop run something; return what it returns."""
@@ -40,6 +40,8 @@ class Call(io.RawIOBase):
             if message["type"] == "http.disconnect":
                 raise StreamAborted(0, 8, "the client is gone")
             self._rest, self._more = message["body"], message["more_body"]
+            self.request_trailers += [tuple(part.decode("latin-1") for part in field)
+                                      for field in message.get("trailers", ())]
         size = min(len(buffer), len(self._rest))
         buffer[:size], self._rest = self._rest[:size], self._rest[size:]
         return size
@@ -49,16 +51,17 @@ class Call(io.RawIOBase):
         scope = self.scope
         server, client = scope["server"] or ("", 0), scope["client"] or ("", 0)
         priority = scope.get("extensions", {}).get("http.response.priority", {})
+        version = {"2": "2.0"}.get(scope["http_version"], scope["http_version"])
         environ = {
             "REQUEST_METHOD": scope["method"], "SCRIPT_NAME": "", "QUERY_STRING": scope["query_string"].decode(),
-            "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"), "SERVER_PROTOCOL": "HTTP/2.0",
+            "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"), "SERVER_PROTOCOL": f"HTTP/{version}",
             "RAW_URI": (scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")).decode(),
             "SERVER_NAME": server[0], "SERVER_PORT": str(server[1]),
             "REMOTE_ADDR": client[0], "REMOTE_PORT": str(client[1]),
             "wsgi.version": (1, 0), "wsgi.url_scheme": scope["scheme"], "wsgi.input": io.BufferedReader(self),
             "wsgi.errors": sys.stderr, "wsgi.multithread": True, "wsgi.multiprocess": False, "wsgi.run_once": False,
-            "wsgi.file_wrapper": FileWrapper, "wsgi.early_hints": self.early_hints, "gunicorn.http2.trailers": [],
-            "gunicorn.http2.send_trailers": self.trailers,
+            "wsgi.file_wrapper": FileWrapper, "wsgi.early_hints": self.early_hints,
+            "gunicorn.http2.trailers": self.request_trailers, "gunicorn.http2.send_trailers": self.trailers,
             **{f"gunicorn.http2.{name}": priority.get(name) for name in ("urgency", "incremental")},
             "gunicorn.http2.priority_weight": priority.get("weight"),
         }

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certs import LiveCertificate
 from tests.support.deployment import Gunicorn, Program, free_port
+from tests.support.h2client import pattern
 from tests.support.server import stop_all
+
+from .traffic import SIZE
 
 EXAMPLE_CERT = "/etc/ssl/example.org/fullchain.pem"
 EXAMPLE_KEY = "/etc/ssl/example.org/privkey.pem"
@@ -45,12 +49,46 @@ def folder(tmp_path):
     return make
 
 
+@pytest.fixture(scope="session")
+def large(tmp_path_factory):
+    """A file of `SIZE`, for uploads."""
+    path = tmp_path_factory.mktemp("large") / "large"
+    with open(path, "wb") as file:
+        file.writelines(pattern(SIZE))
+    return path
+
+
 @pytest.fixture
-def behind_proxy(running, folder, certs):
-    """A function that starts Gunicorn with behind_proxy.py, one worker, so that its records are in one place."""
+def live(tmp_path, certs):
+    """A function that issues a certificate for names (none: localhost), in files as Let's Encrypt's client has them."""
+    return lambda *names: LiveCertificate(tmp_path, certs.authority, *names)
+
+
+@pytest.fixture
+def gunicorn(running, folder, certs):
+    """A function that starts Gunicorn with an example."""
+    def start(example, replacements, name="gunicorn", **options):
+        return running(Gunicorn(folder(name), certs, example, replacements, **options))
+
+    return start
+
+
+@pytest.fixture
+def behind_proxy(gunicorn):
+    """A function that starts Gunicorn with behind_proxy.py."""
     def start(name="gunicorn", port=0, **options):
-        replacements = {"127.0.0.1:8000": f"127.0.0.1:{port}", "workers = 2": "workers = 1"}
-        return running(Gunicorn(folder(name), certs, "behind_proxy.py", replacements, workers=1, **options))
+        return gunicorn("behind_proxy.py", {"127.0.0.1:8000": f"127.0.0.1:{port}"}, name, **options)
+
+    return start
+
+
+@pytest.fixture
+def behind_proxy_tls(gunicorn, certs):
+    """A function that starts Gunicorn with behind_proxy_tls.py."""
+    def start(name="gunicorn", port=0, **options):
+        replacements = {"0.0.0.0:8443": f"127.0.0.1:{port}", "10.0.0.10": "127.0.0.1",
+                        "/etc/ssl/internal/app.pem": certs.server_cert, "/etc/ssl/internal/app.key": certs.server_key}
+        return gunicorn("behind_proxy_tls.py", replacements, name, tls=True, **options)
 
     return start
 
@@ -79,23 +117,24 @@ def nginx(running, folder, certs):
 def haproxy(running, folder, certs):
     """A function that starts HAProxy before two servers; it inherits its sockets, which can be connected to at once."""
     with ExitStack() as stack:
-        def start(*workers, tls=False, **more):
-            path = folder("haproxy")
+        def start(*workers, example="haproxy.cfg"):
+            path, tls = folder("haproxy"), workers[0].tls
             public, redirecting = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
             ports = [sock.getsockname()[1] for sock in (public, redirecting)]
             pem = path / "haproxy.pem"
             pem.write_text("".join(Path(name).read_text() for name in (certs.server_cert, certs.server_key)))
-            replacements = {
-                "maxconn 4000": "maxconn 200", ":443": f"fd@{public.fileno()}",
-                ":80\n": f"fd@{redirecting.fileno()}\n", "/etc/haproxy/example.org.pem": pem, **more,
-            }
-            if tls:
-                replacements |= {"    server app": "    #", "    #server app": "    server app",
-                                 "    #default-server": "    default-server", "/etc/ssl/internal/ca.pem": certs.ca,
-                                 "verifyhost app.internal": "verifyhost localhost"}
+            # A failed check is repeated at once. `inter` stays: it is also how long a check may take.
+            replacements = {"maxconn 4000": "maxconn 200", ":443": f"fd@{public.fileno()}",
+                            "inter 2s": "inter 2s fastinter 100ms downinter 100ms"}
+            if example == "haproxy.cfg":
+                replacements |= {":80\n": f"fd@{redirecting.fileno()}\n", "/etc/haproxy/example.org.pem": pem}
+                if tls:
+                    replacements |= {"    server app": "    #", "    #server app": "    server app",
+                                     "    #default-server": "    default-server", "/etc/ssl/internal/ca.pem": certs.ca,
+                                     "verifyhost app.internal": "verifyhost localhost"}
             for number, worker in enumerate(workers, 11):
                 replacements[f"10.0.0.{number}:{8443 if tls else 8000}"] = f"127.0.0.1:{worker.port}"
-            return running(Program(path, certs, "haproxy", "haproxy.cfg", replacements, ("-db", "-f", "{conf}"), *ports,
+            return running(Program(path, certs, "haproxy", example, replacements, ("-db", "-f", "{conf}"), *ports,
                                    listeners=(public, redirecting)))
 
         yield start

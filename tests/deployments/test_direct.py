@@ -1,66 +1,100 @@
-"""Gunicorn itself on the public internet: hardened.py, and the sockets of systemd."""
+"""Gunicorn itself on the public internet, with sockets of its own and of systemd's, and behind what passes TLS on."""
 
 import json
 import os
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.support.deployment import APP, ASGI_APP, Gunicorn, adapted, free_port
+from tests.support.checks import shown_certificate
+from tests.support.deployment import Gunicorn, adapted, free_port
 from tests.support.h2client import H2Client
-from tests.support.kinds import WSGI_KINDS
+from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
 from tests.support.load import Load
 from tests.support.tools import curl, require_tool, run
 
-from .traffic import Route, check_reload, check_traffic
+from .conftest import EXAMPLE_CERT, EXAMPLE_KEY
+from .traffic import Route, check_all, check_reload, check_traffic
 
 LIVE = "/etc/letsencrypt/live/example.org"
-WORKERS = {name: kind.worker_class for name, kind in WSGI_KINDS.items()} | {"asgi": "gunicorn_h2.ASGIWorker"}
+LISTEN = {"0.0.0.0:443": "127.0.0.1:0"}
 
 
-@pytest.fixture
-def live(folder, certs):
-    """A folder as Let's Encrypt's client leaves it: links to the newest files."""
-    root = folder("letsencrypt")
-    for path in (root / "archive", root / "live"):
-        path.mkdir()
-    for name, file in (("fullchain", certs.server_cert), ("privkey", certs.server_key)):
-        target = root / "archive" / f"{name}1.pem"
-        with open(file, "rb") as pem:
-            target.write_bytes(pem.read())
-        (root / "live" / f"{name}.pem").symlink_to(f"../archive/{name}1.pem")
-    return root / "live"
+def folder_of(certificate):
+    """Return the folder that stands in the place of `LIVE`."""
+    return Path(certificate.certificate).parent
 
 
-@pytest.fixture
-def hardened(live):
-    """What replaces literals of hardened.py, with one worker."""
-    return {"0.0.0.0:443": "127.0.0.1:0", LIVE: live, "multiprocessing.cpu_count()": "1"}
-
-
-def test_hardened(running, folder, certs, hardened, tmp_path):
-    server = running(Gunicorn(folder("gunicorn"), certs, "hardened.py", hardened, workers=1, tls=True))
+def test_tls(gunicorn, live, large):
+    """The certificate is renewed meanwhile, and taken up at SIGHUP."""
+    certificate = live()
+    server = gunicorn("tls.py", {**LISTEN, LIVE: folder_of(certificate)}, tls=True)
     route = Route(server, server, forwards=False)
-    check_traffic(route, tmp_path)
+    check_traffic(route, large)
+    assert shown_certificate(server) == certificate.der
+    certificate.renew()
     check_reload(route)
-    # No one is believed, and the certificate is for other names.
-    environ = json.loads(curl(server, "/environ", "--header", "X-Forwarded-Proto: http").stdout)
-    assert environ["wsgi.url_scheme"] == "https"
-    assert curl(server, "/", "--header", "Host: example.com", "--write-out", "%{http_code}").stdout.endswith("421")
-    assert run("curl", "--tls-max", "1.2", "--cacert", certs.ca, server.url, check=False).returncode != 0
+    assert shown_certificate(server) == certificate.der
+
+
+def test_several_certificates(gunicorn, live, large, tmp_path):
+    """Each name is shown its own, on a connection that serves no other; that of any is renewed."""
+    default, net, com = live(), live("example.net", "*.example.net"), live("example.com")
+    both = tmp_path / "both.pem"
+    both.write_text("".join(Path(file).read_text() for file in (com.certificate, com.key)))
+    certificates = {LIVE: folder_of(default), LIVE.replace("org", "net"): folder_of(net),
+                    "/etc/ssl/example.com/certificate-and-key.pem": both}
+    server = gunicorn("several_certificates.py", LISTEN | certificates, tls=True)
+
+    def assert_shown():
+        shown = {"localhost": default, "example.net": net, "www.example.net": net, "example.com": com}
+        assert {name: shown_certificate(server, name) for name in shown} == {
+            name: certificate.der for name, certificate in shown.items()}
+
+    route = Route(server, server, forwards=False)
+    check_traffic(route, large)
+    assert_shown()
+    with H2Client.connect(server) as client:
+        assert client.get("/hello", authority="example.net").status == 421
+    net.renew()
+    check_reload(route)
+    assert_shown()
+
+
+def test_proxy_protocol(gunicorn, haproxy, certs, large):
+    """HAProxy passes TLS on as it is, and the application learns who asks."""
+    replacements = {"0.0.0.0:8443": "127.0.0.1:0", "10.0.0.0/24": "127.0.0.1", EXAMPLE_CERT: certs.server_cert,
+                    EXAMPLE_KEY: certs.server_key}
+    worker = gunicorn("proxy_protocol.py", replacements, tls=True)
+    front = haproxy(worker, worker, example="haproxy_tcp.cfg")
+    check_all(Route(front, worker, forwards=False), large)
+    client = "127.0.0.2"  # HAProxy itself connects from another address.
+    for version in ("--http2", "--http1.1"):
+        environ = json.loads(curl(front, "/environ", version, "--interface", client).stdout)
+        assert (environ["REMOTE_ADDR"], environ["PROXY_PORT"]) == (client, str(front.port))
 
 
 # -- systemd -----------------------------------------------------------------------------------------------------------
 
 
+EXAMPLES = {"gevent": "gevent_worker.py", "asgi": "asgi.py"}
+"""Those that are for another worker class than hardened.py."""
+
+
+@pytest.fixture
+def hardened(live):
+    """What replaces literals of hardened.py."""
+    return {LIVE: folder_of(live())}
+
+
 class Activated(Gunicorn):
     """Gunicorn started by systemd-socket-activate, which listens where `address` says, at the first connection."""
 
-    def __init__(self, *arguments, address, worker_class=None, **options):
+    def __init__(self, *arguments, address, **options):
         super().__init__(*arguments, **options)
         self.address = address
-        self.flags = ("-k", worker_class) if worker_class else ()
 
     @property
     def command(self):
@@ -82,20 +116,27 @@ class Activated(Gunicorn):
         return self
 
 
-@pytest.mark.parametrize("worker_class", WORKERS.values(), ids=WORKERS)
-def test_systemds_socket(running, folder, certs, hardened, worker_class):
-    """On each worker class, in the place of `bind`; a reload keeps it."""
-    del hardened["0.0.0.0:443"]
+@pytest.mark.parametrize("kind", [*WSGI_KINDS, *ASGI_KINDS])
+def test_systemds_socket(running, folder, certs, hardened, large, kind):
+    """On each worker class with the example for it, in the place of `bind`; a reload keeps it."""
     port = free_port()
-    server = Activated(folder("gunicorn"), certs, "hardened.py", hardened, workers=1, tls=True,
-                       app=ASGI_APP if "ASGI" in worker_class else APP, address=f"127.0.0.1:{port}",
-                       worker_class=worker_class)
+    example = EXAMPLES.get(kind, "hardened.py")
+    if example != "hardened.py":
+        hardened = {EXAMPLE_CERT: certs.server_cert, EXAMPLE_KEY: certs.server_key}
+    server = Activated(folder("gunicorn"), certs, example, hardened, tls=True, kind=kind, address=f"127.0.0.1:{port}")
     server.port = port
     running(server)
-    # `asgi` passes on no trailers of requests.
-    route = Route(server, server, forwards=False, request_trailers=None)
-    check_traffic(route)
-    check_reload(route)
+    check_all(Route(server, server, forwards=False), large)
+    if example == "hardened.py":
+        check_hardened(server)
+
+
+def check_hardened(server):
+    """No one is believed, the certificate is for other names, and TLS 1.3 is spoken alone."""
+    environ = json.loads(curl(server, "/environ", "--header", "X-Forwarded-Proto: http").stdout)
+    assert environ["wsgi.url_scheme"] == "https"
+    assert curl(server, "/", "--header", "Host: example.com", "--write-out", "%{http_code}").stdout.endswith("421")
+    assert run("curl", "--tls-max", "1.2", "--cacert", server.certs.ca, server.url, check=False).returncode != 0
 
 
 def test_systemds_unix_socket(running, folder, certs):
@@ -127,7 +168,6 @@ class Restarted(Gunicorn):
 
 def test_a_restart_loses_nothing(running, folder, certs, hardened):
     """While Gunicorn is away, connections wait in the socket. It says when it is ready."""
-    del hardened["0.0.0.0:443"]
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, \
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notify = folder("systemd") / "notify"
@@ -135,7 +175,7 @@ def test_a_restart_loses_nothing(running, folder, certs, hardened):
         notified.settimeout(20)
 
         def start(name):
-            server = Restarted(folder(name), certs, "hardened.py", hardened, workers=1, tls=True, listener=listener,
+            server = Restarted(folder(name), certs, "hardened.py", hardened, tls=True, listener=listener,
                                notify=notify)
             running(server)
             assert b"READY=1" in notified.recv(4096)

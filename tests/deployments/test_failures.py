@@ -19,6 +19,12 @@ def machines(behind_proxy):
     return [behind_proxy(name) for name in ("app1", "app2")]
 
 
+@pytest.fixture(params=["behind_proxy", "behind_proxy_tls"])
+def start(request):
+    """What starts a server, for HTTP/2 with prior knowledge, and over TLS."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
 def client(machines, haproxy):
     """A client of HAProxy's."""
@@ -26,8 +32,9 @@ def client(machines, haproxy):
         yield client
 
 
-def test_one_is_killed_under_load(machines, behind_proxy, haproxy):
+def test_one_is_killed_under_load(start, haproxy):
     """No GET is lost: neither when it dies, nor while it is away, nor when it comes back."""
+    machines = [start(name) for name in ("app1", "app2")]
     front = haproxy(*machines)
     with Load(front) as load:
         load.wait_answered(50)
@@ -37,7 +44,7 @@ def test_one_is_killed_under_load(machines, behind_proxy, haproxy):
         load.wait_answered(50)
         for client in load.clients:
             client.versions.clear()
-        again = behind_proxy("again", port=machines[0].port)
+        again = start("again", port=machines[0].port)
         front.wait_log(BACK, timeout=20)
         load.wait_answered(50)
     assert load.lost == []
@@ -61,24 +68,22 @@ def at_both(client, gate, method, path="/gate"):
     return streams
 
 
-def test_gets_are_repeated(client, machines):
-    """One that waits for its response is sent to the other server."""
+def test_what_becomes_of_requests_under_way(client, machines):
+    """A GET that waits for its response is sent to the other server. A POST is not, for the application may have acted
+    already: HAProxy leaves it to the client, by 502 or REFUSED_STREAM. A response that has begun is cut off."""
     with Gate() as gate:
-        streams = at_both(client, gate, "GET")
+        gets, posts = at_both(client, gate, "GET"), at_both(client, gate, "POST")
+        begun = [client.request("GET", "/bytes?n=100000000&length") for _ in range(2)]
+        client.wait_for(lambda: all(stream.received for stream in begun), "both beginnings")
         machines[0].kill()
-        gate.wait_inside()
+        client.wait_for(lambda: any(stream.done for stream in begun), "the end of one")
+        (broken,) = [stream for stream in begun if stream.done]
+        assert broken.received < 100_000_000  # By Content-Length the client can tell.
+        client.wait_for(lambda: any(stream.done for stream in posts), "the end of one")
+        gate.wait_inside()  # The GET is back.
         gate.release()
-        assert [client.response(stream).status for stream in streams] == [200, 200]
-
-
-def test_posts_are_not_repeated(client, machines):
-    """The application may have acted already. HAProxy leaves it to the client: 502, or REFUSED_STREAM."""
-    with Gate() as gate:
-        streams = at_both(client, gate, "POST")
-        machines[0].kill()
-        client.wait_for(lambda: any(stream.done for stream in streams), "the end of one")
-        gate.release()
-        ends = {(client.response(stream).status, stream.reset) for stream in streams}
+        assert [client.response(stream).status for stream in gets] == [200, 200]
+        ends = {(client.response(stream).status, stream.reset) for stream in posts}
         assert ends in ({(200, None), (502, None)}, {(200, None), (None, REFUSED_STREAM)})
 
 
@@ -88,13 +93,3 @@ def test_posts_that_cannot_be_sent_go_elsewhere(client, machines):
     machines[0].kill()
     streams = [client.request("POST", "/count", body=b"body") for _ in range(4)]
     assert [client.response(stream).status for stream in streams] == [200] * 4
-
-
-def test_responses_that_have_begun_are_cut_off(client, machines):
-    """By Content-Length the client can tell that it has not got everything."""
-    streams = [client.request("GET", "/bytes?n=100000000&length") for _ in range(2)]
-    client.wait_for(lambda: all(stream.received for stream in streams), "both beginnings")
-    machines[0].kill()
-    client.wait_for(lambda: any(stream.done for stream in streams), "the end of one")
-    (broken,) = [stream for stream in streams if stream.done]
-    assert broken.received < 100_000_000

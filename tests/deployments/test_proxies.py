@@ -1,4 +1,4 @@
-"""nginx, HAProxy and Caddy with their examples: all kinds of traffic, and reloads under load."""
+"""nginx, HAProxy and Caddy with their examples: traffic of all kinds, and reloads under load."""
 
 import re
 
@@ -6,66 +6,83 @@ import pytest
 
 from tests.support.deployment import Gunicorn
 from tests.support.h2client import H2Client
+from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
 from tests.support.tools import run
 
-from .traffic import Route, check_reload, check_traffic
+from .traffic import Route, check_all, check_reload, check_small_traffic, check_traffic
+
+OTHERS = [name for name in (*WSGI_KINDS, *ASGI_KINDS) if name != "thread"]
+"""Worker classes in the place of the examples' ThreadWorker."""
 
 
 @pytest.fixture
 def unix_socket(running, folder, certs):
-    """Gunicorn with unix_socket.py."""
-    path = folder("gunicorn")
-    server = Gunicorn(path, certs, "unix_socket.py", {"workers = 2": "workers = 1"}, workers=1,
-                      env={"RUNTIME_DIRECTORY": str(path)})
-    server.socket_path = str(path / "app.sock")
-    return running(server)
+    """A function that starts Gunicorn with unix_socket.py."""
+    def start(**options):
+        path = folder("unix-socket")
+        server = Gunicorn(path, certs, "unix_socket.py", {}, env={"RUNTIME_DIRECTORY": str(path)}, **options)
+        server.socket_path = str(path / "app.sock")
+        return running(server)
+
+    return start
 
 
-def check_all(route, folder):
-    """All kinds of traffic, a reload under load, and what http:// leads to."""
-    check_traffic(route, folder)
-    check_reload(route)
-    answer = run("curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code} %{redirect_url}",
-                 f"http://localhost:{route.front.http_port}/path")
-    status, target = answer.stdout.split()
-    assert status in ("301", "302", "308")
-    assert re.fullmatch(r"https://localhost(:\d+)?/path", target)
+def nginx_routes(front, worker, **options):
+    """Return the ways through nginx, over HTTP/1.1 and over HTTP/2."""
+    return (Route(front, worker, protocol="HTTP/1.1", duplex=False, **options),
+            Route(front, worker, prefix="/stream", request_trailers=None))
 
 
-def test_nginx(unix_socket, nginx, tmp_path):
-    route = Route(nginx(unix_socket), unix_socket, protocol="HTTP/1.1", duplex=False)
-    check_all(route, tmp_path)
-
-
-def test_nginx_by_http2(unix_socket, nginx, tmp_path):
-    route = Route(nginx(unix_socket), unix_socket, prefix="/stream", request_trailers=None)
-    check_all(route, tmp_path)
-
-
-def test_nginx_by_both(unix_socket, nginx):
-    """Connections that were used for one protocol are not used for the other."""
-    proxy = nginx(unix_socket)
-    with H2Client.connect(proxy) as client:
+def check_connections(front):
+    """nginx does not use a connection for both protocols."""
+    with H2Client.connect(front) as client:
         for path in ("/hello", "/stream/hello") * 10:
             assert client.get(path).status == 200
             assert client.post(path, b"body").status == 200
 
 
-def test_haproxy(behind_proxy, haproxy, tmp_path):
+def check_redirect(front):
+    """What http:// leads to."""
+    answer = run("curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code} %{redirect_url}",
+                 f"http://localhost:{front.http_port}/path")
+    status, target = answer.stdout.split()
+    assert status in ("301", "302", "308")
+    assert re.fullmatch(r"https://localhost(:\d+)?/path", target)
+
+
+def test_nginx(unix_socket, nginx, large):
+    worker = unix_socket()
+    front = nginx(worker)
+    routes = nginx_routes(front, worker)
+    for route in routes:
+        check_traffic(route, large)
+    check_connections(front)
+    check_reload(*routes)
+    check_redirect(front)
+
+
+def test_haproxy_and_caddy(behind_proxy, haproxy, caddy, large):
+    """Both before one Gunicorn, whose conf file is for either."""
     worker = behind_proxy()
-    route = Route(haproxy(worker, worker), worker)
-    check_all(route, tmp_path)
+    routes = Route(haproxy(worker, worker), worker), Route(caddy(worker), worker, request_trailers=False)
+    for route in routes:
+        check_traffic(route, large)
+        check_redirect(route.front)
+    check_reload(*routes)
 
 
-def test_haproxy_with_tls_behind(running, folder, certs, haproxy, tmp_path):
-    replacements = {"0.0.0.0:8443": "127.0.0.1:0", "10.0.0.10": "127.0.0.1", "workers = 2": "workers = 1",
-                    "/etc/ssl/internal/app.pem": certs.server_cert, "/etc/ssl/internal/app.key": certs.server_key}
-    worker = running(Gunicorn(folder("gunicorn"), certs, "behind_proxy_tls.py", replacements, workers=1, tls=True))
-    route = Route(haproxy(worker, worker, tls=True), worker)
-    check_all(route, tmp_path)
+def test_haproxy_with_tls_behind(behind_proxy_tls, haproxy, large):
+    worker = behind_proxy_tls()
+    check_all(Route(haproxy(worker, worker), worker), large)
 
 
-def test_caddy(behind_proxy, caddy, tmp_path):
-    worker = behind_proxy()
-    route = Route(caddy(worker), worker, request_trailers=False)
-    check_all(route, tmp_path)
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_worker_classes(kind, unix_socket, behind_proxy, nginx, haproxy, caddy):
+    """Behind each of the proxies; the examples of these classes carry large bodies, and reloads under load."""
+    worker, on_socket = behind_proxy(kind=kind), unix_socket(kind=kind)
+    # Over HTTP/1.1, Gunicorn tells ASGI applications by `receive` alone.
+    routes = [Route(haproxy(worker, worker), worker), Route(caddy(worker), worker, request_trailers=False),
+              *nginx_routes(nginx(on_socket), on_socket, tells=kind not in ASGI_KINDS)]
+    for route in routes:
+        check_small_traffic(route)
+    check_connections(routes[-1].front)

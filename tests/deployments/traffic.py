@@ -1,15 +1,18 @@
 """What every deployment has to carry, by curl, grpcio, Node and a client that sends frames of its own."""
 
 import hashlib
+import itertools
 import json
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from tests.support.checks import records
 from tests.support.gate import Gate
-from tests.support.h2client import CANCEL, H2Client, pattern, pattern_digest
+from tests.support.h2client import CANCEL, H2Client, pattern_digest
 from tests.support.node import NodeClient
 from tests.support.tools import curl, require_module
 
+NUMBERS = itertools.count()
 SIZE = 64 * 1024 * 1024
 SOME = {"hello": 100, "upload": 1, "events": 1}
 LYING = ("--header", "X-Forwarded-For: 203.0.113.9", "--header", "X-Forwarded-Proto: http")
@@ -33,6 +36,8 @@ class Route(NamedTuple):
     """Whether clients may speak HTTP/1.1."""
     duplex: bool = True
     """Whether a request is passed on before it is complete, and so is gRPC."""
+    tells: bool = True
+    """Whether an application that sends is told that its client has gone."""
     request_trailers: bool | None = True
     """Whether trailers of requests are passed on; None where they are an error."""
 
@@ -47,14 +52,25 @@ class Route(NamedTuple):
                     timeout=110, **options)
 
 
-def check_traffic(route, folder=None):
-    """Send one of each; large bodies are made in a folder."""
+def check_all(route, large):
+    """Traffic of every kind, and a reload under load."""
+    check_traffic(route, large)
+    check_reload(route)
+
+
+def check_traffic(route, large):
+    """Send one of each; `large` is a file of `SIZE`."""
+    check_small_traffic(route)
+    check_large_bodies(route, large)
+
+
+def check_small_traffic(route):
+    """Send one of each but large bodies."""
     check_environ(route)
-    if folder is not None:
-        check_large_bodies(route, folder)
     check_streaming(route)
     check_trailers(route)
-    check_disconnect(route)
+    if route.tells:
+        check_disconnect(route)
     if route.duplex:
         check_duplex(route)
         check_grpc(route)
@@ -75,12 +91,9 @@ def check_environ(route):
             assert environ["HTTP_X_FORWARDED_FOR"] == "127.0.0.1"
 
 
-def check_large_bodies(route, folder):
+def check_large_bodies(route, large):
     """64 MiB up, and 64 MiB down."""
-    file = folder / "large"
-    with open(file, "wb") as out:
-        out.writelines(pattern(SIZE))
-    answer = route.curl("/digest", "--upload-file", file, "--header", "Expect:")
+    answer = route.curl("/digest", "--upload-file", large, "--header", "Expect:")
     assert json.loads(answer.stdout) == {"length": SIZE, "sha256": pattern_digest(SIZE)}
     answer = route.curl(f"/bytes?n={SIZE}&length", text=False)
     assert hashlib.sha256(answer.stdout).hexdigest() == pattern_digest(SIZE)
@@ -145,7 +158,7 @@ def check_grpc(route):
 
 def check_disconnect(route):
     """A client that goes: the application is told, and nothing is left."""
-    key = f"gone-{route.protocol}-{route.prefix.strip('/')}"
+    key = f"gone-{next(NUMBERS)}"
     with route.client() as client:
         stream = client.request("GET", f"{route.prefix}/bytes?n=1000000000&key={key}", [("x-unbuffered", "1")])
         client.wait_for(lambda: stream.received > 100_000, "the beginning of the response")
@@ -155,10 +168,16 @@ def check_disconnect(route):
         assert client.get(f"{route.prefix}/busy").text == "0"
 
 
-def check_reload(route):
-    """Gunicorn is reloaded while small requests, slow uploads and event streams of Node's are under way."""
-    with NodeClient(route.front, chains=4, prefix=route.prefix) as node:
-        node.wait_for_more(**SOME)
+def check_reload(route, *more):
+    """Gunicorn is reloaded while small requests, slow uploads and event streams of Node's are under way.
+
+    `more` are other ways to the same Gunicorn, with as much on each.
+    """
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(NodeClient(way.front, chains=4, prefix=way.prefix)) for way in (route, *more)]
+        for node in nodes:
+            node.wait_for_more(**SOME)
         route.worker.reload()
-        node.wait_for_more(**SOME)
-    assert node.seen["lost"] == []
+        for node in nodes:
+            node.wait_for_more(**SOME)
+    assert [node.seen["lost"] for node in nodes] == [[] for _ in nodes]

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.certs import LiveCertificate
+from tests.support.checks import shown_certificate as shown
 from tests.support.h1client import request_bytes
 from tests.support.h2client import H2Client, open_socket, open_tcp
 from tests.support.kinds import KINDS, make_server
@@ -29,15 +30,6 @@ def start(request, certs, tmp_path, tmp_path_factory):
             return server.start()
 
         yield start
-
-
-def shown(server, name="localhost"):
-    """The certificate that a client gets, in DER; it trusts it, and speaks HTTP/2."""
-    context = server.certs.client_context()
-    with H2Client(context.wrap_socket(open_tcp(server), server_hostname=name)) as client:
-        client.send_preface()
-        assert client.get("/hello").status == 200
-        return client.sock.getpeercert(binary_form=True)
 
 
 def shown_over_http1(server):

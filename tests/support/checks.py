@@ -3,7 +3,7 @@
 import itertools
 import json
 
-from tests.support.h2client import H2Client
+from tests.support.h2client import H2Client, open_tcp
 
 _numbers = itertools.count()
 
@@ -23,6 +23,15 @@ def records(server, key, count=1):
         found = json.loads(client.get(f"/records?key={key}&n={count}").text)
     assert len(found) >= count, f"only {len(found)} of {count} records under {key}"
     return found
+
+
+def shown_certificate(server, name="localhost"):
+    """Return the certificate that a client gets by SNI, in DER; it trusts it, and speaks HTTP/2."""
+    context = server.certs.client_context()
+    with H2Client(context.wrap_socket(open_tcp(server), server_hostname=name)) as client:
+        client.send_preface()
+        assert client.get("/hello", authority=name).status == 200
+        return client.sock.getpeercert(binary_form=True)
 
 
 def wait_idle(server):

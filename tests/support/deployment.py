@@ -4,10 +4,12 @@ Addresses, certificates and names are replaced as text: each literal that the ex
 """
 
 import random
+import re
 import socket
 import sys
 from pathlib import Path
 
+from tests.support.kinds import ASGI_KINDS, KINDS
 from tests.support.server import EPILOGUE, PROLOGUE, ROOT, Server
 from tests.support.tools import require_tool
 
@@ -38,21 +40,28 @@ def free_port():
 
 
 class Gunicorn(Server):
-    """Gunicorn in a folder with a conf file of conf_examples/ and a module `app`, as the file says to start it."""
+    """Gunicorn in a folder with a conf file of conf_examples/ and a module `app`, as the file says to start it.
 
-    def __init__(self, directory, certs, example, replacements, workers=2, tls=False, arguments=None, env=None,
-                 app=APP, flags=()):
-        super().__init__(directory, None, certs, tls=tls, env=env, flags=flags)
+    It has one worker, unless told otherwise, so that what the application records is in one place.
+    """
+
+    def __init__(self, directory, certs, example, replacements, workers=1, tls=False, arguments=None, env=None,
+                 kind="thread"):
+        super().__init__(directory, None, certs, tls=tls, env=env)
         self.example, self.replacements = example, replacements
+        worker_class = KINDS[kind].worker_class
+        if f'"{worker_class}"' not in adapted(example, {}):
+            self.flags = ("-k", worker_class)
         self.conf_name = Path(example).name
         self.arguments = arguments or ["app:app", "-c", self.conf_name]
         # What `Server` waits for.
         self.settings = {"workers": workers}
-        (self.directory / "app.py").write_text(app, encoding="utf-8")
+        (self.directory / "app.py").write_text(ASGI_APP if kind in ASGI_KINDS else APP, encoding="utf-8")
 
     def write_conf(self, *_, **__):
         """Write the conf file."""
-        text = adapted(self.example, self.replacements)
+        text = re.sub(r"(?m)^workers = .*", f"workers = {self.settings['workers']}",
+                      adapted(self.example, self.replacements))
         # The tests have no home directory for it, either.
         lines = [PROLOGUE, text, *["control_socket_disable = True"] * ("control_socket_disable" not in text), EPILOGUE]
         (self.directory / self.conf_name).write_text("\n".join(lines), encoding="utf-8")

@@ -22,9 +22,9 @@ class H1Response:
         return self.body.decode("utf-8")
 
 
-def exchange(server, request, method="GET"):
-    """Send the bytes of one request on a new connection and return the response."""
-    with open_socket(server, alpn=("http/1.1",)) as sock:
+def exchange(server, request, method="GET", source=None):
+    """Send the bytes of one request on a new connection, from the address `source` if any; return the response."""
+    with open_socket(server, alpn=("http/1.1",), source=source) as sock:
         sock.sendall(request)
         return read_response(sock, method)
 
