@@ -9,9 +9,9 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.support.chromium import FLAGS
-from tests.support.h2client import TIMEOUT, H2Client
+from tests.support.h2client import NO_ERROR, TIMEOUT, H2Client
 from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
-from tests.support.server import Server, stop_all
+from tests.support.server import BOOT_TIMEOUT, Server, stop_all
 from tests.support.tools import require_tool, run
 from tests.support.websocket import DEFLATE, WebSocketStream
 
@@ -186,18 +186,46 @@ def test_a_client_that_leaves_without_a_close(server, kind, how):
         assert ended(client, key) in ("1006", "1005", "CloseReason.NO_STATUS_RCVD")
 
 
-@pytest.mark.compat
-def test_a_shutdown_closes_with_1001(boot):
+@pytest.mark.parametrize("number", [
+    pytest.param(signal.SIGTERM, marks=pytest.mark.compat), pytest.param(signal.SIGHUP, marks=pytest.mark.thorough),
+], ids=lambda number: number.name)
+def test_a_shutdown_closes_with_1001(boot, number):
     server = boot()
+    mark = server.log_mark()
     with client_of(server) as client:
         sockets = [WebSocketStream(client, "/echo") for _ in range(5)]
-        server.signal(signal.SIGTERM)
+        server.signal(number)
         assert [websocket.wait_closed() for websocket in sockets] == [(1001, "")] * 5
         for websocket in sockets:
             websocket.wait_end()
             assert websocket.stream.reset is None
         client.wait_closed()
-    server.wait_exit()
+        assert client.goaways == [(2**31 - 1, NO_ERROR), (sockets[-1].stream.stream_id, NO_ERROR)]
+    if number is signal.SIGTERM:
+        server.wait_exit()
+        return
+    server.wait_log("Worker exiting", after=mark)
+    server.wait_log(r"worker \d+ is ready", after=mark, timeout=BOOT_TIMEOUT)
+    with client_of(server) as client:
+        assert WebSocketStream(client, "/echo").say("hello") == "hello"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("limit", [{"http2_max_connection_age": 1}, {"http2_max_requests_per_connection": 1}],
+                         ids=["age", "requests"])
+def test_a_connection_that_retires_leaves_its_websocket_open(boot, limit):
+    """For as long as the client likes; the connection ends with it."""
+    server = boot(**limit)
+    with client_of(server) as client:
+        websocket = WebSocketStream(client, "/echo")
+        assert client.wait_goaway() == (2**31 - 1, NO_ERROR)
+        assert client.wait_goaway(2) == (websocket.stream.stream_id, NO_ERROR)
+        assert websocket.say("still here") == "still here"
+        assert (websocket.closed, websocket.stream.done) == (None, False)
+        websocket.send(websocket.close(1000))
+        assert websocket.wait_closed() == (1000, "")
+        websocket.wait_end()
+        client.wait_closed()
 
 
 @pytest.mark.thorough
@@ -244,8 +272,11 @@ def test_output_that_nobody_reads_is_bounded_and_has_an_end(boot, kind):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("what", ["frames", "message"])
-def test_floods_end_their_websocket_or_connection(boot, kind, what):
-    """Of frames without payload in DATA frames of 16 KiB, and a message that never ends."""
+def test_floods_leave_other_clients_alone(boot, kind, what):
+    """Of frames without payload in DATA frames of 16 KiB, and a message that never ends.
+
+    For ASGI they end the WebSocket; for WSGI framing is the library's, whose limits are the application's.
+    """
     server = boot(keepalive=60)
     server.expect(*GONE)
     with client_of(server) as client, client_of(server) as other:
@@ -262,6 +293,8 @@ def test_floods_end_their_websocket_or_connection(boot, kind, what):
             websocket.send(piece, timeout=60)
         if kind in ASGI_KINDS:
             assert websocket.wait_closed(30)[0] == (1008 if octets else 1009)
+        else:
+            assert (websocket.closed, websocket.stream.done, client.goaways) == (None, False, [])
         assert server.peak_rss() - before < 100_000_000
         assert other.get("/hello").status == 200
 
