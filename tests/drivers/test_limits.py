@@ -158,6 +158,18 @@ def test_connections_of_an_age(serve):
     assert driver.driver.closings.counts == {"max_age": 1}
 
 
+def test_connections_that_begin_together_do_not_retire_together(serve):
+    """Each has a jitter of its own, of a tenth of the age at most."""
+    age = 100_000
+    driver = serve(max_connection_age=age, idle_timeout=10 * age, keepalive_interval=0)
+    connections = [driver.client().holder.connection for _ in range(20)]
+    left = driver.call(lambda: [connection.core.next_deadline() - connection.now() for connection in connections])
+    # The connections were opened within TIMEOUT, which is nothing to these ages.
+    assert 0.9 * age - TIMEOUT <= min(left)
+    assert max(left) <= 1.1 * age
+    assert max(left) - min(left) > 0.02 * age
+
+
 def test_clients_that_have_vanished(serve):
     """They are not reset but gone; the application is told, and the log."""
     driver = serve(keepalive_interval=TIME, keepalive_timeout=TIME)

@@ -1,4 +1,4 @@
-"""Replacing workers and masters under load from a client of another kind: every request is answered.
+"""Replacing workers, masters and connections under load from a client of another kind: every request is answered.
 
 Small requests, uploads and event streams are under way all the time. The client is Node's; ours is in
 `test_operations.py`.
@@ -24,13 +24,25 @@ SOME = {"hello": 100, "upload": 2, "events": 2}
 
 
 @pytest.fixture(params=KINDS)
-def server(request, tmp_path, certs):
-    """A server of each class."""
-    server = Server(tmp_path, KINDS[request.param], certs, threads=8, accesslog=None, code=OUTLIVES)
+def boot(request, tmp_path, certs):
+    """A function that boots a server, for each class; it is stopped at the end."""
+    servers = []
+
+    def boot(**settings):
+        servers.append(Server(tmp_path, KINDS[request.param], certs, threads=8, accesslog=None, **settings))
+        return servers[-1].start()
+
+    yield boot
+    stop_all(servers)
+
+
+@pytest.fixture
+def server(boot):
+    """A server whose master may be replaced."""
+    server = boot(code=OUTLIVES)
     # Of what is cut off at the end of `graceful_timeout`.
     server.expect("SystemExit", "StreamAborted", "SIGKILL", "CancelledError", "InvalidStateError")
-    yield server.start()
-    stop_all([server])
+    return server
 
 
 @pytest.mark.timeout(120)
@@ -44,6 +56,22 @@ def test_nothing_is_lost(server):
     assert node.seen["lost"] == []
     assert node.seen["hello"] > 1000
     assert node.seen["sessions"] >= 7
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("limit", [{"http2_max_connection_age": 0.2}, {"http2_max_requests_per_connection": 50}],
+                         ids=["age", "requests"])
+def test_connections_that_retire_lose_nothing(boot, limit):
+    """The client opens another one each time; only connections end, not the worker."""
+    # A connection that is never idle lasts for as long beyond its limit.
+    server = boot(http2_drain_timeout=0.05, **limit)
+    worker = server.worker_pid
+    with NodeClient(server) as node:
+        # An event stream takes 0.4 seconds, and there are two at a time: this takes 0.8 seconds at least.
+        node.wait_for(hello=200, upload=3, events=4)
+    assert node.seen["lost"] == []
+    assert node.seen["sessions"] >= 3
+    assert server.worker_pid == worker
 
 
 def test_packages_are_not_searched_for_modules(monkeypatch):
