@@ -181,6 +181,8 @@ class Interop(Actions):
                 raise RuntimeError(SECRET)
             while request.action == "hang":
                 yield response(request)
+                if request.pause:
+                    time.sleep(request.pause)
             if request.code:
                 context.abort(CODES[request.code], request.details)
         finally:
@@ -192,6 +194,8 @@ class Interop(Actions):
         total = 0
         for request in request_iterator:
             total += len(request.body)
+            if request.code:
+                context.abort(CODES[request.code], request.details)
             if request.action == "enough":
                 break
         return pb.Response(received=total)
@@ -288,6 +292,8 @@ class AsyncInterop(Actions):
                 raise RuntimeError(SECRET)
             while request.action == "hang":
                 yield response(request)
+                if request.pause:
+                    await asyncio.sleep(request.pause)
             if request.code:
                 await context.abort(CODES[request.code], request.details)
         finally:
@@ -299,6 +305,8 @@ class AsyncInterop(Actions):
         total = 0
         async for request in request_iterator:
             total += len(request.body)
+            if request.code:
+                await context.abort(CODES[request.code], request.details)
             if request.action == "enough":
                 break
         return pb.Response(received=total)
