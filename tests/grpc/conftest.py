@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.server import REFERENCE_WORKERS, WORKERS, Server, WorkerKind
+from tests.support.kinds import WSGI_KINDS
+from tests.support.server import REFERENCE_WORKERS, Server, WorkerKind
 
 # A Python for which there is no grpcio has none of this.
 collect_ignore_glob = [] if all(map(importlib.util.find_spec, ("grpc_health", "grpc_tools"))) else ["test_*.py"]
@@ -28,11 +29,11 @@ class Setup(NamedTuple):
 
 
 KINDS = {
-    "thread": (WORKERS["thread"], APP + "wsgi"),
-    "gevent": (WORKERS["gevent"], APP + "wsgi"),
+    **{name: (kind, APP + "wsgi") for name, kind in WSGI_KINDS.items()},
     "asgi": (REFERENCE_WORKERS["asgi"], APP + "asgi"),
     "asgi-threads": (REFERENCE_WORKERS["asgi"], APP + "asgi_threads"),
 }
+EVENTLET = WSGI_KINDS.get("eventlet")
 SETUPS = [Setup(f"{name}-{'tls' if tls else 'clear'}", *kind, tls) for name, kind in KINDS.items()
           for tls in (True, False)]
 
@@ -64,7 +65,9 @@ class Client:
         self.channel.close()
 
 
-@pytest.fixture(params=SETUPS, ids=lambda setup: setup.name)
+# Only the Gunicorns of `make compat` have an eventlet worker.
+@pytest.fixture(params=[pytest.param(setup, id=setup.name, marks=[pytest.mark.compat] * (setup.kind is EVENTLET))
+                        for setup in SETUPS])
 def setup(request):
     """Each way to serve."""
     return request.param
@@ -74,7 +77,8 @@ def setup(request):
 def server(setup, certs, tmp_path):
     """A running server; its log is examined at the end."""
     # On a slow machine, many calls that the client has ended go on for a moment, and count as streams.
-    server = Server(tmp_path, setup.kind, certs, setup.app, tls=setup.tls, threads=16, http2_max_concurrent_streams=1000)
+    server = Server(tmp_path, setup.kind, certs, setup.app, tls=setup.tls, threads=16,
+                    http2_max_concurrent_streams=1000)
     try:
         yield server.start()
     finally:
