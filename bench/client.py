@@ -196,6 +196,16 @@ class Connection:
             del self._responses[stream_id], self._windows[stream_id]
         return done
 
+    # Responses under way, on a link that is never idle
+
+    def progress(self, stream_id: int) -> Response:
+        """Return a response that may have only begun."""
+        return self._responses[stream_id]
+
+    def receive_some(self) -> None:
+        """Wait for something, and read once. Reading all that comes meanwhile would have no end."""
+        self._read_some("more of a response")
+
     # For a given time
 
     def upload_for(self, path: str, seconds: float) -> tuple[int, float, Response]:

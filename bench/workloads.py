@@ -5,10 +5,11 @@ from __future__ import annotations
 from bench.apps.content import LARGE, MEDIUM, MESSAGES
 from bench.loads import Calls, FixedRate, Handshakes, Load, SteadyLoad, Transfer
 from bench.measuring import Workload
+from bench.overtaking import Overtaking
 from bench.probes import IdleConnections, LinkTransfer, OpenStreams, Sleepers, StartUp
 
 SMALL, BODIES, LATENCY, CONNECTIONS = "Small requests", "Bodies", "Latency", "Connections"
-LINK, GRPC = "50 ms link", "gRPC"
+LINK, GRPC = "Slow links", "gRPC"
 
 CHROME = (
     'sec-ch-ua: "Chromium";v="140", "Not=A?Brand";v="24", "Google Chrome";v="140"',
@@ -66,5 +67,6 @@ WORKLOADS: tuple[Workload, ...] = (
           sent=MESSAGES),
     LinkTransfer("link-up", "one upload over 50 ms and 25 MB/s", LINK),
     LinkTransfer("link-down", "one download over 50 ms and 25 MB/s", LINK, upload=False),
+    Overtaking("link-urgent", "an urgent response beside a bulk one over 100 ms and 1 MB/s", LINK),
 )  # fmt: skip
 """Every workload. `--workloads` takes patterns of names."""

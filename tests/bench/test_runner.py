@@ -18,6 +18,7 @@ from bench.__main__ import main
 from bench.client import ClientError, Connection
 from bench.loads import Calls, FixedRate, Handshakes, Load, SteadyLoad, Transfer
 from bench.measuring import Effort, Outcome, Workload
+from bench.overtaking import Overtaking
 from bench.probes import IdleConnections, LinkTransfer, OpenStreams, Sleepers, StartUp
 from bench.progress import Progress
 from bench.results import Metric, Results, Sample
@@ -84,6 +85,7 @@ def test_servers_take_turns_in_each_round():
     StartUp("start", "", ""),
     LinkTransfer("link-up", "", "", seconds=0.2),
     LinkTransfer("link-down", "", "", seconds=0.2, upload=False),
+    Overtaking("link-urgent", "", "", times=1),
 ], ids=lambda workload: workload.name)  # fmt: skip
 def test_every_kind_of_workload_yields_all_of_its_figures(workload):
     results, _ = run([THREAD], [workload])
