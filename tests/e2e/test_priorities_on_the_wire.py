@@ -14,6 +14,7 @@ from hyperframe.frame import DataFrame
 
 from tests.support.h2client import PRIORITY, H2Client, raw_frame
 from tests.support.kinds import KINDS, make_server
+from tests.support.nghttp2 import Nghttp2Client
 from tests.support.tools import require_tool
 
 FRAME = 16_384
@@ -216,3 +217,23 @@ def test_nghttp_without_the_priorities_of_rfc_7540(servers, gate, kind):
     streams = [stream_id for stream_id, _ in frames_beyond_the_first_window(output)]
     assert streams == sorted(streams)
     assert len(set(streams)) == 2
+
+
+@pytest.mark.parametrize("kind", ["thread", "gevent", "asgi"])
+@pytest.mark.parametrize("is_open", [True, False], ids=["an open stream", "a stream to come"])
+def test_priority_update_of_nghttp2(servers, kind, is_open):
+    """The second response comes first, and whole: less than a window, so that no WINDOW_UPDATE plays a part."""
+    size = 60_000
+    with Nghttp2Client(servers(kind), window=0) as client:
+        first = client.request(f"/filler?n={size}")
+        second = first + 2
+        if not is_open:
+            client.update_priority(second, b"u=0")
+        assert client.request(f"/filler?n={size}") == second
+        client.wait_for(lambda: client.headers == {first, second})
+        if is_open:
+            client.update_priority(second, b"u=0")
+        client.set_window(2**20)
+        client.wait_for(lambda: sum(length for _, length in client.data) == 2 * size)
+    streams = [stream_id for stream_id, _ in client.data]
+    assert streams == sorted(streams, reverse=True)

@@ -1,12 +1,14 @@
 """What HTTP asks of requests and responses (RFC 9110), over HTTP/2, with every worker class.
 
-The client is curl, and where it would not send what is to be sent, one of these tests.
+The client is curl or Node, and where they would not send what is to be sent, one of these tests.
 """
 
 import email.utils
+import json
 import os
 import ssl
 import time
+from pathlib import Path
 
 import pytest
 import trustme
@@ -18,6 +20,7 @@ from tests.support.tools import curl, run
 
 SIZES = {"empty": 0, "small": 1_000, "large": 3_000_000}
 """Files by name: a large one is read by the connection, piece by piece."""
+METHODS = Path(__file__).parents[1] / "support" / "methods.js"
 DATE_TOLERANCE = 2
 SERVED_BY = {"gunicorn", "gunicorn/asgi"}
 
@@ -161,9 +164,8 @@ def test_head_of_a_range(server):
 
 def test_options_of_the_server(server):
     """Its target is `*`."""
-    with H2Client.connect(server) as client:
-        stream = client.response(client.request("OPTIONS", "*"))
-    assert (stream.status, stream.text) == (200, "OPTIONS *\n")
+    answer = Answer(server, "/", "--request", "OPTIONS", "--request-target", "*")
+    assert (answer.status, answer.body) == (200, b"OPTIONS *\n")
 
 
 def test_connect_is_refused(server):
@@ -172,6 +174,13 @@ def test_connect_is_refused(server):
         stream = client.send_fields([(":method", "CONNECT"), (":authority", "localhost:22")], end_stream=False)
         assert client.wait_headers(stream).status == 501
         assert client.get("/hello").status == 200
+
+
+def test_both_by_node(server):
+    """On one connection, and a request after them."""
+    done = run("node", METHODS, server.url, server.certs.ca)
+    options, (refused, _), hello = json.loads(done.stdout)
+    assert (options, refused, hello) == ([200, "OPTIONS *\n"], 501, [200, "Hello world!\n"])
 
 
 # -- 421 (RFC 9110 section 15.5.20) ------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ frontend h1-h2
     default_backend http2
 frontend h2-h2
     bind fd@{h2_h2} proto h2
+    bind fd@{tcp} proto h2
     default_backend http2
 frontend h2-h1
     bind fd@{h2_h1} proto h2
@@ -123,7 +124,10 @@ def run_nginx(folder, worker, behind):
 
 @contextmanager
 def run_haproxy(folder, worker):
-    """Run HAProxy before a worker; return the folder of its sockets, by what they speak."""
+    """Run HAProxy before a worker; return the folder of its sockets, by what they speak.
+
+    For clients that know no Unix sockets, h2-h2 has a port on the loopback interface too, which the file `port` names.
+    """
     with ExitStack() as stack:
         numbers = {}
         for name in ("h1-h2", "h2-h2", "h2-h1"):
@@ -132,6 +136,9 @@ def run_haproxy(folder, worker):
             listener.bind(f"{folder}/{name}")
             listener.listen(64)
             numbers[name.replace("-", "_")] = listener.fileno()
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        numbers["tcp"] = tcp.fileno()
+        (folder / "port").write_text(str(tcp.getsockname()[1]))
         (folder / "haproxy.cfg").write_text(HAPROXY.format(worker=f"unix@{worker.socket_path}", **numbers))
         stack.enter_context(running("haproxy", "-db", "-f", f"{folder}/haproxy.cfg", pass_fds=tuple(numbers.values())))
         yield folder

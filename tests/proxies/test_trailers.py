@@ -5,6 +5,7 @@ sends trailers itself is a protocol error to it (1.22).
 """
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,19 @@ def test_trailers_of_requests(proxy, client, size):
     trailers = [[name.lower(), value] for name, value in answer["trailers"]]
     assert trailers == [["x-checksum", "abc"], ["x-other", "1"]]
     assert "x-checksum" not in answer["fields"]
+
+
+@pytest.mark.parametrize("proxy", ["haproxy"], indirect=True)
+def test_nghttp_sends_them(proxy, tmp_path):
+    """As `test_trailers_of_requests`, by a client that no one here wrote."""
+    body = tmp_path / "body"
+    body.write_bytes(b"x" * 100_000)
+    port = Path(proxy[1]).with_name("port").read_text()
+    done = run("nghttp", f"--data={body}", "--trailer=X-Checksum: abc", "--trailer=x-other: 1",
+               f"http://127.0.0.1:{port}/request")
+    answer = json.loads(done.stdout)
+    assert answer["length"] == 100_000
+    assert [[name.lower(), value] for name, value in answer["trailers"]] == [["x-checksum", "abc"], ["x-other", "1"]]
 
 
 def test_a_request_without_trailers(client):
