@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 from bench import h2load
@@ -132,6 +133,7 @@ class Calls(Load):
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("rate", "messages/s"),
         Metric("cpu", "us/message", higher_is_better=False, digits=1),
+        Metric("p99", "ms/call", higher_is_better=False, digits=2),
     )
 
     @property
@@ -159,6 +161,23 @@ class Calls(Load):
         messages = max(self.sent, self.received)
         values = super()._values(result, cpu)
         return {"rate": values["rate"] * messages, "cpu": values["cpu"] / messages} if values else {}
+
+    def measure(self, server: RunningServer, effort: Effort) -> Outcome:
+        """Make as many calls as fill the time; note how long each takes."""
+        outcome = super().measure(server, effort)
+        if outcome.values:
+            times = h2load.latencies(self._log(server))
+            outcome.values["p99"] = h2load.percentile(times, 0.99) * 1e3
+        return outcome
+
+    def _run_requests(self, server: RunningServer, count: int, *arguments: str) -> h2load.Result:
+        log = self._log(server)
+        log.unlink(missing_ok=True)
+        return super()._run_requests(server, count, f"--log-file={log}", *arguments)
+
+    @staticmethod
+    def _log(server: RunningServer) -> Path:
+        return server.folder / "latencies"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Workloads of our own client: what h2load cannot do, or cannot stop doing.
 
-Sleeping requests, start-up, memory of idle connections and of open streams, and transfers over a slow link.
+Sleeping requests, start-up, memory of idle connections and of open streams, transfers over a slow link, and calls of
+gRPC whose sides take turns.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import resource
 import statistics
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import ClassVar
 
 from bench import h2load
-from bench.apps.content import received
-from bench.client import ClientError, Connection, StreamError
+from bench.apps.content import MESSAGE_ON_WIRE, received
+from bench.client import CALL_FIELDS, ClientError, Connection, StreamError
 from bench.link import Link, delayed
 from bench.measuring import Effort, Outcome, Workload
 from bench.results import Metric
@@ -187,6 +189,49 @@ class LinkTransfer(Workload):
         if response.body != received(octets):
             raise ClientError(f"{octets} octets went up, {bytes(response.body)!r} came back")
         return octets, elapsed
+
+
+@dataclass(frozen=True)
+class PingPong(Workload):
+    """A call of gRPC both of whose sides stream: each message waits for the answer to the one before."""
+
+    app: str = "grpc"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("rate", "messages/s"),
+        Metric("cpu", "us/message", higher_is_better=False, digits=1),
+        Metric("p99", "ms", higher_is_better=False, digits=2),
+    )
+
+    def measure(self, server: RunningServer, effort: Effort) -> Outcome:
+        """Go on for the time."""
+        times: list[float] = []
+        try:
+            with Connection(server.port) as connection:
+                play = self._play(connection)
+                next(play)
+                before, started = server.cpu_seconds(), time.monotonic()
+                while time.monotonic() - started < effort.seconds and len(times) != effort.requests:
+                    times.append(next(play))
+                elapsed, cpu = time.monotonic() - started, server.cpu_seconds() - before
+        except ClientError as error:
+            return Outcome({}, len(times) + 1, 1, str(error))
+        p99 = h2load.percentile(sorted(times), 0.99)
+        values = {"rate": len(times) / elapsed, "cpu": cpu / len(times) * 1e6, "p99": p99 * 1e3}
+        return Outcome(values, len(times))
+
+    @staticmethod
+    def _play(connection: Connection) -> Iterator[float]:
+        """Send a message and wait for its answer, again and again; yield how long it took."""
+        stream_id = connection.request("/bench.Messages/PingPong", "POST", CALL_FIELDS, end=False, keep_body=False)
+        response = connection.progress(stream_id)
+        while True:
+            started, goal = time.monotonic(), response.size + len(MESSAGE_ON_WIRE)
+            connection.send(stream_id, MESSAGE_ON_WIRE)
+            while response.size < goal and not response.done:
+                connection.receive_some()
+            if response.size != goal:
+                raise ClientError(f"status {response.status}, and {response.size} octets in place of {goal}")
+            yield time.monotonic() - started
 
 
 def _idle_connection(server: RunningServer) -> Connection:

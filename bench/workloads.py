@@ -6,7 +6,7 @@ from bench.apps.content import LARGE, MEDIUM, MESSAGES
 from bench.loads import Calls, FixedRate, Handshakes, Load, SteadyLoad, Transfer
 from bench.measuring import Workload
 from bench.overtaking import Overtaking
-from bench.probes import IdleConnections, LinkTransfer, OpenStreams, Sleepers, StartUp
+from bench.probes import IdleConnections, LinkTransfer, OpenStreams, PingPong, Sleepers, StartUp
 
 SMALL, BODIES, LATENCY, CONNECTIONS = "Small requests", "Bodies", "Latency", "Connections"
 LINK, GRPC = "Slow links", "gRPC"
@@ -65,6 +65,7 @@ WORKLOADS: tuple[Workload, ...] = (
           received=MESSAGES),
     Calls("grpc-gather", "1000 messages from the client, 4 x 1", GRPC, connections=4, streams=1, method="Gather",
           sent=MESSAGES),
+    PingPong("grpc-ping-pong", "messages both ways by turns, 1 x 1", GRPC),
     LinkTransfer("link-up", "one upload over 50 ms and 25 MB/s", LINK),
     LinkTransfer("link-down", "one download over 50 ms and 25 MB/s", LINK, upload=False),
     Overtaking("link-urgent", "an urgent response beside a bulk one over 100 ms and 1 MB/s", LINK),

@@ -105,10 +105,12 @@ def test_a_flask_application_is_measured_on_wsgi_servers_alone():
 
 def test_calls_of_grpc_are_measured_on_servers_of_grpc_alone():
     require_module("grpc")
-    calls = [replace(workload, connections=2, streams=1) for workload in WORKLOADS if workload.app == "grpc"]
+    calls = [replace(workload, connections=2, streams=1) if isinstance(workload, Calls) else workload
+             for workload in WORKLOADS if workload.app == "grpc"]
     results, _ = run([THREAD, BY_NAME["grpc-thread"], BY_NAME["grpcio"]], calls)
     assert [(sample.server, sample.failed) for sample in results.samples] == [
         ("grpc-thread", 0), ("grpcio", 0)] * len(calls)
+    assert all(set(sample.values) == {"rate", "cpu", "p99"} for sample in results.samples)
     wrong = Calls("wrong", "", "", method="Stream", received=7)
     assert "answered 200 with 133000 octets" in run([BY_NAME["grpc-thread"]], [wrong])[0].unavailable[0][2]
 
