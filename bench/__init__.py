@@ -7,5 +7,6 @@
 
 Modules: `servers` and `workloads` are the tables to extend. `runner` interleaves them, `running` and
 `processes` start, watch and end the servers, `h2load`, `client` and `link` make the load, `results`
-holds the figures, `report` and `charts` print them. `profile` and `callcount` look inside a worker.
+holds the figures, `report` and `charts` print them. `profile` and `callcount` look inside a worker, and `sendfile`
+at what the kernel could send by itself.
 """
