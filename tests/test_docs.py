@@ -10,6 +10,7 @@ import pytest
 from gunicorn.config import KNOWN_SETTINGS, Config
 from gunicorn.workers import SUPPORTED_WORKERS
 
+from gunicorn_h2.protocol.errors import Budget, EndReason, StreamLimit
 from gunicorn_h2.protocol.trace import SECRET_WORDS, URI_FIELDS
 from gunicorn_h2.workers.settings import TABLE
 from tests.docs.links import HOSTS, external_links
@@ -39,6 +40,30 @@ def test_what_a_trace_does_not_show():
     masked = text.partition("The file has the length alone of")[2].partition("Everything else is there")[0]
     assert set(re.findall(r"`([a-z:-]{2,})`", masked)) == {
         *SECRET_WORDS, *URI_FIELDS, ":authority", "sec-websocket-protocol"}
+
+
+# -- the status --------------------------------------------------------------------------------------------------------
+
+
+def counted_by_name():
+    """Return the reasons that drivers count by their names."""
+    calls = [node for path in (ROOT / "gunicorn_h2" / "drivers").glob("*.py")
+             for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = [call.args[0] for call in calls if re.search(r"\bclosings\.(count|warn)$", ast.unparse(call.func))]
+    return {name.value for name in names if isinstance(name, ast.Constant)}
+
+
+@pytest.mark.parametrize(("column", "counters"), [
+    ("reason", {reason.counter for reason in EndReason} | counted_by_name()),
+    ("limit", {limit.counter for limit in StreamLimit}),
+    ("budget", {budget.counter for budget in Budget}),
+])
+def test_reasons_of_the_status(column, counters):
+    """Its tables have each reason that can be counted, and none that cannot."""
+    section = (ROOT / "docs" / "status.md").read_text().partition("\n## Reasons\n")[2]
+    rows = section.partition(f"\n| {column} |")[2].partition("\n\n")[0]
+    cells = [cell for cell in re.findall(r"^\| ([^|]+) \|", rows, re.M) if not cell.startswith("an error code")]
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == counters
 
 
 # -- links -------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.errors import StreamLimit
+from gunicorn_h2.protocol.errors import EndReason, ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.stream import Stream
 
@@ -221,9 +221,11 @@ class _Watch(Paced):
 
     def cancel(self) -> None:
         """Cancel the connection's tasks and close it at once."""
-        if not isinstance(self.connection, Negotiation):
+        if isinstance(self.connection, Negotiation):
+            self.call(self.connection.abandon)
+        else:
             self.connection.cancel_tasks()
-        self.call(self.connection.abandon)
+            self.call(self.connection.abandon, EndReason.SHUTDOWN)
 
     def forget_if_over(self) -> None:
         """Leave the driver if the socket is closed and no task is left."""
@@ -403,9 +405,9 @@ class AsyncHttp2Connection(TransportConnection):
         """See `EventDispatcher.note_refusal`."""
         self._driver.on_refused(self, refusal)
 
-    def note_closed(self, reason: str, detail: str) -> None:
+    def note_closed(self, code: ErrorCode, reason: str) -> None:
         """See `EventDispatcher.note_closed`."""
-        self._driver.note_closed(self, reason, detail)
+        self._driver.note_closed(self, code, reason)
 
     def note_limit(self, limit: StreamLimit, stream_id: int | None) -> None:
         """See `EventDispatcher.note_limit`."""

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.counts import Counts
-from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
+from gunicorn_h2.protocol.errors import Budget, EndReason, ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestRefused
-from gunicorn_h2.protocol.keepalive import KEEPALIVE_TIMEOUT
 from gunicorn_h2.protocol.outbox import OutputBudget
 from gunicorn_h2.protocol.proxy_header import ProxyHeaderError
 from gunicorn_h2.protocol.windows import WindowBudget
@@ -25,7 +24,6 @@ from .admission import CALM_COST, HANDSHAKE_COST, Admission, reset
 from .channel import Channel
 from .connection import Http2Connection, TransportConnection
 from .connection_log import ConnectionRecord, log_failed
-from .dispatch import WRITE_TIMEOUT
 from .handshake_errors import Displaced, HandshakeLog
 from .histogram import ROUND_TRIP_BOUNDS, Histogram, QueueProbe
 from .log import Log, host_text, logs_debug
@@ -193,44 +191,40 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
 
     # Ending
 
-    def note_closed(self, connection: TransportConnection, reason: str, detail: str) -> None:
+    def note_closed(self, connection: TransportConnection, code: ErrorCode, reason: str) -> None:
         """See `EventDispatcher.note_closed`: log it, count it, and charge the address for what it has cost."""
         if connection.record is not None:
-            connection.record.note_terminated(connection, reason, detail)
-        if reason == WRITE_TIMEOUT:
-            self.closings.count(reason)
-            return
-        if reason == ErrorCode.NO_ERROR.name:
-            retired = connection.core.retired
-            if retired == KEEPALIVE_TIMEOUT:
-                self.closings.warn(retired, "HTTP/2 connection from %s closed: %s", connection.peer, detail)
-            elif retired:
-                self.closings.count(retired)
-        else:
+            connection.record.note_terminated(connection, code, reason)
+        if reason is EndReason.KEEPALIVE_TIMEOUT:
+            self.closings.warn(reason.counter, "HTTP/2 connection from %s closed: %s", connection.peer, reason)
+        elif isinstance(reason, EndReason):
+            self.closings.count(reason.counter)
+        elif code:
             message = "HTTP/2 connection from %s closed with %s: %s"
-            self.closings.warn(reason.lower(), message, connection.peer, reason, detail)
+            self.closings.warn(code.name.lower(), message, connection.peer, code.name, reason)
         used = connection.core.guard.used(connection.now())
-        if reason == ErrorCode.ENHANCE_YOUR_CALM.name:
+        if code is ErrorCode.ENHANCE_YOUR_CALM:
             used = 1.0
-            self.closings.budgets.count(_budget_name(detail))
+            if isinstance(reason, Budget):
+                self.closings.budgets.count(reason.counter)
         if used >= _NOTABLE_USE:
             self.admission.charge(connection.peer, used * CALM_COST)
 
     def note_limit(self, connection: TransportConnection, limit: StreamLimit, stream_id: int | None) -> None:
         """See `EventDispatcher.note_limit`."""
-        reason = limit.name.lower()
         if stream_id is None:
-            self.closings.resets.count(reason)
+            self.closings.resets.count(limit.counter)
         else:
             message = "HTTP/2 stream %d of %s was reset: %s"
-            self.closings.resets.warn(reason, message, stream_id, connection.peer, limit)
+            self.closings.resets.warn(limit.counter, message, stream_id, connection.peer, limit)
 
     def contain(self, connection: TransportConnection | Negotiation) -> None:
         """Handle an exception from a connection: a defect costs one connection, never the worker."""
         self.log.exception("HTTP/2 connection from %s ended by an internal error", connection.peer)
         if isinstance(connection, TransportConnection):
-            connection.note_end("internal_error")
-        connection.abandon()
+            connection.abandon(EndReason.INTERNAL_ERROR)
+        else:
+            connection.abandon()
 
     # Statistics
 
@@ -282,22 +276,22 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         """The time on the clock of the connections."""
         return time.monotonic()
 
-    def make_room(self, count: int) -> None:
-        """Have up to `count` connections end that serve nobody, besides those that end already.
+    def make_room(self, count: int) -> int:
+        """Have up to `count` connections end that serve nobody, besides those that end already; return how many.
 
         First those without a stream, the longest idle one first; then those whose streams all wait for their client;
         then negotiations, the oldest first. Does nothing within a tenth of a second of the last time.
         """
         now = self._now()
         if now < self._next_room:
-            return
+            return 0
         self._next_room = now + ROOM_SECONDS
         chosen = self._choose(count, now - _LEAST_IDLE)
         for holder in chosen:
-            self.closings.count("made_room")
             self._make_way(holder)
         if chosen:
             self.closings.inform("worker_connections is nearly reached: %d connections make room", len(chosen))
+        return len(chosen)
 
     def _choose(self, count: int, idle_before: float) -> list[_HolderT]:
         idle: list[tuple[float, int, _HolderT]] = []
@@ -330,15 +324,6 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
     @abstractmethod
     def _make_way(self, holder: _HolderT) -> None:
         """Call `make_way` of a connection or negotiation."""
-
-
-def _budget_name(detail: str) -> str:
-    """The name of the budget that a client has exceeded, by what the core says of it.
-
-    Only that of a field section says more, such as its size.
-    """
-    words = detail.lower().split()
-    return "_".join(words) if all(map(str.isalpha, words)) else "header_list_too_large"
 
 
 def _stalled(busy: list[tuple[TransportConnection, _HolderT]], count: int, now: float) -> list[_HolderT]:

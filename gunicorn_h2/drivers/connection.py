@@ -14,16 +14,15 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
+from gunicorn_h2.protocol.errors import EndReason, ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
 from gunicorn_h2.protocol.headers import Fields, ResponseHead
-from gunicorn_h2.protocol.keepalive import KEEPALIVE_TIMEOUT
 from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
 
 from .channel import HURRIED_CHECK_SECONDS, Channel, ThreadCount
 from .connection_log import ConnectionRecord
-from .dispatch import WRITE_TIMEOUT, EventDispatcher, Shared
+from .dispatch import EventDispatcher, Shared
 from .slow_lane import LONG_TURN
 from .transport import Transport
 from .tunnel import SocketWatch, Tunnel
@@ -67,7 +66,7 @@ class DriverHooks(Shared, Protocol):
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """Have a request that the core has answered itself logged, in another thread or greenlet."""
 
-    def note_closed(self, connection: Any, reason: str, detail: str) -> None:
+    def note_closed(self, connection: Any, code: ErrorCode, reason: str) -> None:
         """See `EventDispatcher.note_closed`."""
 
     def note_limit(self, connection: Any, limit: StreamLimit, stream_id: int | None) -> None:
@@ -244,7 +243,7 @@ class TransportConnection(EventDispatcher):
                 return
             self._await_reader(now)
         self.core.handle_timeout(now, *self._delivery())
-        if self.core.retired == KEEPALIVE_TIMEOUT:
+        if self.core.lifecycle.end_reason is EndReason.KEEPALIVE_TIMEOUT:
             self._end_soon()
         self._store_if_due(now)
         self.schedule_flush()
@@ -327,9 +326,8 @@ class TransportConnection(EventDispatcher):
 
     def make_way(self) -> None:
         """End the connection soon, whether or not the client reads, because others need its place."""
-        self.note_end("made_room")
         self._end_soon()
-        self.fail(ErrorCode.NO_ERROR, "")
+        self.fail(ErrorCode.NO_ERROR, EndReason.MADE_ROOM)
 
     def _end_soon(self) -> None:
         """Have the end of the connection take no longer than a moment, whether or not the client reads."""
@@ -442,10 +440,7 @@ class TransportConnection(EventDispatcher):
         return self._untaken < before and before - self._untaken >= min(least, before)
 
     def _give_up_reader(self) -> None:
-        self.note_end(WRITE_TIMEOUT)
-        if not self.core.closed:
-            self.note_closed(WRITE_TIMEOUT, "")
-        self.abandon()
+        self.abandon(EndReason.WRITE_TIMEOUT)
 
     def _linger(self, now: float) -> None:
         """With all output in the kernel, wait as long as the peer reads, and a moment longer."""
@@ -462,26 +457,20 @@ class TransportConnection(EventDispatcher):
     def lose(self, error: OSError | None) -> None:
         """End a connection whose socket has failed; without an error, the client has closed its side."""
         if self.record is not None:
-            self.record.note_lost(self, error)
+            self.record.note_lost(error)
         if error is None:
             # Under TLS, answer the client's close_notify with ours (RFC 8446 section 6.1).
             self.transport.half_close()
         self.abandon()
 
-    def note_end(self, reason: str) -> None:
-        """Note for the log why the connection ends; of several reasons, the first one counts."""
-        if self.record is not None:
-            self.record.note_end(reason)
-
-    def abandon(self) -> None:
-        """Abort all streams, because the connection is gone; the driver closes the socket."""
+    def abandon(self, reason: EndReason | None = None) -> None:
+        """Abort all streams, because the connection is gone, or for a reason; the driver closes the socket."""
         if not self.closed:
             self.closed = True
             self._keep(b"")
             self.wants_write = False
             self._write_deadline = None
-            self.note_end("shutdown")
-            self.core.receive_eof()
+            self.core.receive_eof(reason)
             self.dispatch()
             if self.record is not None:
                 self.record.log(self._log, self)
@@ -519,9 +508,9 @@ class Http2Connection(TransportConnection):
         """See `EventDispatcher.note_refusal`."""
         self._hooks.note_refusal(self, refusal)
 
-    def note_closed(self, reason: str, detail: str) -> None:
+    def note_closed(self, code: ErrorCode, reason: str) -> None:
         """See `EventDispatcher.note_closed`."""
-        self._hooks.note_closed(self, reason, detail)
+        self._hooks.note_closed(self, code, reason)
 
     def note_limit(self, limit: StreamLimit, stream_id: int | None) -> None:
         """See `EventDispatcher.note_limit`."""

@@ -15,7 +15,7 @@ import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from gunicorn_h2.protocol.errors import ErrorCode, code_name
+from gunicorn_h2.protocol.errors import EndReason, ErrorCode, code_name
 
 from .handshake_errors import Displaced, explain
 from .log import Log, address_text
@@ -31,8 +31,8 @@ BROKEN = "broken"
 """The socket has failed."""
 EOF = "eof"
 """The client has closed its side."""
-_GOAWAY, _RESET = "goaway", "reset"
-_BY_CLIENT = frozenset((BROKEN, EOF, _GOAWAY, _RESET))
+_RESET = "reset"
+_BY_CLIENT = frozenset((BROKEN, EOF, EndReason.GOAWAY.counter, _RESET))
 _is_plain = re.compile(r"[!#-<>-\[\]-~]+").fullmatch
 _MAX_DETAIL = 256
 _NONE = "-"
@@ -50,45 +50,28 @@ class _End(NamedTuple):
 class ConnectionRecord:
     """What the line of one connection is made of; the thread that owns the connection calls it."""
 
-    __slots__ = ("_began", "_counts", "_end")
+    __slots__ = ("_began", "_counts", "_end", "_lost")
 
     def __init__(self, began: float, counts: OctetCounts) -> None:
         """`began` is a time of `time.monotonic`."""
         self._began = began
         self._counts = counts
         self._end: _End | None = None
+        self._lost = _End(EOF)
 
-    def note_end(self, reason: str, detail: str = _NONE) -> None:
-        """Note why the connection ends; of several reasons, the first one counts."""
-        if self._end is None:
-            self._end = _End(reason, detail=detail)
+    def note_lost(self, error: OSError | None) -> None:
+        """Note that the client has closed its side, or that the socket has failed; `note_terminated` follows."""
+        if error is not None:
+            self._lost = _End(_RESET if isinstance(error, ConnectionError) else BROKEN, detail=str(error))
 
-    def note_lost(self, connection: TransportConnection, error: OSError | None) -> None:
-        """Note that the client has closed its side, or that the socket has failed.
-
-        With no stream open, a client that was told to go has only done so.
-        """
-        told = connection.core.retired or ("shutdown" if connection.leaving else "")
-        if told and not connection.core.streams:
-            self.note_end(told)
-        elif error is None:
-            self.note_end(EOF)
+    def note_terminated(self, connection: TransportConnection, code: ErrorCode, reason: str) -> None:
+        """Note why the connection is over, as `ConnectionTerminated` says."""
+        if code:
+            self._end = _End("error", code.name, reason)
+        elif reason is EndReason.GOAWAY:
+            self._end = _End(EndReason.GOAWAY.counter, code_name(connection.core.lifecycle.peer_code))
         else:
-            self.note_end(_RESET if isinstance(error, ConnectionError) else BROKEN, str(error))
-
-    def note_terminated(self, connection: TransportConnection, code: str, detail: str) -> None:
-        """Note that the core has ended the connection with a GOAWAY of this code, unless it is known why."""
-        if self._end is not None:
-            return
-        core = connection.core
-        if code != ErrorCode.NO_ERROR.name:
-            self._end = _End("error", code, detail)
-        elif core.retired or connection.leaving:
-            self._end = _End(core.retired or "shutdown", detail=detail or _NONE)
-        elif core.lifecycle.peer_going_away:
-            self._end = _End(_GOAWAY, code_name(core.lifecycle.peer_code))
-        else:
-            self._end = _End("idle")
+            self._end = _End(reason.counter) if isinstance(reason, EndReason) else self._lost
 
     def log(self, log: Log, connection: TransportConnection) -> None:
         """Log the line of a connection that is closed."""
@@ -96,7 +79,8 @@ class ConnectionRecord:
         session = connection.transport.session
         _log(
             log,
-            self._end or _End("shutdown"),
+            # A defect may have lost the core's last event.
+            self._end or _End(EndReason.INTERNAL_ERROR.counter),
             connection.peer,
             ("protocol", "h2c" if session is None else "h2"),
             ("tls", _NONE if session is None else session.version),

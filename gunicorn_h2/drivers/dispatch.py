@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.connection import ServerConnection
 from gunicorn_h2.protocol.counts import Counts
-from gunicorn_h2.protocol.errors import StreamLimit
+from gunicorn_h2.protocol.errors import ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import (
     ConnectionTerminated,
     DataReceived,
@@ -31,10 +31,7 @@ from .spool import Spool
 if TYPE_CHECKING:
     from .trace_file import TraceFile
 
-__all__ = ["WRITE_TIMEOUT", "EventDispatcher", "Shared"]
-
-WRITE_TIMEOUT = "write_timeout"
-"""Why a connection ends whose client reads nothing."""
+__all__ = ["EventDispatcher", "Shared"]
 
 
 class Shared(Protocol):
@@ -74,8 +71,8 @@ class EventDispatcher(ABC):
         """Have the application layer log a request that the core has answered itself."""
 
     @abstractmethod
-    def note_closed(self, reason: str, detail: str) -> None:
-        """Note that the connection is over; `reason` is the name of an error code, or WRITE_TIMEOUT."""
+    def note_closed(self, code: ErrorCode, reason: str) -> None:
+        """Note that the connection is over, for a reason as in `ConnectionTerminated`."""
 
     @abstractmethod
     def note_limit(self, limit: StreamLimit, stream_id: int | None) -> None:
@@ -120,7 +117,7 @@ class EventDispatcher(ABC):
             self.note_refusal(event)
 
     def _on_terminated(self, event: ConnectionTerminated) -> None:
-        self.note_closed(event.code.name, event.reason)
+        self.note_closed(event.code, event.reason)
 
 
 def _date() -> bytes:

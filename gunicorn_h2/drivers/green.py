@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.errors import StreamLimit
+from gunicorn_h2.protocol.errors import EndReason, ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestRefused
 
 from .admission import Admission
@@ -207,7 +207,7 @@ class _Owner(Paced):
             while not connection.closed:
                 self._ended.wait()
         except GreenletExit:
-            connection.abandon()
+            connection.abandon(EndReason.SHUTDOWN)
             self._runners.kill(self._serve_request)
         finally:
             self._watch.unwatch()
@@ -343,9 +343,9 @@ class _Owner(Paced):
         """See `DriverHooks.note_refusal`."""
         self._runners.run(self._driver.on_refused, connection, refusal)
 
-    def note_closed(self, connection: Http2Connection, reason: str, detail: str) -> None:
+    def note_closed(self, connection: Http2Connection, code: ErrorCode, reason: str) -> None:
         """See `DriverHooks.note_closed`."""
-        self._driver.note_closed(connection, reason, detail)
+        self._driver.note_closed(connection, code, reason)
 
     def note_limit(self, connection: Http2Connection, limit: StreamLimit, stream_id: int | None) -> None:
         """See `DriverHooks.note_limit`."""

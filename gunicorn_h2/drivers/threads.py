@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gunicorn_h2.protocol.config import ConnectionConfig
+from gunicorn_h2.protocol.errors import EndReason
 from gunicorn_h2.protocol.events import RequestRefused
 
 from .admission import Admission
@@ -208,7 +209,7 @@ class ThreadDriver(Driver[Application, _Registered]):
         self.lock.acquire()
         for connection in list(self._registered):
             if isinstance(connection, Http2Connection):
-                connection.abandon()
+                connection.abandon(EndReason.SHUTDOWN)
             self._forget(connection)
             connection.transport.close()
             self._on_close(connection.peer)

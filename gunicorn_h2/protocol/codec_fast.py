@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from . import huffman
 from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_FIELDS, UNLIMITED_LIST_SIZE, Field, is_sensitive
-from .errors import ConnectionFailure, ErrorCode
+from .errors import Budget, ConnectionFailure, ErrorCode
 from .headers import ResponseHead
 from .hpack_tables import STATIC_TABLE
 
@@ -259,7 +259,7 @@ class FastCodec:
     def _check_list_size(self, fields: list[Field]) -> None:
         size = sum([len(name) + len(value) for name, value in fields]) + _FIELD_OVERHEAD * len(fields)
         if size > self._max_list_size:
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, f"a field section of {size} octets")
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, Budget.HEADER_LIST_TOO_LARGE)
 
     # -- encoding --------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
 from hpack.table import HeaderTable
 
 from .codec import DEFAULT_TABLE_SIZE, UNLIMITED_FIELDS, UNLIMITED_LIST_SIZE, Field, is_sensitive
-from .errors import ConnectionFailure, ErrorCode
+from .errors import Budget, ConnectionFailure, ErrorCode
 from .headers import ResponseHead
 
 __all__ = ["MAX_TABLE_SIZE", "HpackCodec"]
@@ -93,7 +93,7 @@ class HpackCodec:
         try:
             fields = cast("list[Field]", self._decoder.decode(block, raw=True))
         except OversizedHeaderListError as error:
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, f"hpack: {error}") from error
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, Budget.HEADER_LIST_TOO_LARGE) from error
         except HPACKError as error:
             raise ConnectionFailure(ErrorCode.COMPRESSION_ERROR, f"hpack: {error}") from error
         del fields[self._max_fields + 1 :]

@@ -17,14 +17,14 @@ import math
 from .config import ConnectionConfig
 from .counts import Counts
 from .engine import make_engine
-from .errors import ConnectionFailure, ErrorCode, StreamLimit
+from .errors import Budget, ConnectionFailure, EndReason, ErrorCode, StreamLimit
 from .events import ConnectionTerminated, Event
 from .guard import Guard
 from .headers import Fields, ResponseHead
 from .heads import HeadCache
 from .held import HeldRequests
 from .inflow import Inflow
-from .keepalive import KEEPALIVE_TIMEOUT, KeepAlive
+from .keepalive import KeepAlive
 from .lifecycle import Lifecycle, Phase, Trigger
 from .outbox import OUTPUT_LIMIT, Outbox, OutputBudget, Store
 from .probe import Probe
@@ -43,7 +43,7 @@ __all__ = ["ServerConnection"]
 # The failure when the deadline of a phase passes; a phase without an entry moves on to the next one.
 _DEADLINE_FAILURES = {
     Phase.SETUP: (ErrorCode.SETTINGS_TIMEOUT, "the client did not finish its preface"),
-    Phase.OPEN: (ErrorCode.NO_ERROR, ""),
+    Phase.OPEN: (ErrorCode.NO_ERROR, EndReason.IDLE),
 }
 
 # A response that goes to the output in one step, with its head. A client that keeps to its streams has to read one
@@ -63,7 +63,6 @@ class ServerConnection:
         "config",
         "pending_events",
         "refusals",
-        "retired",
         "send_response",
         "streams",
         "_guard",
@@ -104,8 +103,6 @@ class ServerConnection:
         """Whether the connection is over; `data_to_send` may still return its last octets."""
         self.pending_events: list[Event] = []
         """The events not yet taken; drivers only test whether there are any."""
-        self.retired = ""
-        """What has ended the connection without an error: `max_age`, `max_requests`, `keepalive_timeout`; or empty."""
         self._retires_at = now + (config.max_connection_age or math.inf) * (1 + _AGE_JITTER * jitter)
         self._retires_behind = 2 * (config.max_requests_per_connection or math.inf) - 2
         """The limit on requests, as the number of a stream: the next one is the last."""
@@ -146,7 +143,7 @@ class ServerConnection:
         if self.closed:
             return
         if self._outbox.pending > self._max_unread:
-            self.fail(ErrorCode.ENHANCE_YOUR_CALM, "the client does not read")
+            self.fail(ErrorCode.ENHANCE_YOUR_CALM, Budget.UNREAD_OUTPUT)
             return
         self._receiver.now = now
         self._outbox.counts.octets_received += len(data)
@@ -158,7 +155,7 @@ class ServerConnection:
         except ConnectionFailure as failure:
             self.fail(failure.code, failure.reason)
         if self._table.last_stream_id > self._retires_behind:
-            self._retire("max_requests", now)
+            self._retire(EndReason.MAX_REQUESTS, now)
         if not self.streams:
             self._note_idle(now)
 
@@ -169,10 +166,12 @@ class ServerConnection:
             self._referee.receive_upgrade(upgrade.settings)
         self._receiver.receive_upgrade(upgrade)
 
-    def receive_eof(self) -> None:
-        """Note that the peer closed its side or the socket failed: the connection is over."""
+    def receive_eof(self, reason: EndReason | None = None) -> None:
+        """Note that the connection is over: the peer closed its side, the socket failed, or the driver says why."""
         if not self.closed:
-            self._terminate(ErrorCode.NO_ERROR, "")
+            # With no stream open, a client that was told to go has only done so.
+            told = None if self.streams else self._lifecycle.end_reason
+            self._terminate(ErrorCode.NO_ERROR, reason or told or "")
 
     # Sending
 
@@ -382,9 +381,9 @@ class ServerConnection:
             for stream in self._uploads.check(now):
                 self._receiver.give_up(stream, StreamLimit.BODY_RATE)
         if self._retires_at <= now:
-            self._retire("max_age", now)
+            self._retire(EndReason.MAX_AGE, now)
         if self._reader.block_deadline <= now:
-            self.fail(ErrorCode.ENHANCE_YOUR_CALM, "a header block took too long")
+            self.fail(ErrorCode.ENHANCE_YOUR_CALM, Budget.HEADER_BLOCK_TOO_SLOW)
         elif self._lifecycle.deadline <= now:
             failure = _DEADLINE_FAILURES.get(self._lifecycle.phase)
             if failure is not None:
@@ -399,8 +398,7 @@ class ServerConnection:
         heard_at = now if self._lifecycle.phase is Phase.SETUP else self._receiver.now
         if not self._keepalive.check(now, heard_at, taken, written + self._outbox.pending):
             return False
-        self.retired = KEEPALIVE_TIMEOUT
-        self.fail(ErrorCode.NO_ERROR, "the client does not answer PINGs")
+        self.fail(ErrorCode.NO_ERROR, EndReason.KEEPALIVE_TIMEOUT)
         return True
 
     # The end
@@ -416,21 +414,20 @@ class ServerConnection:
         return self._lifecycle
 
     def fail(self, code: ErrorCode, reason: str) -> None:
-        """End the connection at once with GOAWAY(`code`); `reason` is for the log."""
+        """End the connection at once with GOAWAY(`code`); `reason` is that of `ConnectionTerminated`."""
         if not self.closed:
             self._outbox.put_goaway(self._table.last_stream_id, code)
             self._terminate(code, reason)
 
     def shutdown(self, now: float) -> None:
         """Begin a graceful shutdown (section 6.8); further calls have no effect."""
-        self._lifecycle.shutdown(now)
+        self._lifecycle.shutdown(now, EndReason.SHUTDOWN)
 
-    def _retire(self, limit: str, now: float) -> None:
+    def _retire(self, limit: EndReason, now: float) -> None:
         """Begin a graceful shutdown because of a limit, unless one is under way."""
         self._retires_at = self._retires_behind = math.inf
         if not self._lifecycle.ends:
-            self.retired = limit
-            self._lifecycle.shutdown(now)
+            self._lifecycle.shutdown(now, limit)
 
     def _note_idle(self, now: float) -> None:
         """If no stream is open, tell the lifecycle, and end the connection if that is its end."""
@@ -439,14 +436,17 @@ class ServerConnection:
         ended = self._lifecycle.note_idle(now)
         if ended is None:
             return
+        reason = self._lifecycle.end_reason or EndReason.IDLE
         if ended is Phase.DRAINING:
-            self._terminate(ErrorCode.NO_ERROR, "")
+            self._terminate(ErrorCode.NO_ERROR, reason)
         else:
-            self.fail(ErrorCode.NO_ERROR, "")
+            self.fail(ErrorCode.NO_ERROR, reason)
 
     def _terminate(self, code: ErrorCode, reason: str) -> None:
         """Enter CLOSED, with a StreamReset event for each open stream and ConnectionTerminated last."""
         self.closed = True
+        if isinstance(reason, EndReason):
+            self._lifecycle.end_reason = reason
         self._lifecycle.close()
         for stream in self._table:
             self._table.forget_and_notify(stream, code or ErrorCode.CANCEL, reason or "the connection closed")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 
 __all__ = [
+    "Budget",
     "ConnectionFailure",
+    "EndReason",
     "ErrorCode",
     "InvalidResponse",
     "MalformedRefusal",
@@ -40,11 +42,19 @@ def code_name(code: int) -> str:
     return ErrorCode(code).name if code in ErrorCode._value2member_map_ else f"0x{code:x}"
 
 
-class StreamLimit(str, Enum):
-    """The limits that end a stream, or refuse a request, while the connection goes on.
+class _Reason(str, Enum):
+    """A reason that is counted: the value is for the log."""
 
-    A value is the reason of an event, for the log; a name in lower case is that of a counter.
-    """
+    __str__ = str.__str__
+
+    @property
+    def counter(self) -> str:
+        """The name of its counter."""
+        return self.name.lower()
+
+
+class StreamLimit(_Reason):
+    """The limits that end a stream, or refuse a request, while the connection goes on."""
 
     BODY_RATE = "the client sends its body too slowly"
     BODY_TIMEOUT = "the client stopped sending"
@@ -55,7 +65,37 @@ class StreamLimit(str, Enum):
     HEADERS_TOO_LARGE = "header list too large"
     TRAILERS_TOO_LARGE = "too many or too large trailers"
 
-    __str__ = str.__str__
+
+class Budget(_Reason):
+    """What there is too much of where a connection ends with ENHANCE_YOUR_CALM."""
+
+    TOO_MANY_STREAM_RESETS = "too many stream resets"
+    TOO_MANY_CONTROL_FRAMES = "too many control frames"
+    TOO_MANY_SMALL_DATA_FRAMES = "too many small DATA frames"
+    TOO_MANY_SETTINGS = "too many values in a SETTINGS frame"
+    TOO_MANY_WINDOW_CHANGES = "too many changes of the initial window size"
+    TOO_MANY_TABLE_SIZE_UPDATES = "too many table size updates"
+    TOO_MANY_CONTINUATION_FRAMES = "too many CONTINUATION frames"
+    TOO_MANY_HEADER_FIELDS = "too many header fields"
+    TOO_MUCH_REPETITION = "too much repetition in header fields"
+    HEADER_BLOCK_TOO_LARGE = "header block too large"
+    HEADER_BLOCK_TOO_SLOW = "a header block took too long"
+    HEADER_LIST_TOO_LARGE = "header list much too large"
+    UNREAD_OUTPUT = "the client does not read"
+
+
+class EndReason(_Reason):
+    """Why a connection ends without an error of the client's."""
+
+    IDLE = "it was idle"
+    MAX_AGE = "it is old"
+    MAX_REQUESTS = "it has had its requests"
+    SHUTDOWN = "the worker ends"
+    MADE_ROOM = "others need its place"
+    KEEPALIVE_TIMEOUT = "the client does not answer PINGs"
+    WRITE_TIMEOUT = "the client stopped reading"
+    GOAWAY = "the client has sent GOAWAY"
+    INTERNAL_ERROR = "an internal error"
 
 
 class ConnectionFailure(Exception):

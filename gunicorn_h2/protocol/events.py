@@ -86,7 +86,8 @@ class ConnectionTerminated:
 
     code: ErrorCode
     reason: str
-    """For the log; empty if the connection ended without an error."""
+    """For the log: a `Budget` with ENHANCE_YOUR_CALM, an `EndReason` with NO_ERROR; empty if the client has closed its
+    side, or the socket has failed."""
 
 
 Event = (

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from . import frames
 from .config import ConnectionConfig
-from .errors import ConnectionFailure, ErrorCode
+from .errors import Budget, ConnectionFailure, ErrorCode
 
 __all__ = ["MESSAGE_CREDIT", "SMALL_DATA", "TokenBucket", "Guard"]
 
@@ -132,7 +132,7 @@ class Guard:
         """The part of the budget for resets, or of that for control frames, that is used up, 0 to 1."""
         return max(self._resets.used(now), self._control.used(now))
 
-    def charge_control(self, now: float, cost: float = 1.0, reason: str = "too many control frames") -> None:
+    def charge_control(self, now: float, cost: float = 1.0, budget: Budget = Budget.TOO_MANY_CONTROL_FRAMES) -> None:
         """Charge a frame that neither opens a request nor carries data; `cost` is its work in tokens."""
         requests = self.accepted_requests
         earned = self._earned + self.expected_frames + self.sent_octets / _OCTETS_PER_CONTROL_FRAME
@@ -144,7 +144,7 @@ class Guard:
             return
         self._earned = 0.0
         if not self._control.spend(now, 0.0, cost - earned):
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, reason)
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, budget)
 
     def charge_reset(self, now: float, open_streams: int) -> None:
         """Charge a stream reset: the peer's own, or one of ours that it provoked.
@@ -156,7 +156,7 @@ class Guard:
         earned = max(0, whole - self._whole_requests)
         self._whole_requests += earned
         if not self._resets.spend(now, earned):
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many stream resets")
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, Budget.TOO_MANY_STREAM_RESETS)
 
     def charge_cancel(self, now: float, opened_at: float, open_streams: int) -> None:
         """Charge the peer's reset of an open stream, as `charge_reset` does if the stream was opened only just now.
@@ -172,25 +172,25 @@ class Guard:
     def charge_small_data(self, now: float, octets: int) -> None:
         """Charge a DATA frame of fewer than `SMALL_DATA` octets, the less of them the more."""
         if not self._small_data.spend(now, 0.0, 1.0 - octets / SMALL_DATA):
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many small DATA frames")
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, Budget.TOO_MANY_SMALL_DATA_FRAMES)
 
     def charge_settings(self, now: float, octets: int) -> None:
         """Limit and charge a SETTINGS payload by its values."""
         if octets > frames.MAX_SETTINGS_SIZE:
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many values in a SETTINGS frame")
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, Budget.TOO_MANY_SETTINGS)
         if octets >= 6 * _SETTINGS_PER_TOKEN:
             self.charge_control(now, octets / (6 * _SETTINGS_PER_TOKEN))
 
     def charge_moved_windows(self, now: float, streams: int) -> None:
         """Charge a new SETTINGS_INITIAL_WINDOW_SIZE, which moves the windows of so many streams (section 6.9.2)."""
-        self.charge_control(now, streams / _MOVED_WINDOWS_PER_TOKEN, "too many changes of the initial window size")
+        self.charge_control(now, streams / _MOVED_WINDOWS_PER_TOKEN, Budget.TOO_MANY_WINDOW_CHANGES)
 
     def charge_field_block(self, octets: int, continuations: int) -> None:
         """Limit a field block while its fragments are collected."""
         if octets > self.max_block_size:
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, Budget.HEADER_BLOCK_TOO_LARGE)
         if continuations > self._max_continuations:
-            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, Budget.TOO_MANY_CONTINUATION_FRAMES)
 
     def charge_size_updates(self, now: float, block: bytes) -> None:
         """Limit and charge the dynamic table size updates (RFC 7541 section 6.3) with which a block begins."""
@@ -198,21 +198,21 @@ class Guard:
         while position < len(block) and block[position] & 0xE0 == 0x20:
             updates += 1
             if updates > _MAX_SIZE_UPDATES:
-                raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many table size updates")
+                raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, Budget.TOO_MANY_TABLE_SIZE_UPDATES)
             position = _after_integer(block, position)
-        self.charge_control(now, updates * _COST_OF_SIZE_UPDATE, "too many table size updates")
+        self.charge_control(now, updates * _COST_OF_SIZE_UPDATE, Budget.TOO_MANY_TABLE_SIZE_UPDATES)
 
     def charge_excess_fields(self, now: float, octets: int, fields: int) -> None:
         """Charge a block of so many octets whose section has too many fields, and how many of them were decoded."""
         cost = octets / _SKIPPED_OCTETS_PER_TOKEN + fields / _DECODED_FIELDS_PER_TOKEN
-        self.charge_control(now, cost, "too many header fields")
+        self.charge_control(now, cost, Budget.TOO_MANY_HEADER_FIELDS)
 
     def charge_repetition(self, now: float, block_size: int, section: Sequence[tuple[bytes, bytes]]) -> None:
         """Charge a section that names entries of the dynamic table again and again; call it before joining values."""
         size = sum([len(name) + len(value) for name, value in section])
         excess = size - _BLOCK_EXPANSION * block_size - _TABLES_SIZE
         if excess > 0:
-            self.charge_control(now, excess / _REPEATED_OCTETS_PER_TOKEN, "too much repetition in header fields")
+            self.charge_control(now, excess / _REPEATED_OCTETS_PER_TOKEN, Budget.TOO_MUCH_REPETITION)
 
 
 def _after_integer(block: bytes, position: int) -> int:

@@ -16,13 +16,10 @@ import math
 from .config import ConnectionConfig
 from .probe import Probe
 
-__all__ = ["KEEPALIVE_TIMEOUT", "KeepAlive"]
+__all__ = ["KeepAlive"]
 
 # An answer may have arrived while the server was busy, or stopped: a driver reads before the next deadline.
 _GRACE = 0.1
-
-KEEPALIVE_TIMEOUT = "keepalive_timeout"
-"""Why a connection has ended whose peer has vanished, see `ServerConnection.retired`."""
 
 
 class KeepAlive:

@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 from . import frames
 from .config import ConnectionConfig
-from .errors import ErrorCode
+from .errors import EndReason, ErrorCode
 from .outbox import Outbox
 from .streams import StreamTable
 
@@ -76,6 +76,7 @@ class Lifecycle:
     __slots__ = (
         "cut_off",
         "deadline",
+        "end_reason",
         "had_streams",
         "idle_since",
         "peer_code",
@@ -84,7 +85,6 @@ class Lifecycle:
         "_config",
         "_outbox",
         "_ping_pending",
-        "_shutdown_requested",
         "_streams",
     )
 
@@ -100,13 +100,14 @@ class Lifecycle:
         """Whether the client has sent GOAWAY, and will open no more streams."""
         self.peer_code = 0
         """The error code of the last one."""
+        self.end_reason: EndReason | None = None
+        """Why the connection has ended, or is about to, without an error; None: it is not, or the client has left."""
         self.cut_off = 0
         """How many streams the end of the connection has ended."""
         self._config = config
         self._outbox = outbox
         self._streams = streams
         self._ping_pending = False
-        self._shutdown_requested = False
 
     @property
     def going_away(self) -> bool:
@@ -121,7 +122,12 @@ class Lifecycle:
     @property
     def ends(self) -> bool:
         """Whether a graceful shutdown has begun, or the connection is over."""
-        return self._shutdown_requested or self.phase not in (Phase.SETUP, _OPEN)
+        return self._shutdown_requested if self.phase is Phase.SETUP else self.phase is not _OPEN
+
+    @property
+    def _shutdown_requested(self) -> bool:
+        """In SETUP: whether a graceful shutdown is to follow it."""
+        return self.end_reason is not None
 
     def move(self, trigger: Trigger, now: float) -> None:
         """Enter the phase that a trigger leads to, if any, and send the frames that begin it."""
@@ -149,14 +155,20 @@ class Lifecycle:
         if self._shutdown_requested:
             self.move(Trigger.SHUTDOWN, now)
 
-    def shutdown(self, now: float) -> None:
-        """Begin a graceful shutdown."""
+    def shutdown(self, now: float, reason: EndReason) -> None:
+        """Begin a graceful shutdown; of several reasons, the first one counts."""
+        self.end_reason = self.end_reason or reason
         if self.phase is Phase.SETUP:
             # A client that stays silent until the deadline has no request to lose.
-            self._shutdown_requested = True
             self.deadline = min(self.deadline, now + self._config.drain_timeout)
         else:
             self.move(Trigger.SHUTDOWN, now)
+
+    def receive_goaway(self, code: int) -> None:
+        """Note that the client will open no more streams."""
+        self.peer_going_away = True
+        self.peer_code = code
+        self.end_reason = self.end_reason or EndReason.GOAWAY
 
     def receive_ping_ack(self, payload: bytes, now: float) -> None:
         """Handle the ACK of a PING."""

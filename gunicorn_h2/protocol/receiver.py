@@ -383,9 +383,9 @@ class Receiver:
         """Note that the client will open no more streams. The stream it names is irrelevant: we push none."""
         if stream_id:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
-        self._lifecycle.peer_code = code = frames.parse_goaway(payload)
+        code = frames.parse_goaway(payload)
         self._outbox.counts.goaways_received[code_label(code)] += 1
-        self._lifecycle.peer_going_away = True
+        self._lifecycle.receive_goaway(code)
 
     def _receive_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         increment = frames.parse_word(payload, "WINDOW_UPDATE") & frames.LARGEST_WINDOW

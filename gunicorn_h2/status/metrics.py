@@ -41,7 +41,7 @@ METRICS = (
     Metric("resets_sent_total", COUNTER, "resets_sent", "code", "RST_STREAM frames to clients."),
     Metric("goaways_received_total", COUNTER, "goaways_received", "code", "GOAWAY frames from clients."),
     Metric("goaways_sent_total", COUNTER, "goaways_sent", "code", "GOAWAY frames to clients."),
-    Metric("ended_connections_total", COUNTER, "closed", "reason", "Connections ended or refused by the server."),
+    Metric("ended_connections_total", COUNTER, "closed", "reason", "Connections that have ended, or were refused."),
     Metric("limited_streams_total", COUNTER, "limits", "limit", "Streams ended or refused by a limit."),
     Metric("exceeded_budgets_total", COUNTER, "budgets", "budget", "Connections ended with ENHANCE_YOUR_CALM."),
     Metric("cpu_seconds_total", COUNTER, "cpu", "", "Processor time of the workers."),

@@ -22,6 +22,7 @@ from hyperframe.frame import (
 from gunicorn_h2.protocol.config import ConnectionConfig
 from gunicorn_h2.protocol.connection import ServerConnection
 from gunicorn_h2.protocol.counts import Counts
+from gunicorn_h2.protocol.errors import Budget, ErrorCode
 from gunicorn_h2.protocol.events import ConnectionTerminated, RequestReceived, RequestRefused, StreamReset
 from gunicorn_h2.protocol.headers import ResponseHead
 
@@ -246,14 +247,17 @@ class Peer:
         """The streams whose application was told that they are gone, as (stream, code)."""
         return [(event.stream.stream_id, event.code) for event in self.of(StreamReset)]
 
-    def assert_goaway(self, code, last_stream_id=None):
-        """The connection has ended, with one GOAWAY of this code."""
+    def assert_goaway(self, code, last_stream_id=None, budget=None):
+        """The connection has ended, with one GOAWAY of this code, and if given for this budget."""
         assert [sent for _, sent in self.goaways] == [code], (self.goaways, self.events)
         assert last_stream_id is None or self.goaways[0][0] == last_stream_id
         assert isinstance(self.frames[-1], GoAwayFrame)
         assert self.core.closed
         assert self.terminated == code
-        assert isinstance(self.events[-1], ConnectionTerminated)
+        end = self.events[-1]
+        assert isinstance(end, ConnectionTerminated)
+        assert isinstance(end.reason, Budget) == (code == ErrorCode.ENHANCE_YOUR_CALM)
+        assert budget in (None, end.reason)
 
     def assert_alive(self):
         """The connection goes on: it answers a PING."""

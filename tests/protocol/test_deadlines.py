@@ -2,7 +2,7 @@
 
 import pytest
 
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import Budget, ErrorCode
 
 from .peer import (
     CONTINUATION,
@@ -45,7 +45,7 @@ def test_a_header_block_has_a_deadline(connect):
     peer.send(raw(CONTINUATION, 0, 1, b"\x87"))
     peer.wait(0.9)
     assert not peer.core.closed
-    peer.wait(0.2).assert_goaway(CALM, 0)
+    peer.wait(0.2).assert_goaway(CALM, 0, Budget.HEADER_BLOCK_TOO_SLOW)
 
 
 def test_a_header_block_in_time_is_no_reason_to_close(connect):

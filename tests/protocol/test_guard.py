@@ -3,7 +3,7 @@
 import pytest
 
 from gunicorn_h2.protocol.config import ConnectionConfig
-from gunicorn_h2.protocol.errors import ConnectionFailure, ErrorCode
+from gunicorn_h2.protocol.errors import Budget, ConnectionFailure, ErrorCode
 from gunicorn_h2.protocol.events import ConnectionTerminated, RequestReceived
 from gunicorn_h2.protocol.guard import Guard, TokenBucket
 from gunicorn_h2.protocol.headers import ResponseHead
@@ -45,14 +45,14 @@ def guarded(connect):
     return peer
 
 
-def assert_flood(peer, make, most):
+def assert_flood(peer, make, most, budget=Budget.TOO_MANY_CONTROL_FRAMES):
     """Frames are served up to `most` of them and the few that a request has earned, then the connection ends."""
     sent = 0
     while sent <= most + EARNED and not peer.core.closed:
         peer.send(make(sent))
         sent += 1
     assert most - 5 <= sent <= most + EARNED + 1, sent
-    peer.assert_goaway(CALM)
+    peer.assert_goaway(CALM, budget=budget)
 
 
 CONTROL_FLOODS = {
@@ -83,7 +83,7 @@ def test_a_flood_of_resets(guarded):
             guarded.core.finish(stream, guarded.now)
         return rst_stream(stream.stream_id) if stream is not None else b""
 
-    assert_flood(guarded, request_and_reset, RESETS)
+    assert_flood(guarded, request_and_reset, RESETS, Budget.TOO_MANY_STREAM_RESETS)
 
 
 PROVOKED = {
@@ -103,14 +103,14 @@ def test_floods_of_resets_provoked_from_us(connect, name):
     peer = connect(control_budget=CONTROL, reset_budget=RESETS, max_concurrent_streams=1_000)
     peer.open(end=False)
     peer.take()
-    assert_flood(peer, lambda _: PROVOKED[name](peer), RESETS)
+    assert_flood(peer, lambda _: PROVOKED[name](peer), RESETS, Budget.TOO_MANY_STREAM_RESETS)
 
 
 def test_a_flood_of_streams_beyond_the_limit(guarded):
     for _ in range(9):
         guarded.open(end=False)
     guarded.take()
-    assert_flood(guarded, lambda _: guarded.headers(guarded.next_id()), RESETS)
+    assert_flood(guarded, lambda _: guarded.headers(guarded.next_id()), RESETS, Budget.TOO_MANY_STREAM_RESETS)
 
 
 def test_a_flood_of_streams_beyond_a_limit_that_is_never_acknowledged(connect):
@@ -138,7 +138,7 @@ def test_a_request_that_is_refused_earns_nothing(connect):
     """Answers of 431 are charged as resets, and the requests they answer pay for none."""
     peer = connect(max_header_fields=3, reset_budget=RESETS, control_budget=10_000)
     section = fields(*[(b"x-%d" % number, b"") for number in range(5)])
-    assert_flood(peer, lambda _: peer.headers(peer.next_id(), section), RESETS)
+    assert_flood(peer, lambda _: peer.headers(peer.next_id(), section), RESETS, Budget.TOO_MANY_STREAM_RESETS)
 
 
 def test_a_flood_of_ends_of_a_stream_that_we_reset(guarded):
@@ -182,7 +182,7 @@ def test_a_flood_of_data_frames_of_one_octet(connect):
     peer = connect(small_data_budget=100)
     peer.open(end=False)
     peer.take()
-    assert_flood(peer, lambda _: data(1, b"x"), 21)
+    assert_flood(peer, lambda _: data(1, b"x"), 21, Budget.TOO_MANY_SMALL_DATA_FRAMES)
 
 
 @pytest.mark.parametrize(("size", "frames"), [(0, 20), (1, 21), (8, 40), (12, 80)])
@@ -255,7 +255,7 @@ def test_responses_that_nobody_reads_are_bounded(engine, body):
     while client.ask(lambda stream: client.core.send_response(stream, head, body)):
         asked += 1
         assert asked < 1_000
-    assert (client.end.code, client.end.reason) == (CALM, "the client does not read")
+    assert (client.end.code, client.end.reason) == (CALM, Budget.UNREAD_OUTPUT)
     assert len(client.core.data_to_send(peer.now)) < 500_000
 
 
@@ -286,13 +286,13 @@ def test_a_flood_of_continuations(peer):
     peer.send(raw(HEADERS, 0, 1, b"\x82"))
     sent = until_closed(peer, raw(CONTINUATION, 0, 1))
     assert sent < 25
-    peer.assert_goaway(CALM, 0)
+    peer.assert_goaway(CALM, 0, Budget.TOO_MANY_CONTINUATION_FRAMES)
 
 
 def test_a_block_larger_than_any_list_could_need(connect):
     peer = connect(max_header_list_size=8_192)
     assert not peer.send(raw(HEADERS, 0, 1, b"\x82" * 16_000)).core.closed
-    peer.send(raw(CONTINUATION, 0, 1, b"\x82" * 16_000)).assert_goaway(CALM, 0)
+    peer.send(raw(CONTINUATION, 0, 1, b"\x82" * 16_000)).assert_goaway(CALM, 0, Budget.HEADER_BLOCK_TOO_LARGE)
 
 
 def test_a_block_without_a_limit_of_the_list_has_one(connect):
@@ -304,14 +304,16 @@ def test_a_block_without_a_limit_of_the_list_has_one(connect):
 
 @pytest.mark.parametrize("update", [b"\x20", b"\x3f\x00", b"\x3f\x80\x00"])
 def test_a_flood_of_table_size_updates(peer, update):
-    peer.send(raw(HEADERS, END_HEADERS | END_STREAM, 1, update * 3 + b"\x82")).assert_goaway(CALM, 0)
+    peer.send(raw(HEADERS, END_HEADERS | END_STREAM, 1, update * 3 + b"\x82"))
+    peer.assert_goaway(CALM, 0, Budget.TOO_MANY_TABLE_SIZE_UPDATES)
 
 
 def test_a_flood_of_blocks_with_table_size_updates(connect):
     """Legal ones, two in each block; a few are enough for any client."""
     peer = connect(control_budget=200)
     block = b"\x20\x3f\xe1\x1f" + SMALL
-    assert_flood(peer, lambda _: raw(HEADERS, END_HEADERS | END_STREAM, peer.next_id(), block), 17)
+    assert_flood(peer, lambda _: raw(HEADERS, END_HEADERS | END_STREAM, peer.next_id(), block), 17,
+                 Budget.TOO_MANY_TABLE_SIZE_UPDATES)
 
 
 SMALL = b"\x82\x87\x84\x01\x01a"
@@ -324,7 +326,8 @@ def tiny_fields(count):
 
 def test_a_flood_of_sections_with_too_many_fields(connect):
     peer = connect(control_budget=1_000)
-    assert_flood(peer, lambda _: raw(HEADERS, END_HEADERS | END_STREAM, peer.next_id(), tiny_fields(1_000)), 6)
+    assert_flood(peer, lambda _: raw(HEADERS, END_HEADERS | END_STREAM, peer.next_id(), tiny_fields(1_000)), 6,
+                 Budget.TOO_MANY_HEADER_FIELDS)
     assert peer.answers[1].status == 431
 
 
@@ -332,7 +335,8 @@ def test_a_flood_of_cookie_crumbs(connect):
     """CVE-2026-49975 and its kin: an octet each, and more than a browser keeps cookies."""
     peer = connect(control_budget=1_000)
     block = SMALL + literal(0x40, b"cookie", b"a") + b"\xbe" * 4_000
-    assert_flood(peer, lambda _: raw(HEADERS, END_HEADERS | END_STREAM, peer.next_id(), block), 9)
+    assert_flood(peer, lambda _: raw(HEADERS, END_HEADERS | END_STREAM, peer.next_id(), block), 9,
+                 Budget.TOO_MANY_HEADER_FIELDS)
     assert peer.answers[1].status == 431
 
 
@@ -345,7 +349,8 @@ def test_a_flood_of_references_to_a_large_field(connect):
     def block(number):
         return b"\x82\x87\x01\x01a\x04" + string(b"/%d" % number) + b"\xbe" * 15
 
-    assert_flood(peer, lambda number: raw(HEADERS, END_HEADERS, peer.next_id(), block(number)), 11)
+    assert_flood(peer, lambda number: raw(HEADERS, END_HEADERS, peer.next_id(), block(number)), 11,
+                 Budget.TOO_MUCH_REPETITION)
 
 
 def test_references_that_repeat_in_each_request_are_known(connect):
@@ -362,7 +367,8 @@ def test_a_flood_of_large_sections(connect):
     peer = connect()
     peer.send(raw(HEADERS, END_HEADERS | END_STREAM, peer.next_id(), SMALL + literal(0x40, b"x", b"v" * 3_900)))
     block = SMALL + b"\xbe" * 60
-    assert_flood(peer, lambda _: raw(HEADERS, END_HEADERS | END_STREAM, peer.next_id(), block), 3)
+    assert_flood(peer, lambda _: raw(HEADERS, END_HEADERS | END_STREAM, peer.next_id(), block), 3,
+                 Budget.TOO_MUCH_REPETITION)
 
 
 @pytest.mark.parametrize("block", [b"\x20\x3f\xe1\x1f", b"\x3f", b"\x3f\xff\xff", b"\x20"])
@@ -371,12 +377,13 @@ def test_two_updates_are_no_flood(block):
 
 
 def test_a_flood_of_settings_that_move_the_windows_of_many_streams(connect):
-    peer = connect(control_budget=100, max_concurrent_streams=80)
+    peer = connect(control_budget=105, max_concurrent_streams=80)
     for _ in range(80):
         peer.open(end=False)
     peer.take()
     # The streams have earned something as well.
-    assert_flood(peer, lambda number: settings((INITIAL_WINDOW_SIZE, number)), (100 + 80 * 4) // 11)
+    assert_flood(peer, lambda number: settings((INITIAL_WINDOW_SIZE, number)), (105 + 80 * 4) // 11,
+                 Budget.TOO_MANY_WINDOW_CHANGES)
 
 
 def test_settings_that_change_nothing_move_no_window(connect):
@@ -395,7 +402,7 @@ def test_settings_are_charged_by_their_values(connect):
 def test_settings_with_many_values(peer):
     many = [(HEADER_TABLE_SIZE, 4096)] * 33
     peer.send(settings(*many[:32])).assert_alive()
-    peer.send(settings(*many)).assert_goaway(CALM)
+    peer.send(settings(*many)).assert_goaway(CALM, budget=Budget.TOO_MANY_SETTINGS)
 
 
 # -- honest clients --------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import pytest
 from hpack import Encoder
 
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import Budget, ErrorCode
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused, TrailersReceived
 
 from .peer import (
@@ -148,7 +148,7 @@ def test_a_list_that_explodes_ends_the_connection(connect):
     peer = connect(max_header_list_size=4_000)
     peer.open((b"x-large", b"v" * 3_000))
     peer.send(raw(HEADERS, END_HEADERS | END_STREAM, 3, BOMB + b"\xbf" * 1_000))
-    peer.assert_goaway(ErrorCode.ENHANCE_YOUR_CALM)
+    peer.assert_goaway(ErrorCode.ENHANCE_YOUR_CALM, budget=Budget.HEADER_LIST_TOO_LARGE)
 
 
 def test_without_a_limit_large_lists_pass(connect):

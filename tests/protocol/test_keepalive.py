@@ -3,7 +3,7 @@
 import pytest
 
 from gunicorn_h2.protocol.connection import ServerConnection
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import EndReason, ErrorCode
 from gunicorn_h2.protocol.events import StreamReset
 
 from .peer import PREFACE, Peer, data, ping, raw, settings, settings_ack, window_update
@@ -41,12 +41,12 @@ def test_a_client_that_has_vanished(quiet):
     quiet.wait(20)
     assert not quiet.core.closed
     quiet.wait(GRACE)
-    assert (quiet.core.closed, quiet.core.retired) == (True, "keepalive_timeout")
+    assert (quiet.core.closed, quiet.core.lifecycle.end_reason) == (True, EndReason.KEEPALIVE_TIMEOUT)
     assert quiet.goaways == [(1, NO_ERROR)]
     assert quiet.terminated == NO_ERROR
     (reset,) = quiet.of(StreamReset)
     assert (reset.stream, reset.code, reset.reason) == (
-        quiet.request, ErrorCode.CANCEL, "the client does not answer PINGs")
+        quiet.request, ErrorCode.CANCEL, EndReason.KEEPALIVE_TIMEOUT)
 
 
 @pytest.mark.parametrize("sign", [ping(ALIVE, ack=True), ping(), window_update(0, 1), raw(0xBB), b"\0"],
@@ -87,7 +87,7 @@ def test_a_connection_without_streams_is_cared_for_as_well(connect):
     peer.wait(60)
     assert questions(peer) == [ALIVE]
     peer.wait(20 + GRACE)
-    assert peer.core.retired == "keepalive_timeout"
+    assert peer.core.lifecycle.end_reason is EndReason.KEEPALIVE_TIMEOUT
 
 
 def test_no_care(connect):
@@ -137,7 +137,7 @@ def test_a_client_that_is_still_taking_a_response(quiet):
     wait_taking(quiet, 20, 51_017, 0)
     assert not quiet.core.closed
     wait_taking(quiet, GRACE, 51_017, 0)
-    assert quiet.core.retired == "keepalive_timeout"
+    assert quiet.core.lifecycle.end_reason is EndReason.KEEPALIVE_TIMEOUT
 
 
 def test_a_client_that_takes_what_was_sent_after_the_ping(quiet):

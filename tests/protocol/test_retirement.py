@@ -2,7 +2,7 @@
 
 import pytest
 
-from gunicorn_h2.protocol.errors import ErrorCode
+from gunicorn_h2.protocol.errors import EndReason, ErrorCode
 
 from .peer import PREFACE, ping
 
@@ -25,7 +25,7 @@ def test_an_idle_connection_of_an_age(connect):
     assert peer.goaways == []
     peer.wait(1)
     end(peer, 0)
-    assert peer.core.retired == "max_age"
+    assert peer.core.lifecycle.end_reason is EndReason.MAX_AGE
 
 
 def test_a_busy_connection_of_an_age(connect):
@@ -43,7 +43,7 @@ def test_a_busy_connection_of_an_age(connect):
     peer.respond(crossing, b"x")
     assert not peer.core.closed
     peer.respond(stream, b"x")
-    assert (peer.core.closed, peer.core.retired) == (True, "max_age")
+    assert (peer.core.closed, peer.core.lifecycle.end_reason) == (True, EndReason.MAX_AGE)
     assert peer.answers[1].ended
 
 
@@ -56,7 +56,7 @@ def test_a_connection_that_has_had_its_requests(connect):
     assert peer.goaways == []
     peer.respond(last)
     end(peer, 5)
-    assert peer.core.retired == "max_requests"
+    assert peer.core.lifecycle.end_reason is EndReason.MAX_REQUESTS
 
 
 def test_requests_beyond_the_limit_that_come_before_the_goaway(connect):
@@ -90,7 +90,7 @@ def test_a_shutdown_that_is_under_way_is_not_a_limits(connect, limit):
     peer.wait(3)
     for _ in range(2):
         peer.open()
-    assert peer.core.retired == ""
+    assert peer.core.lifecycle.end_reason is EndReason.SHUTDOWN
     assert peer.goaways == []
 
 

@@ -226,7 +226,7 @@ def test_the_largest_report_fits(any_driver, make):
     for counter in (driver.counts.resets_received, driver.counts.resets_sent, driver.counts.goaways_received,
                     driver.counts.goaways_sent):
         counter.update({f"http_1_1_required_{number:02}": 2**53 for number in range(15)})
-    driver.closings.counts.update({f"inadequate_security_{number:02}": 2**53 for number in range(28)})
+    driver.closings.counts.update({f"inadequate_security_{number:02}": 2**53 for number in range(30)})
     driver.closings.resets.counts.update({f"trailers_too_large_{number}": 2**53 for number in range(8)})
     driver.closings.budgets.counts.update({f"too_many_changes_of_the_window_{number}": 2**53 for number in range(14)})
     report(worker, any_driver)
