@@ -142,11 +142,16 @@ def _ratio_range(results: Results, server: str, reference: str, workload: Worklo
     ratios = results.ratios(server, reference, workload.name, workload.metrics[0].name)
     if not ratios:
         return DASH
-    text = f"{statistics.median(ratios):.2f}"
+    text = _ratio(statistics.median(ratios))
     if len(ratios) > 1:
         text += f" ({min(ratios):.2f} to {max(ratios):.2f})"
     cpu = results.ratio(server, reference, workload.name, "cpu")
-    return text if cpu is None or workload.metrics[0].name == "cpu" else f"{text}, cpu {cpu:.2f}"
+    return text if cpu is None or workload.metrics[0].name == "cpu" else f"{text}, cpu {_ratio(cpu)}"
+
+
+def _ratio(value: float) -> str:
+    """Return a ratio with two decimals, or with three where it is that of two servers that are nearly the same."""
+    return f"{value:.3f}" if value != 1.0 and 0.95 < value < 1.05 else f"{value:.2f}"
 
 
 def table(head: Row, rows: Iterable[Row]) -> str:

@@ -11,11 +11,14 @@ from fnmatch import fnmatchcase
 
 WSGI, ASGI = "wsgi", "asgi"
 GRPC_WSGI, GRPC_ASGI = "gRPC over WSGI", "gRPC over ASGI"
+STATUS_WSGI, STATUS_ASGI = "WSGI with the status", "ASGI with the status"
 OURS, BUILT_IN, OTHER, FLOOR = "gunicorn_h2", "Gunicorn's built-in", "others", "floor"
 
 APPS = {
     ("plain", WSGI): "bench.apps.wsgi:app",
     ("plain", ASGI): "bench.apps.asgi:app",
+    ("plain", STATUS_WSGI): "bench.apps.status:app",
+    ("plain", STATUS_ASGI): "bench.apps.status:asgi_app",
     ("flask", WSGI): "bench.apps.flask_app:app",
     ("calls", WSGI): "bench.callcount:app",
     ("calls", ASGI): "bench.callcount:asgi_app",
@@ -83,6 +86,16 @@ def pre_request(worker, req):
 
 def post_request(worker, req, environ, resp):
     assert req.started_by_hook == worker.pid and resp.status_code == 200
+"""
+SILENT_CONF = """
+from gunicorn_h2.workers.reports import Reporter
+
+
+def _say_nothing(*arguments):
+    pass
+
+
+Reporter.report = _say_nothing
 """
 HYPERCORN_CONF = """
 bind = "127.0.0.1:{port}"
@@ -152,6 +165,18 @@ def _ours(name: str, title: str, worker: str, conf: str = "", flags: str = "", i
     return Server(name, title, OURS, interface, (command,), {"conf.py": GUNICORN_CONF + conf})
 
 
+def _status(name: str, worker: str, conf: str, flags: str = "", interface: str = WSGI) -> tuple[Server, ...]:
+    """A worker class that reports nothing, and one that serves its status, whose page is open.
+
+    They differ by less than a hundredth, so that a single workload with many rounds says more than many workloads.
+    """
+    title, served = f"{worker}, status", STATUS_WSGI if interface == WSGI else STATUS_ASGI
+    silent = _ours(f"{name}-silent", f"{title} without reports", worker, conf + SILENT_CONF, flags, interface)
+    watched = _ours(f"{name}-status", f"{title} and its page", worker, conf, flags, served)
+    watched = replace(watched, commands=("{python} -m bench.apps.status {port}", *watched.commands))
+    return tuple(replace(server, only="hello-10x10") for server in (silent, watched))
+
+
 def _built_in(name: str, worker: str, flags: str = "", interface: str = WSGI) -> Server:
     command = f"{GUNICORN} --http-protocols h2,h1 -k {worker} {flags}"
     return Server(name, f"Gunicorn {worker}", BUILT_IN, interface, (command,), {"conf.py": GUNICORN_CONF})
@@ -174,6 +199,9 @@ SERVERS = (
     _ours("asgi-h2", "ASGIWorker, h2", "ASGIWorker", _engine("h2") + _UVLOOP, interface=ASGI),
     _ours("thread-log", "ThreadWorker, access log", "ThreadWorker", _ACCESS_LOG, _THREADS),
     _ours("thread-hooks", "ThreadWorker, hooks and statsd", "ThreadWorker", HOOKS_CONF, _THREADS),
+    *_status("thread", "ThreadWorker", _engine("fast"), _THREADS),
+    *_status("gevent", "GeventWorker", _engine("fast")),
+    *_status("asgi", "ASGIWorker", _engine("fast") + _UVLOOP, interface=ASGI),
     _built_in("builtin-gthread", "gthread", _THREADS),
     _built_in("builtin-gevent", "gevent"),
     _built_in("builtin-asgi", "asgi", interface=ASGI),

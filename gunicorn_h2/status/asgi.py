@@ -62,11 +62,13 @@ class StatusMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
-        path = path_below(_local_path(scope), self._place) if scope["type"] == "http" else None
-        if path is None:
-            await self._application(scope, receive, send)
-        else:
-            await self._status.serve(scope, send, path)
+        # All requests of the application come here: those to other paths must cost next to nothing.
+        if scope["type"] == "http" and self._place in scope["path"]:
+            below = path_below(_local_path(scope), self._place)
+            if below is not None:
+                await self._status.serve(scope, send, below)
+                return
+        await self._application(scope, receive, send)
 
 
 def _local_path(scope: Scope) -> str:

@@ -56,7 +56,10 @@ class StatusMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request, or pass it on."""
-        path = path_below(environ.get("PATH_INFO", ""), self._place)
-        if path is None:
-            return self._application(environ, start_response)
-        return self._status.serve(environ, start_response, path)
+        path = environ.get("PATH_INFO", "")
+        # All requests of the application come here: those to other paths must cost next to nothing.
+        if self._place in path:
+            below = path_below(path, self._place)
+            if below is not None:
+                return self._status.serve(environ, start_response, below)
+        return self._application(environ, start_response)

@@ -25,7 +25,7 @@ from bench.results import Metric, Results, Sample
 from bench.revisions import at_revisions, exported
 from bench.runner import Plan, Runner
 from bench.running import ROOT, NotAvailable, serve
-from bench.servers import APPS, OTHER, SERVERS, WSGI, Server, choose, fits
+from bench.servers import APPS, OTHER, SERVERS, STATUS_WSGI, WSGI, Server, choose, fits
 from bench.workloads import WORKLOADS
 from tests.bench.waiting import wait_for
 from tests.support.tools import require_module, require_tool
@@ -263,6 +263,20 @@ def command_line(pid):
             return file.read()
     except FileNotFoundError:
         return ""
+
+
+def test_the_status_is_watched_or_silent(bench_certificate):
+    """Someone looks at the page of the one; the other has nothing to show."""
+    silent = replace(BY_NAME["thread-silent"], interface=STATUS_WSGI)
+    with serve(silent, "plain", bench_certificate, core=None) as running, Connection(running.port) as client:
+        assert json.loads(client.fetch("/status/json").body)["workers"] == []
+    watched = BY_NAME["thread-status"]
+    with serve(watched, "plain", bench_certificate, core=None) as running, Connection(running.port) as client:
+        def connections():
+            """Those of this client and of the other one."""
+            return json.loads(client.fetch("/status/json").body)["gauges"].get("connections", {}).get("h2")
+
+        wait_for(lambda: connections() == 2)
 
 
 # -- the tables --------------------------------------------------------------------------------------------------------
