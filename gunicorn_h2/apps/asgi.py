@@ -34,7 +34,6 @@ from gunicorn.http import errors
 
 from gunicorn_h2.drivers.asyncio_channel import AsyncChannel
 from gunicorn_h2.drivers.asyncio_driver import AsyncHttp2Connection
-from gunicorn_h2.drivers.certificates import Certificates
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.drivers.files import FilePart, FileSource
 from gunicorn_h2.protocol.errors import ErrorCode
@@ -354,13 +353,13 @@ class ASGIHandler:
     """Runs an ASGI application, one call for each stream; one handler for each worker."""
 
     def __init__(self, worker: Any) -> None:
-        """`worker` is Gunicorn's; its cfg, log, hooks, `state` and `asgi` are used."""
+        """`worker` is Gunicorn's; its cfg, log, hooks, `certificates`, `state` and `asgi` are used."""
         self._worker = worker
         self._log = worker.log
         cfg = worker.cfg
         self._application: Callable[..., Awaitable[object]] = worker.asgi
         self._blank = StreamRequest(cfg)
-        self._scopes = ScopeFactory(cfg, self._blank, Certificates(worker.log))
+        self._scopes = ScopeFactory(cfg, self._blank, worker.certificates)
         self._heads = ResponseHeads(_SERVER)
         self._refusals = RefusalLog(cfg, worker.log)
         self.note_refusal = self._refusals.note_answered

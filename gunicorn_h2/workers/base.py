@@ -69,7 +69,6 @@ class Http2Worker:
     """Requests so far that applications have been called for; `nr` counts those of HTTP/1, too."""
     _reporter: Reporter
     _terms: Terms | None = None
-    _certificates: Certificates | None = None
     _keylog: Keylog | None = None
     _renewal: Renewal | None = None
 
@@ -92,6 +91,8 @@ class Http2Worker:
             is_exempt=Proxies(self.cfg).__contains__,
             increment=getattr(self.log, "increment", None),
         )
+        self.certificates = Certificates(self.log)
+        """What the worker's TLS contexts present."""
         self._board, self._slot = take_slot(self)
 
     @property
@@ -162,15 +163,13 @@ class Http2Worker:
         if self.cfg.is_ssl:
             files = certificate_files(self.cfg, settings.certificates)
             self._renewal = Renewal(files, self._load_certificates, settings.certificate_reload, self.log)
-            if settings.check_authority == "certificate":
-                self._certificates = Certificates(self.log)
             if settings.keylog is not None:
                 self._keylog = Keylog(settings.keylog, self.log)
                 # In each worker, since a reload may have turned it on.
                 self.log.warning(keylog_warning(settings))
             context = self._load_certificates()
-            if self._certificates is not None:
-                self._certificates.names(context)
+            if settings.check_authority == "certificate":
+                self.certificates.names(context)
         elif "h2" in settings.protocols and self.cfg_protocol == "http" and settings.cleartext != "off":
             upgrade = None if settings.cleartext == "prior-knowledge" else _request_limits(self.cfg)
             cleartext = Cleartext(settings.cleartext != "upgrade", upgrade)
@@ -188,7 +187,8 @@ class Http2Worker:
         settings = self.settings
         context = make_context(self.cfg, settings.protocols, settings.certificates, self._keylog)
         wrap = make_wrapper(context, self.cfg)
-        self._terms = Terms(wrap, None, settings.handshake_timeout, self._certificates, self._proxy_protocol())
+        certificates = self.certificates if settings.check_authority == "certificate" else None
+        self._terms = Terms(wrap, None, settings.handshake_timeout, certificates, self._proxy_protocol())
         return context
 
     def check_certificates(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 __all__ = [
     "ALPN_NAMES",
     "CertificatePair",
-    "Certificates",
+    "CertificateList",
     "Choice",
     "CleartextMode",
     "Integer",
@@ -161,7 +161,7 @@ class CertificatePair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Certificates:
+class CertificateList:
     """A list of certificates: pairs of files, or text with a colon between them; with commas, text of all."""
 
     metavar = "CERT:KEY,..."

@@ -24,8 +24,8 @@ from gunicorn_h2.protocol.config import ConnectionConfig
 from .conf import SettingsError, are_protocols_named, conf_names, refuse_unknown
 from .kinds import (
     ALPN_NAMES,
+    CertificateList,
     CertificatePair,
-    Certificates,
     Choice,
     CleartextMode,
     Integer,
@@ -353,7 +353,7 @@ TABLE: tuple[SettingSpec, ...] = (
     SettingSpec(
         "http2_certificates",
         "certificates",
-        Certificates(),
+        CertificateList(),
         (),
         "",
         "Further certificates besides certfile; a client is shown the one whose names cover its SNI.",

@@ -10,6 +10,7 @@ from gunicorn.glogging import Logger
 
 from gunicorn_h2.apps.asgi import ASGIHandler
 from gunicorn_h2.apps.request import StreamRequest
+from gunicorn_h2.drivers.certificates import Certificates
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.protocol.errors import ErrorCode
 from tests.drivers.asyncio_wire import Wire, WirePeer
@@ -35,7 +36,8 @@ def serve(loop):
         cfg = Config()
         for name, value in settings.items():
             cfg.set(name, value)
-        worker = SimpleNamespace(cfg=cfg, log=log or AccessLog(), asgi=app, state=state or {})
+        log = log or AccessLog()
+        worker = SimpleNamespace(cfg=cfg, log=log, certificates=Certificates(log), asgi=app, state=state or {})
         peer = WirePeer(loop, ASGIHandler(worker), settings=pairs, wire=wire, stream_timeout=5.0)
         peer.worker = worker
         peer.send(window_update(0, 10_000_000))

@@ -8,6 +8,7 @@ from gunicorn.config import Config
 from websockets.frames import Opcode
 
 from gunicorn_h2.apps.websocket import WebSocketASGIHandler
+from gunicorn_h2.drivers.certificates import Certificates
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.protocol.errors import ErrorCode
 from tests.drivers.asyncio_wire import Wire, WirePeer
@@ -29,7 +30,9 @@ def serve(loop):
         cfg = Config()
         for name, value in settings.items():
             cfg.set(name, value)
-        worker = SimpleNamespace(cfg=cfg, log=AccessLog(), asgi=app, state=state or {}, **(hooks or {}))
+        log = AccessLog()
+        worker = SimpleNamespace(cfg=cfg, log=log, certificates=Certificates(log), asgi=app, state=state or {},
+                                 **(hooks or {}))
         peer = WirePeer(loop, WebSocketASGIHandler(worker, max_size), settings=pairs, wire=wire,
                         **{"stream_timeout": 5.0, **(config or {})})
         peer.worker = worker
