@@ -1,8 +1,8 @@
 """One GET as a client, over HTTP/2 or HTTP/1.1, without I/O: octets in, octets out, and what was learnt.
 
-HTTP/2 is spoken by the h2 library, which knows nothing of our server. Frames are split here, because a diagnosis needs
-what the library keeps to itself: SETTINGS as they were sent, and the response after a GOAWAY that lets it finish
-(RFC 9113 section 6.8). What an exchange reads is bounded: `MAX_OCTETS` in all, `MAX_HEAD` for an HTTP/1 head.
+HTTP/2 is spoken by the h2 library, which knows nothing of our server. It is given one frame at a time, because a
+diagnosis needs what the library keeps to itself: SETTINGS as they were sent, and the response after a GOAWAY that lets
+it finish (RFC 9113 section 6.8). What an exchange reads is bounded: `MAX_OCTETS` in all, `MAX_HEAD` for an HTTP/1 head.
 """
 
 from __future__ import annotations
@@ -192,22 +192,15 @@ class Http2Exchange:
         self.done = True
 
     def _read_frames(self) -> None:
-        while not self.done and len(self._buffer) >= frames.FRAME_HEADER_SIZE:
-            high, low, kind, flags, _ = frames.unpack_header(self._buffer)
-            length = high << 8 | low
-            if length > frames.DEFAULT_MAX_FRAME_SIZE:
-                self._fail(f"a frame of {length} octets, beyond MAX_FRAME_SIZE (RFC 9113 section 4.2)")
-                return
-            end = frames.FRAME_HEADER_SIZE + length
-            if len(self._buffer) < end:
-                return
-            frame = bytes(self._buffer[:end])
-            del self._buffer[:end]
+        for kind, flags, _, frame in frames.split(bytes(self._buffer), max_size=frames.DEFAULT_MAX_FRAME_SIZE):
+            del self._buffer[: len(frame)]
             self._frames += 1
             if self._frames > _MAX_FRAMES:
                 self._fail(f"no end of the response in {_MAX_FRAMES} frames")
+            else:
+                self._take_frame(kind, flags, frame)
+            if self.done:
                 return
-            self._take_frame(kind, flags, frame)
 
     def _take_frame(self, kind: int, flags: int, frame: bytes) -> None:
         payload = frame[frames.FRAME_HEADER_SIZE :]

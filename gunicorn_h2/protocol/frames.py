@@ -75,11 +75,17 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes | memoryview) ->
     return b"".join((_header.pack(length >> 8, length & 0xFF, kind, flags, stream_id), payload))
 
 
-def split(octets: bytes, position: int = 0) -> Iterator[tuple[int, int, int, bytes]]:
-    """The complete frames in `octets` from a position on: type, flags, stream and all octets of each."""
+def split(octets: bytes, position: int = 0, max_size: int = 2**24) -> Iterator[tuple[int, int, int, bytes]]:
+    """The complete frames in `octets` from a position on: type, flags, stream and all octets of each.
+
+    Raises ConnectionFailure(FRAME_SIZE_ERROR) for one whose payload, complete or not, is larger than `max_size`.
+    """
     while len(octets) - position >= FRAME_HEADER_SIZE:
         high, low, kind, flags, stream_id = unpack_header(octets, position)
-        stop = position + FRAME_HEADER_SIZE + (high << 8 | low)
+        length = high << 8 | low
+        if length > max_size:
+            raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} octets, beyond MAX_FRAME_SIZE")
+        stop = position + FRAME_HEADER_SIZE + length
         if stop > len(octets):
             return
         yield kind, flags, stream_id & STREAM_ID_MASK, octets[position:stop]
