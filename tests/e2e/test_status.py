@@ -17,13 +17,20 @@ from tests.support.kinds import KINDS, make_server
 from tests.support.load import Load
 from tests.support.tools import require_tool, run
 
-QUICK = ["thread"]
+INITIAL_WINDOW_SIZE = 4
 TIMEOUT = 30
 SETTINGS = {"workers": 2, "keepalive": 60}
 
 
-@pytest.fixture(params=[kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.thorough)
-                        for kind in KINDS if kind not in ("eventlet", "asyncio")])
+PARAMS = {kind: pytest.param(kind, marks=() if kind == "thread" else pytest.mark.thorough)
+          for kind in KINDS if kind != "asyncio"}
+if "eventlet" in KINDS:
+    # Only Gunicorn 25 has a worker for eventlet.
+    PARAMS["eventlet"] = pytest.param("eventlet", marks=[pytest.mark.thorough, pytest.mark.compat])
+every_class = pytest.mark.parametrize("make", PARAMS.values(), indirect=True)
+
+
+@pytest.fixture(params=[param for kind, param in PARAMS.items() if kind != "eventlet"])
 def make(request, tmp_path, certs):
     """A function that makes a server of two workers of each class."""
     servers = []
@@ -100,6 +107,7 @@ def work(server, count):
         return client
 
 
+@every_class
 @pytest.mark.covered
 def test_the_figures_are_what_clients_have_done(server):
     for _ in range(6):
@@ -128,6 +136,61 @@ def test_the_figures_are_what_clients_have_done(server):
     assert (status, page[:15]) == (200, b"<!doctype html>")
 
 
+@pytest.mark.thorough
+def test_a_connection_with_a_window_that_is_shut(server):
+    """What waits is what its window does not allow, and its round trip no longer than that of a PING."""
+    with H2Client.connect(server, settings={INITIAL_WINDOW_SIZE: 1_000}, auto_window=False) as client:
+        stream = client.request("GET", "/bytes?n=20000")
+        client.wait_for(lambda: stream.received == 1_000, "a window full of data")
+        pings = [timed(client.ping) for _ in range(5)]
+        found = wait_for(server, lambda found: found["gauges"]["blocked"]["streams"]
+                         and sum(found["histograms"]["round_trip_seconds"]["counts"]))
+        assert (found["gauges"]["blocked"], found["gauges"]["streams"]) == ({"streams": 1, "connections": 0}, 1)
+        octets = found["gauges"]["octets"]
+        assert (octets["buffered"] + octets["spooled"], octets["windows"]) == (19_000, 0)
+        trips = found["histograms"]["round_trip_seconds"]
+        assert 0 < trips["sum"] <= sum(trips["counts"]) * max(pings)
+        client.grant(4_000, stream)
+        wait_for(server, lambda found: sum(found["gauges"]["octets"].values()) == 15_000)
+
+
+def timed(call):
+    """How many seconds a call takes."""
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+@pytest.mark.thorough
+def test_beside_an_applications_own_metrics(tmp_path, certs):
+    """One scrape has those of both workers: the application's from PROMETHEUS_MULTIPROC_DIR, ours from memory."""
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    server = make_server("thread", tmp_path, certs, "tests.apps.metrics_app:app", preload_app=False,
+                         env={"PROMETHEUS_MULTIPROC_DIR": str(folder)}, **SETTINGS).start()
+    try:
+        orders, pids = 0, set()
+        while len(pids) < 2:
+            with H2Client.connect(server) as client:
+                pids.add(client.get("/").text)
+            orders += 1
+            assert orders < 1_000
+        deadline, samples = time.monotonic() + TIMEOUT, {}
+        while samples.get("gunicorn_h2_requests_total") != orders:
+            assert time.monotonic() < deadline, samples
+            status, text = ask(server, "/metrics")
+            assert status == 200
+            samples = {sample.name: sample.value for family in text_string_to_metric_families(text.decode())
+                       for sample in family.samples if sample.labels in ({}, {"protocol": "h2"})}
+        assert samples["orders_total"] == orders
+        assert samples["gunicorn_h2_workers"] == 2
+        # Not even a file of a worker: the application's are theirs.
+        assert {path.name for path in folder.iterdir()} == {f"counter_{pid}.db" for pid in pids}
+    finally:
+        server.stop()
+
+
+@every_class
 @pytest.mark.thorough
 def test_reloads_and_kills_under_load(server):
     """No counter ever goes back. A reload loses nothing; a worker that is killed, what it had not reported yet."""

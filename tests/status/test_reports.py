@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+import time
 
 import pytest
 from gunicorn.config import Config
@@ -12,7 +14,10 @@ from gunicorn_h2.workers import reports
 from gunicorn_h2.workers.board import Board
 from gunicorn_h2.workers.reports import Reporter
 from tests.drivers.every_driver import AnyDriver
+from tests.drivers.rig import TIMEOUT
 from tests.support.h2client import CANCEL
+
+INITIAL_WINDOW_SIZE = 4
 
 
 class Log:
@@ -218,6 +223,71 @@ def test_a_report_a_second(any_driver, make):
     assert worker.slot.read() == first
     report(worker, any_driver)
     assert worker.slot.read() != first
+
+
+def test_reports_that_take_long_become_rarer(any_driver, make):
+    """A part in 200 of the time, however many connections there are to look at."""
+    worker, gauges = make(), any_driver.driver.gauges
+
+    def look_for_long():
+        until = time.monotonic() + 0.02
+        while time.monotonic() < until:
+            pass
+        return gauges()
+
+    any_driver.driver.gauges = look_for_long
+    began = time.monotonic()
+    report(worker, any_driver)
+    ended = time.monotonic()
+    assert began + 200 * 0.02 < worker.reporter._next <= ended + 200 * (ended - began)
+    first = worker.slot.read()
+    any_driver.call(lambda: worker.reporter.report(any_driver.driver))
+    assert worker.slot.read() == first
+
+
+def test_a_client_that_shuts_its_window(any_driver, make):
+    """The octets that wait are those beyond the window that it has announced."""
+    worker = make()
+    client = any_driver.client(settings={INITIAL_WINDOW_SIZE: 1_000}, auto_window=False)
+    stream = client.request(path="/" + "x" * 3_999)
+    client.wait_for(lambda: len(stream.body) == 1_000, "a window full of data")
+    report(worker, any_driver)
+    gauges = figures()["gauges"]
+    assert (gauges["streams"], gauges["blocked"]) == (1, {"streams": 1, "connections": 0})
+    assert gauges["octets"] == {"buffered": 3_000, "spooled": 0, "windows": 0}
+    client.grant(2_500, stream)
+    client.wait_for(lambda: len(stream.body) == 3_500, "another window full")
+    report(worker, any_driver)
+    assert figures()["gauges"]["octets"]["buffered"] == 500
+
+
+def test_requests_that_wait_for_a_thread(any_driver, make):
+    """All threads are busy; so a request would have waited for as long as they are."""
+    worker, client = make(), any_driver.client()
+    report(worker, any_driver)
+    threads = figures()["gauges"]["threads"]["all"]
+    for _ in range(threads):
+        client.request(path="/work")
+    for _ in range(threads):
+        assert any_driver.routes.begun.get(timeout=TIMEOUT) == b"/work"
+    report(worker, any_driver)
+    began = time.monotonic()
+    client.request(path="/work")
+    client.ping()
+    threading.Event().wait(0.2)
+    report(worker, any_driver)
+    waited = time.monotonic() - began
+    found = figures()
+    assert (found["gauges"]["queued"], found["gauges"]["threads"]["busy"]) == (1, threads)
+    assert found["workers"][0]["queue_seconds"] >= 0.2
+    any_driver.routes.release()
+    for _ in range(threads + 1):
+        assert any_driver.routes.result() is None
+    client.ping()
+    report(worker, any_driver)
+    times = figures()["histograms"]["queue_seconds"]
+    assert waited <= times["sum"] < waited + TIMEOUT
+    assert sum(count for bound, count in zip(times["bounds"], times["counts"], strict=True) if not bound or bound > 0.2)
 
 
 def test_the_largest_report_fits(any_driver, make):
