@@ -5,12 +5,12 @@ import re
 import pytest
 
 from tests.support.h2client import H2Client
-from tests.support.kinds import KINDS, make_server
+from tests.support.kinds import KINDS, kind_param, make_server
 
 APP = "tests.apps.{}_app:app"
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=map(kind_param, KINDS))
 def boot(request, tmp_path, certs):
     """A function that boots a server of each kind of worker."""
     servers = []

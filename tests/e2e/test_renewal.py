@@ -10,14 +10,17 @@ from tests.support.certs import LiveCertificate
 from tests.support.checks import shown_certificate as shown
 from tests.support.h1client import request_bytes
 from tests.support.h2client import H2Client, open_socket, open_tcp
-from tests.support.kinds import KINDS, make_server
+from tests.support.kinds import KINDS, kind_param, make_server
 
 QUICK = "thread"
 NEW = "Certificates have changed: new connections get those in "
 BROKEN = "Certificates have changed, but cannot be loaded"
 
 
-@pytest.fixture(params=[name if name == QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in KINDS])
+PARAMS = {name: kind_param(name, *(() if name == QUICK else (pytest.mark.thorough,))) for name in KINDS}
+
+
+@pytest.fixture(params=[param for name, param in PARAMS.items() if name != "eventlet"])
 def start(request, certs, tmp_path, tmp_path_factory):
     """A function that starts a server of each worker class with a certificate, and others for SNI."""
     with ExitStack() as stack:
@@ -42,6 +45,7 @@ def shown_over_http1(server):
         return sock.getpeercert(binary_form=True)
 
 
+@pytest.mark.parametrize("start", PARAMS.values(), indirect=True)
 def test_a_renewed_certificate_is_taken_up(start):
     """In two steps, and nobody who has a connection notices."""
     server = start(http2_certificate_reload=0.2)

@@ -9,7 +9,7 @@ import requests
 import socketio
 
 from tests.support.h2client import TIMEOUT, H2Client
-from tests.support.kinds import WSGI_KINDS
+from tests.support.kinds import WSGI_KINDS, kind_param
 from tests.support.server import Server, stop_all
 from tests.support.websocket import WebSocketStream
 
@@ -21,11 +21,11 @@ OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 CONNECT, EVENT, ACK = "0", "2", "3"
 
 
-@pytest.fixture(scope="module", params=WSGI_KINDS)
+@pytest.fixture(scope="module", params=map(kind_param, WSGI_KINDS))
 def server(request, tmp_path_factory, certs):
-    """A running server of each kind of worker."""
+    """A running server of each kind of worker. On greenlets, sessions over HTTP/1.1 outlast the graceful timeout."""
     server = Server(tmp_path_factory.mktemp("server"), WSGI_KINDS[request.param], certs, "tests.apps.socketio_app:app",
-                    env={"ASYNC_MODE": ASYNC_MODES[request.param]}, keepalive=60).start()
+                    env={"ASYNC_MODE": ASYNC_MODES[request.param]}, keepalive=60, graceful_timeout=1).start()
     yield server
     stop_all([server])
 

@@ -13,21 +13,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.h2client import CANCEL, H2Client
-from tests.support.kinds import KINDS, make_server
+from tests.support.kinds import KINDS, kind_param, make_server
 from tests.support.load import Load
 from tests.support.tools import require_tool, run
 
 INITIAL_WINDOW_SIZE = 4
 TIMEOUT = 30
-SETTINGS = {"workers": 2, "keepalive": 60}
+SETTINGS = {"workers": 2, "keepalive": 60, "http2_drain_timeout": 5}
+"""A handshake that a reload meets has so long, even on a busy machine."""
 
 
-PARAMS = {kind: pytest.param(kind, marks=() if kind == "thread" else pytest.mark.thorough)
+PARAMS = {kind: kind_param(kind, *(() if kind == "thread" else (pytest.mark.thorough,)))
           for kind in KINDS if kind != "asyncio"}
-if "eventlet" in KINDS:
-    # Only Gunicorn 25 has a worker for eventlet.
-    PARAMS["eventlet"] = pytest.param("eventlet", marks=[pytest.mark.thorough, pytest.mark.compat])
-every_class = pytest.mark.parametrize("make", PARAMS.values(), indirect=True)
 
 
 @pytest.fixture(params=[param for kind, param in PARAMS.items() if kind != "eventlet"])
@@ -107,7 +104,6 @@ def work(server, count):
         return client
 
 
-@every_class
 @pytest.mark.covered
 def test_the_figures_are_what_clients_have_done(server):
     for _ in range(6):
@@ -190,8 +186,8 @@ def test_beside_an_applications_own_metrics(tmp_path, certs):
         server.stop()
 
 
-@every_class
 @pytest.mark.thorough
+@pytest.mark.parametrize("make", PARAMS.values(), indirect=True)
 def test_reloads_and_kills_under_load(server):
     """No counter ever goes back. A reload loses nothing; a worker that is killed, what it had not reported yet."""
     server.expect("was sent SIGKILL")

@@ -2,6 +2,8 @@
 
 import importlib.util
 
+import pytest
+
 from tests.support.server import Server, WorkerKind
 
 WSGI_KINDS = {"thread": WorkerKind("gunicorn_h2.ThreadWorker"), "gevent": WorkerKind("gunicorn_h2.GeventWorker")}
@@ -12,6 +14,11 @@ ASGI_KINDS = {"asgi": WorkerKind("gunicorn_h2.ASGIWorker")}
 
 # The asgi worker's loop is uvloop where that is installed.
 KINDS = {**WSGI_KINDS, **ASGI_KINDS, "asyncio": ASGI_KINDS["asgi"]}
+
+
+def kind_param(name, *marks):
+    """A parameter for a test on one of KINDS; those for eventlet, which only Gunicorn 25 has, are for `make compat`."""
+    return pytest.param(name, marks=(*marks, pytest.mark.compat) if name == "eventlet" else marks)
 
 
 def make_server(name, folder, certs, app, **settings):
