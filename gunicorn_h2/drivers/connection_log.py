@@ -98,7 +98,7 @@ def log_failed(log: Log, negotiation: Negotiation, error: Exception) -> None:
     """Log the line of a connection that ended before its protocol was known."""
     explanation = explain(error)
     if isinstance(error, (Displaced, TimeoutError)):
-        reason = "made_room" if isinstance(error, Displaced) else "handshake_timeout"
+        reason = "handshake_displaced" if isinstance(error, Displaced) else "handshake_timeout"
     elif explanation is not None:
         reason = "handshake_failed"
     else:

@@ -195,6 +195,15 @@ def test_a_connection_that_makes_room(serve, monkeypatch):
     assert why(line_of(driver)) == ("server", "made_room", "-")
 
 
+def test_a_handshake_that_makes_room(serve, monkeypatch):
+    monkeypatch.setattr(base, "_LEAST_IDLE", 0.0)
+    driver = serve()
+    sock = driver.open(tls=True)
+    wait_until(lambda: driver.call(driver.driver.make_room, 1))
+    assert sock.recv(1) == b""
+    assert why(line_of(driver)) == ("server", "handshake_displaced", "-")
+
+
 def test_a_client_that_does_not_answer(serve):
     driver = serve(keepalive_interval=IDLE, keepalive_timeout=IDLE)
     client = driver.client(auto_ping=False)
