@@ -198,11 +198,20 @@ class TransportConnection(EventDispatcher):
             return
         if data and self._linger_deadline is None:
             self.receive(data)
-        elif data == b"" and self.defer():
-            # Thousands may close their connections at once; the lane keeps others from waiting for all of them.
+        elif data == b"" and self._may_follow():
             self.lose(None)
         elif self.core.pending_events or self.core.has_output:
             self.schedule_flush()
+
+    def _may_follow(self) -> bool:
+        """Note that the client has closed its side; return whether the connection may end in this turn.
+
+        Thousands may close at once; the slow lane keeps others from waiting for all of them.
+        """
+        if self.record is not None:
+            # The socket may fail before the next turn.
+            self.record.note_lost(None)
+        return self.defer()
 
     @abstractmethod
     def defer(self) -> bool:

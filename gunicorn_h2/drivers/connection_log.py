@@ -57,11 +57,15 @@ class ConnectionRecord:
         self._began = began
         self._counts = counts
         self._end: _End | None = None
-        self._lost = _End(EOF)
+        self._lost: _End | None = None
 
     def note_lost(self, error: OSError | None) -> None:
-        """Note that the client has closed its side, or that the socket has failed; `note_terminated` follows."""
-        if error is not None:
+        """Note that the client has closed its side, or that the socket has failed; the first of these counts."""
+        if self._lost is not None:
+            return
+        if error is None:
+            self._lost = _End(EOF)
+        else:
             self._lost = _End(_RESET if isinstance(error, ConnectionError) else BROKEN, detail=str(error))
 
     def note_terminated(self, connection: TransportConnection, code: ErrorCode, reason: str) -> None:
