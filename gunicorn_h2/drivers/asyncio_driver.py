@@ -250,6 +250,13 @@ class _Watch(Paced):
         if ended - self.since > RECENT:
             self._driver.slow_lane.served_at = ended
 
+    def defer(self) -> bool:
+        """See `TransportConnection.defer`."""
+        slow, self.slow = self.slow, True
+        if not slow:
+            self._queue_slow_turn()
+        return slow
+
     def _queue_slow_turn(self) -> None:
         if not self._queued:
             self._queued = True
@@ -398,8 +405,7 @@ class AsyncHttp2Connection(TransportConnection):
 
     def defer(self) -> bool:
         """See `TransportConnection.defer`."""
-        slow, self._watch.slow = self._watch.slow, True
-        return slow
+        return self._watch.defer()
 
     def note_refusal(self, refusal: RequestRefused) -> None:
         """See `EventDispatcher.note_refusal`."""

@@ -215,7 +215,7 @@ class TransportConnection(EventDispatcher):
 
     @abstractmethod
     def defer(self) -> bool:
-        """Have the next turn in the slow lane; return whether this one is there."""
+        """Have a turn in the slow lane, whether or not the socket is ready; return whether this one is there."""
 
     def _receive_on(self, data: bytes) -> bytes | None:
         """Take a full read, and those that follow it until others have their turn; return what is still to be taken."""

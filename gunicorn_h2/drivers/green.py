@@ -359,6 +359,9 @@ class _Owner(Paced):
     def defer(self, connection: Http2Connection) -> bool:
         """See `TransportConnection.defer`."""
         slow, self.slow = self.slow, True
+        if not slow:
+            self._watch.readable = True
+            self._act_soon()
         return slow
 
     def run(self, call: Callable[[], object]) -> None:

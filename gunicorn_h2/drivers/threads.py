@@ -380,6 +380,8 @@ class ThreadDriver(Driver[Application, _Registered]):
         """See `TransportConnection.defer`."""
         registered = self._registered[connection]
         slow, registered.slow = registered.slow, True
+        if not slow:
+            self._queue_slow_turn(registered, selectors.EVENT_READ)
         return slow
 
     def run(self, call: Callable[[], object]) -> None:
