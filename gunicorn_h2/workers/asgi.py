@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import select
+import signal
 import socket
 from functools import partial
 from typing import Any
@@ -32,6 +33,14 @@ __all__ = ["ASGIWorker"]
 _HEARTBEAT_SECONDS = 1.0
 # Tasks are cancelled after this fraction of `graceful_timeout`, which leaves them time to clean up.
 _CANCEL_BEFORE = 0.9
+# Gunicorn's handlers, which it adds to the event loop.
+_SIGNAL_HANDLERS: dict[int, str] = {
+    signal.SIGABRT: "handle_abort_signal",
+    signal.SIGINT: "handle_quit_signal",
+    signal.SIGQUIT: "handle_quit_signal",
+    signal.SIGTERM: "handle_exit_signal",
+    signal.SIGUSR1: "handle_usr1_signal",
+}
 
 
 class _Http1Protocol(ASGIProtocol):  # type: ignore[misc]
@@ -76,6 +85,18 @@ class ASGIWorker(Http2Worker, gasgi.ASGIWorker):  # type: ignore[misc]
         self._listeners = list(self.sockets)
         self._starting_http1: set[asyncio.Task[None]] = set()
         super().init_process()
+
+    def init_signals(self) -> None:
+        """Handle signals that come while the application is loaded; uvloop would leave them until the next one."""
+        super().init_signals()
+        for number in _SIGNAL_HANDLERS:
+            signal.signal(number, lambda number, _: getattr(self, _SIGNAL_HANDLERS[number])())
+
+    async def _serve(self) -> None:
+        """Have the event loop handle signals, now that it runs, and serve."""
+        for number, name in _SIGNAL_HANDLERS.items():
+            self.loop.add_signal_handler(number, getattr(self, name))
+        await super()._serve()
 
     def _get_ssl_context(self) -> None:
         """Accept connections; Gunicorn calls this when the application has started.

@@ -28,7 +28,7 @@ from tests.support.h2client import (
     raw_frame,
 )
 from tests.support.load import Load
-from tests.support.server import Server, WorkerKind, stop_all
+from tests.support.server import BOOT_TIMEOUT, Server, WorkerKind, stop_all
 from tests.support.tools import curl, require_module, require_tool, run
 
 ASGI = WorkerKind("gunicorn_h2.ASGIWorker", ("--threads", "1"), {"asgi": "tests.apps.asgi_app:app"})
@@ -698,6 +698,25 @@ def test_sigterm_lets_requests_finish(boot, gate):
         client.wait_closed()
     assert server.wait_exit() == 0
     assert "lifespan is over" in server.log
+
+
+SIGNAL_THE_FIRST = """
+import os, pathlib, signal
+
+def post_worker_init(worker):
+    mark = pathlib.Path({!r})
+    if not mark.exists():
+        mark.touch()
+        os.kill(worker.pid, signal.SIGTERM)
+"""
+
+
+def test_sigterm_before_the_event_loop_runs(boot, tmp_path):
+    """The worker ends, and another one takes its place."""
+    server = boot(code=SIGNAL_THE_FIRST.format(str(tmp_path / "mark")))
+    server.wait_log(r"Worker exiting", timeout=BOOT_TIMEOUT)
+    with H2Client.connect(server) as client:
+        assert client.get("/hello").status == 200
 
 
 @pytest.mark.covered
