@@ -270,7 +270,7 @@ class _Watch(Paced):
         if isinstance(self.connection, Negotiation):
             self._read()
             return
-        began = time.thread_time()
+        self.slow, began = True, time.thread_time()
         self._read()
         self.note_slow_turn(time.thread_time() - began, time.monotonic())
 

@@ -239,7 +239,7 @@ class _Owner(Paced):
         if not isinstance(self.connection, Http2Connection):
             self._act()
             return
-        has_input, began = self._watch.readable, time.thread_time()
+        self.slow, has_input, began = True, self._watch.readable, time.thread_time()
         self._act()
         if has_input:
             self.note_slow_turn(time.thread_time() - began, time.monotonic())

@@ -44,7 +44,10 @@ class Paced:
         self.since = time.monotonic()
         """When it was accepted."""
         self.slow = True
-        """Whether its next turn is in the slow lane. The owner sets it after a turn that has taken long elsewhere."""
+        """Whether its next turn is in the slow lane, and during one there.
+
+        The owner sets it after a turn that has taken long elsewhere.
+        """
         self._slow_until = 0.0
 
     def note_slow_turn(self, seconds: float, now: float) -> None:

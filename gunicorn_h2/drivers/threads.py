@@ -304,7 +304,7 @@ class ThreadDriver(Driver[Application, _Registered]):
         if isinstance(registered.connection, Negotiation):
             self._handle_ready(registered, events)
             return
-        began = time.thread_time()
+        registered.slow, began = True, time.thread_time()
         self._handle_ready(registered, events)
         if events & selectors.EVENT_READ:
             registered.note_slow_turn(time.thread_time() - began, time.monotonic())
