@@ -210,3 +210,17 @@ def test_closings_take_their_turns_in_the_lane(lane):
         lane.shorten_rounds()
     asked.check()
     wait_until(lambda: asked.turns == 6 and len(lane.holders()) == 4)
+
+
+def test_a_client_that_leaves_when_its_connection_has_left_the_lane(lane):
+    """As its handshake ends, with a turn there still queued."""
+    client = lane.quick_client()
+    holder = client.holder
+
+    def leave():
+        client.close()
+        holder.connection.defer()
+        holder.slow = False
+
+    lane.call(leave)
+    wait_until(lambda: not lane.holders())
