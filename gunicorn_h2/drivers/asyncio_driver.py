@@ -252,10 +252,10 @@ class _Watch(Paced):
 
     def defer(self) -> bool:
         """See `TransportConnection.defer`."""
-        slow, self.slow = self.slow, True
-        if not slow:
+        is_there = self.enter_lane()
+        if not is_there:
             self._queue_slow_turn()
-        return slow
+        return is_there
 
     def _queue_slow_turn(self) -> None:
         if not self._queued:
@@ -270,7 +270,8 @@ class _Watch(Paced):
         if isinstance(self.connection, Negotiation):
             self._read()
             return
-        self.slow, began = True, time.thread_time()
+        self.enter_lane()
+        began = time.thread_time()
         self._read()
         self.note_slow_turn(time.thread_time() - began, time.monotonic())
 

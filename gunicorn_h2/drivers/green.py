@@ -239,7 +239,8 @@ class _Owner(Paced):
         if not isinstance(self.connection, Http2Connection):
             self._act()
             return
-        self.slow, has_input, began = True, self._watch.readable, time.thread_time()
+        self.enter_lane()
+        has_input, began = self._watch.readable, time.thread_time()
         self._act()
         if has_input:
             self.note_slow_turn(time.thread_time() - began, time.monotonic())
@@ -358,11 +359,11 @@ class _Owner(Paced):
 
     def defer(self, connection: Http2Connection) -> bool:
         """See `TransportConnection.defer`."""
-        slow, self.slow = self.slow, True
-        if not slow:
+        is_there = self.enter_lane()
+        if not is_there:
             self._watch.readable = True
             self._act_soon()
-        return slow
+        return is_there
 
     def run(self, call: Callable[[], object]) -> None:
         """See `DriverHooks.run`."""

@@ -50,6 +50,11 @@ class Paced:
         """
         self._slow_until = 0.0
 
+    def enter_lane(self) -> bool:
+        """Have the next turns in the lane; return whether this one is there."""
+        was_slow, self.slow = self.slow, True
+        return was_slow
+
     def note_slow_turn(self, seconds: float, now: float) -> None:
         """Note how much of the processor's time a turn in the slow lane has taken in which something was read.
 

@@ -304,7 +304,8 @@ class ThreadDriver(Driver[Application, _Registered]):
         if isinstance(registered.connection, Negotiation):
             self._handle_ready(registered, events)
             return
-        registered.slow, began = True, time.thread_time()
+        registered.enter_lane()
+        began = time.thread_time()
         self._handle_ready(registered, events)
         if events & selectors.EVENT_READ:
             registered.note_slow_turn(time.thread_time() - began, time.monotonic())
@@ -379,10 +380,10 @@ class ThreadDriver(Driver[Application, _Registered]):
     def defer(self, connection: Http2Connection) -> bool:
         """See `TransportConnection.defer`."""
         registered = self._registered[connection]
-        slow, registered.slow = registered.slow, True
-        if not slow:
+        is_there = registered.enter_lane()
+        if not is_there:
             self._queue_slow_turn(registered, selectors.EVENT_READ)
-        return slow
+        return is_there
 
     def run(self, call: Callable[[], object]) -> None:
         """See `DriverHooks.run`."""
