@@ -120,6 +120,15 @@ UVICORN = (
     " --timeout-graceful-shutdown 1"
 )
 NGINX = "nginx -e {folder}/error.log -c {folder}/nginx.conf"
+NGINX_FILES = """\
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+"""
+"""What nginx writes, in one folder; for its block `http`."""
 NGINX_CONF = """
 daemon off;
 worker_processes 1;
@@ -129,12 +138,7 @@ pid {folder}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 16384; }}
 http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+""" + NGINX_FILES + """\
     client_max_body_size 0;
     keepalive_requests 1000000000;
     keepalive_time 24h;
