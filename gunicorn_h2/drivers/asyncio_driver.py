@@ -186,13 +186,13 @@ class _Watch(Paced):
 
     def _end_negotiation(self, negotiation: Negotiation) -> None:
         self._driver.end_negotiation(negotiation)
-        self.slow = False
         if negotiation.error is not None:
             self._release()
             self._driver.end_failed(negotiation)
             self._driver.forget(self)
         elif negotiation.http2:
             self._cancel_timer()
+            self._driver.slow_lane.leave(self)
             self.connection = AsyncHttp2Connection(self._driver, self, negotiation.transport, negotiation.peer)
             self.call(self._driver.begin, self.connection, negotiation)
         else:

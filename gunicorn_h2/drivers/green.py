@@ -200,7 +200,7 @@ class _Owner(Paced):
 
     def serve(self, connection: Http2Connection, negotiation: Negotiation) -> None:
         """Serve a connection until it is closed and every application call has returned."""
-        self.slow = False
+        self._driver.slow_lane.leave(self)
         self.connection = connection
         self.leave(self._driver.begin, connection, negotiation)
         try:

@@ -8,7 +8,8 @@ at least one. While other connections are ready, or requests wait to be run, the
 then save changes of threads. While the queue is long, new connections stay in the backlog of the listening socket.
 
 A connection that has had a long turn stays in the queue for a while, because not each turn of those that cost much is
-long: some only write what an application has answered.
+long: some only write what an application has answered. So does a connection that is opened in a crowd: clients that
+connect together send their first requests together.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ LONG_TURN = 0.001
 """Seconds: a connection whose turn takes longer has its next one here, and reads no more in this one."""
 _STAY = 0.1
 """Seconds after the last long turn for which it stays."""
+_CROWD = 200
+"""Connections: once so many have been opened within `RECENT`, each further one has its turns here for as long."""
 
 
 class Paced:
@@ -55,13 +58,17 @@ class Paced:
         was_slow, self.slow = self.slow, True
         return was_slow
 
+    def stay(self, until: float) -> None:
+        """Have all turns until then in the lane."""
+        self._slow_until = until
+
     def note_slow_turn(self, seconds: float, now: float) -> None:
         """Note how much of the processor's time a turn in the slow lane has taken in which something was read.
 
         Not the time that has passed: the thread may have waited for the interpreter, and the process for the system.
         """
         if seconds > LONG_TURN:
-            self._slow_until = now + _STAY
+            self._slow_until = max(self._slow_until, now + _STAY)
         else:
             self.slow = now < self._slow_until
 
@@ -84,11 +91,22 @@ class SlowLane(Generic[_T]):
         """When the next round is due, whether or not others wait."""
         self._looked_at = -math.inf
         """The time of the last `run`, whether or not it has taken turns."""
+        self._opened: deque[float] = deque(maxlen=_CROWD)
+        """When the last connections were opened."""
 
     @property
     def is_long(self) -> bool:
         """Whether so many wait that no more connections should be accepted."""
         return len(self.queue) >= _LONG_QUEUE
+
+    def leave(self, connection: Paced) -> None:
+        """Have a connection whose negotiation is over take its turns elsewhere, unless it is one of a crowd."""
+        now, opened = self._clock(), self._opened
+        opened.append(now)
+        if len(opened) == _CROWD and now - opened[0] < RECENT:
+            connection.stay(now + RECENT)
+        else:
+            connection.slow = False
 
     def run(self, requests_wait: bool = False) -> None:
         """Take turns until the queue is empty or the round's time is used up; none if others come first.

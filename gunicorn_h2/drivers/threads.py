@@ -161,7 +161,6 @@ class ThreadDriver(Driver[Application, _Registered]):
 
     def _end_negotiation(self, registered: _Registered, negotiation: Negotiation) -> None:
         self.end_negotiation(negotiation)
-        registered.slow = False
         if negotiation.error is not None:
             self._forget(negotiation)
             self.end_failed(negotiation)
@@ -170,6 +169,7 @@ class ThreadDriver(Driver[Application, _Registered]):
             # The socket stays in the selector, and its timer in the heap.
             connection = Http2Connection(negotiation.transport, negotiation.peer, registered.local_address, self)
             registered.connection = connection
+            self.slow_lane.leave(registered)
             del self._registered[negotiation]
             self._registered[connection] = registered
             self._call(registered, self.begin, connection, negotiation)

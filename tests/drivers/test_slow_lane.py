@@ -1,6 +1,6 @@
 """The queue of what takes long: it has a share of the time, and everyone in it a turn."""
 
-from gunicorn_h2.drivers.slow_lane import LONG_TURN, Paced, SlowLane
+from gunicorn_h2.drivers.slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 
 from .test_closings import Clock
 
@@ -125,3 +125,49 @@ def test_a_connection_that_had_a_long_turn_stays_for_a_while():
     assert connection.slow
     connection.note_slow_turn(LONG_TURN / 2, 1.11)
     assert not connection.slow
+
+
+class Opened:
+    """A lane, and the connections that leave it when they are open."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.lane = SlowLane(lambda item: None, self.clock)
+
+    def open(self, number, every=0.001):
+        """Open so many connections, one `every` few seconds; return the last."""
+        for _ in range(number):
+            connection = Paced()
+            self.lane.leave(connection)
+            self.clock.now += every
+        return connection
+
+
+def test_an_open_connection_leaves_the_lane():
+    assert not Opened().open(199).slow
+
+
+def test_one_of_a_crowd_stays_while_it_is_new():
+    opened = Opened()
+    connection = opened.open(200)
+    assert connection.slow
+    connection.note_slow_turn(LONG_TURN / 2, opened.clock.now)
+    assert connection.slow
+    connection.note_slow_turn(LONG_TURN * 2, opened.clock.now)
+    connection.note_slow_turn(LONG_TURN / 2, opened.clock.now + RECENT / 2)
+    assert connection.slow
+    connection.note_slow_turn(LONG_TURN / 2, opened.clock.now + RECENT)
+    assert not connection.slow
+
+
+def test_a_long_turn_counts_even_at_the_end_of_that_time():
+    connection = Paced()
+    connection.stay(2.0)
+    connection.note_slow_turn(LONG_TURN * 2, 1.99)
+    connection.note_slow_turn(LONG_TURN / 2, 2.01)
+    assert connection.slow
+
+
+def test_those_that_come_over_a_longer_time_are_no_crowd():
+    assert not Opened().open(1000, every=RECENT / 199).slow
+    assert Opened().open(1000, every=RECENT / 201).slow

@@ -7,6 +7,9 @@ from functools import partial
 from itertools import count
 
 import pytest
+from hyperframe.frame import PingFrame
+
+from gunicorn_h2.drivers.slow_lane import Paced
 
 from .every_driver import DRIVERS, AnyDriver, Occupied
 from .rig import TIMEOUT, wait_until
@@ -210,6 +213,26 @@ def test_closings_take_their_turns_in_the_lane(lane):
         lane.shorten_rounds()
     asked.check()
     wait_until(lambda: asked.turns == 6 and len(lane.holders()) == 4)
+
+
+def test_a_crowd_has_its_first_turns_in_the_lane(lane):
+    """Clients that have all connected within a moment; later, their turns are as those of others."""
+    asked = Asked(lane)
+    lane.call(lambda: [lane.driver.slow_lane.leave(Paced()) for _ in range(200)])
+    crowd = [lane.client() for _ in range(6)]
+    assert all(lane.is_slow(client) for client in crowd)
+    for client in crowd:
+        lane.burden(client, asked.take_turn)
+    with Occupied(lane):
+        for client in crowd:
+            client.send_frame(PingFrame(0, opaque_data=b"12345678"))
+        lane.shorten_rounds()
+    asked.check()
+    wait_until(lambda: asked.turns == 6)
+    for client in crowd:
+        lane.call(delattr, client.holder.connection, "handle_readable")
+        lane.call(client.holder.stay, 0.0)
+        wait_until(lambda client=client: client.get("/hello").status == 200 and not lane.is_slow(client))
 
 
 def test_a_client_that_leaves_when_its_connection_has_left_the_lane(lane):
