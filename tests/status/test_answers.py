@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import warnings
 
 import pytest
 
@@ -176,6 +177,13 @@ def test_what_is_no_request(serving):
         with pytest.raises(NotImplementedError, match=scope["type"]):
             asyncio.run(asgi.StatusApp()(scope, None, send))
     assert [message["type"] for message in sent] == ["lifespan", "websocket"]
+
+
+def test_servers_recognize_the_middleware_as_an_application_of_asgi_3():
+    """uvicorn and hypercorn ask so, and call what is none with the scope alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert asyncio.iscoroutinefunction(asgi.StatusMiddleware(asgi_application))
 
 
 def test_the_page_needs_nothing_from_elsewhere(serving):
