@@ -19,6 +19,7 @@ from gunicorn_h2.protocol.headers import Fields, ResponseHead, check_response_tr
 from gunicorn_h2.protocol.stream import BodyBuffer, Source, Stream
 
 from .spool import BLOCK_SIZE, Spool
+from .waiting import ThreadCount, wait
 
 __all__ = [
     "CONTINUE",
@@ -31,8 +32,6 @@ __all__ = [
     "StreamOwner",
 ]
 
-_MOMENT = 0.001
-"""Seconds that a thread waits before it has another one take its place."""
 # What it waits before that to learn whether a client has stalled: another thread would make as large a response.
 _STALL_MOMENT = 0.1
 CONTINUE = ResponseHead(100, ())
@@ -70,23 +69,6 @@ class StreamAborted(ConnectionAbortedError):
         self.code = code
 
 
-class ThreadCount(Protocol):
-    """Counts the threads at work; see `RequestPool`."""
-
-    @property
-    def is_short(self) -> bool:
-        """Whether requests wait for a thread."""
-
-    def begin_wait(self) -> bool:
-        """Note that the calling thread waits for a client; return False if it is to `stand_aside` when that lasts."""
-
-    def stand_aside(self) -> None:
-        """Do not count the calling thread: there is no other that is idle."""
-
-    def end_wait(self) -> None:
-        """Count it again; the end of each `begin_wait`."""
-
-
 class StreamOwner(Protocol):
     """What a channel needs from the connection's driver. Every `do_*` runs in the owner, in order."""
 
@@ -108,6 +90,10 @@ class StreamOwner(Protocol):
     @property
     def submit_last(self) -> Callable[..., None]:
         """As `submit`, for the end of a response; the calling thread may act as the owner for that moment."""
+
+    @property
+    def submit_reply(self) -> Callable[..., None]:
+        """As `submit`, for what answers something that was read; as with `submit_last`, the calling thread may act."""
 
     @property
     def prepare_wait(self) -> Callable[[Callable[[], bool]], bool]:
@@ -197,6 +183,7 @@ class Channel:
     _submitted = 0
     _submitted_sources = 0
     _taken = 0
+    _replies = False  # Whether it has read something since it has last sent something.
     _whole_body = b""
     _returned = False
     _reader: threading.Event | None = None
@@ -292,7 +279,8 @@ class Channel:
         body = self._body
         piece = body.take() or self._take_whole_body()
         while not piece:
-            self._return_credit()
+            # Less can wait, for as long as most of the window is left: to return it is work for the owner.
+            self._return_credit(4)
             if body.ended:
                 # The last piece may have been added since the check above, and before `ended` was set.
                 piece = body.take()
@@ -300,8 +288,9 @@ class Channel:
             self._wait_for_body()
             piece = body.take()
         self._taken += len(piece)
-        if not body.ended and self._taken * 2 >= self.stream.receive_window.size:
-            self._return_credit()
+        self._replies = True
+        if not body.ended:
+            self._return_credit(2)
         return piece
 
     def take_complete_body(self) -> bytes | None:
@@ -372,7 +361,9 @@ class Channel:
         self.complete = end_stream
         if not (self.stream.stored and len(data) >= _LARGE_WRITE and self._spool(data, end_stream)):
             self._submitted += len(data)
-            self._owner.submit(self._owner, self._owner.do_send_data, self, self.stream, data, end_stream)
+            submit = self._owner.submit_reply if self._replies else self._owner.submit
+            self._replies = False
+            submit(self._owner, self._owner.do_send_data, self, self.stream, data, end_stream)
             self._wait_for_room()
         if self.stream.queued:
             self._wrote_at = time.monotonic()
@@ -538,30 +529,23 @@ class Channel:
             # A new one each time: one that was kept would lead to the frames that it was raised in, and so to itself.
             raise StreamAborted(self.stream.stream_id, *self._cause)
 
-    def _return_credit(self) -> None:
-        # A complete body needs no more credit.
-        if self._taken and not self._body.ended:
+    def _return_credit(self, share: int) -> None:
+        """Return credit if it is one `share`th of the window or more; a complete body needs no more."""
+        if self._taken * share >= self.stream.receive_window.size and not self._body.ended:
             taken, self._taken = self._taken, 0
             self._owner.submit(self._owner, self._owner.do_acknowledge, self.stream, taken)
 
     def _wait(
         self, ready: Callable[[], bool], timeout: float | None, moment: float = 0.0, role: str = "_writer"
     ) -> bool:
-        """Wait as `_writer` or `_reader` until `ready()`; return False if `timeout` seconds pass first.
-
-        For a `moment`, do not let others in.
-        """
+        """Wait as `_writer` or `_reader`; see `wait`."""
         if ready() or self._owner.prepare_wait(ready):
             return True
         # From here on the owner sees the waiter, and sets it for any change after the next check.
         waiter = threading.Event()
         setattr(self, role, waiter)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        threads = self._owner.thread_count
         try:
-            if threads is None:
-                return _wait_until(waiter, ready, deadline)
-            return _wait_aside(threads, waiter, ready, deadline, moment)
+            return wait(self._owner.thread_count, waiter, ready, timeout, moment)
         finally:
             setattr(self, role, None)
 
@@ -569,31 +553,3 @@ class Channel:
 def _is_endless(head: ResponseHead) -> bool:
     """Whether a response may go on for as long as its client reads, so that the spool is not for it."""
     return any(name == b"content-type" and value.startswith(_ENDLESS_TYPES) for name, value in head.fields)
-
-
-def _wait_aside(
-    threads: ThreadCount, waiter: threading.Event, ready: Callable[[], bool], deadline: float, moment: float
-) -> bool:
-    """As `_wait_until`; after the `moment`, and another of our own, another thread takes the place of this one."""
-    if moment:
-        until = min(deadline, time.monotonic() + moment)
-        if _wait_until(waiter, ready, until) or until == deadline:
-            return ready()
-    try:
-        if not threads.begin_wait():
-            # Most waits end within a moment, for which it is not worth having another thread.
-            if _wait_until(waiter, ready, time.monotonic() + _MOMENT):
-                return True
-            threads.stand_aside()
-        return _wait_until(waiter, ready, deadline)
-    finally:
-        threads.end_wait()
-
-
-def _wait_until(waiter: threading.Event, ready: Callable[[], bool], deadline: float) -> bool:
-    """Wait until `ready()`, which `waiter` announces; return False if the deadline passes first."""
-    while not ready():
-        if not waiter.wait(None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)):
-            return ready()
-        waiter.clear()
-    return True

@@ -20,12 +20,13 @@ from gunicorn_h2.protocol.headers import Fields, ResponseHead
 from gunicorn_h2.protocol.outbox import OUTPUT_LIMIT
 from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
 
-from .channel import HURRIED_CHECK_SECONDS, Channel, ThreadCount
+from .channel import HURRIED_CHECK_SECONDS, Channel
 from .connection_log import ConnectionRecord
 from .dispatch import EventDispatcher, Shared
 from .slow_lane import LONG_TURN
 from .transport import Transport
 from .tunnel import SocketWatch, Tunnel
+from .waiting import ThreadCount
 
 __all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
 
@@ -89,6 +90,9 @@ class DriverHooks(Shared, Protocol):
 
     def submit_last(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
         """See `StreamOwner.submit_last`; the connection is flushed then."""
+
+    def submit_reply(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
+        """See `StreamOwner.submit_reply`; the connection is flushed then."""
 
     def prepare_wait(self, ready: Callable[[], bool]) -> bool:
         """See `StreamOwner.prepare_wait`."""
@@ -490,7 +494,8 @@ class Http2Connection(TransportConnection):
 
     def __init__(self, transport: Transport, peer: object, local_address: object, hooks: DriverHooks) -> None:
         super().__init__(transport, peer, local_address, time.monotonic, hooks)
-        self.submit, self.submit_last, self.prepare_wait = hooks.submit, hooks.submit_last, hooks.prepare_wait
+        self.submit, self.submit_last, self.submit_reply = hooks.submit, hooks.submit_last, hooks.submit_reply
+        self.prepare_wait = hooks.prepare_wait
         self.act_now = hooks.act_now
         """See `StreamOwner.act_now`."""
         self.run = hooks.run

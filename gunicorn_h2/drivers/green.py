@@ -389,6 +389,9 @@ class _Owner(Paced):
             # A response in many small pieces would keep all others waiting until its buffer is full.
             self._runners.step_back()
 
+    submit_reply = submit
+    """See `DriverHooks.submit_reply`: the others have their turns first."""
+
     def prepare_wait(self, ready: Callable[[], bool]) -> bool:
         """See `StreamOwner.prepare_wait`: other runners act for the connection, always."""
         return False

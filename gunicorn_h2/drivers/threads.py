@@ -421,8 +421,8 @@ class ThreadDriver(Driver[Application, _Registered]):
     def submit_last(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
         """See `DriverHooks.submit_last`.
 
-        Only a response that is over is sent by the thread that made it: those that go on share their
-        connection fairly when the leader takes turns between them.
+        Only a response that is over, or that answers what the client has just sent, is sent by the thread that made it:
+        those that go on share their connection fairly when the leader takes turns between them.
         """
         self._commands.append((connection, do, arguments))
         if threading.get_ident() == self._leadership.thread:
@@ -438,6 +438,11 @@ class ThreadDriver(Driver[Application, _Registered]):
             self.wake()
             if is_crowd:
                 self._wait_for_others()
+
+    def submit_reply(self, connection: Http2Connection, do: Callable[..., None], *arguments: Any) -> None:
+        """See `DriverHooks.submit_reply`; the leader may do something else before it waits."""
+        leads = threading.get_ident() == self._leadership.thread
+        (self.submit if leads else self.submit_last)(connection, do, *arguments)
 
     def _wait_for_others(self) -> None:
         """Wait until the commands that have gathered have run, without competing with the leader for the lock."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gunicorn_h2.drivers import channel as channel_module
+from gunicorn_h2.drivers import waiting
 from gunicorn_h2.drivers.channel import SPOOLED_SIZE, STALL_CHECK_SECONDS, Channel, StreamAborted
 from gunicorn_h2.drivers.spool import Spool
 from gunicorn_h2.protocol.errors import ErrorCode
@@ -35,6 +35,11 @@ class Owner:
         self.submitted.release()
 
     submit_last = submit
+
+    def submit_reply(self, owner, do, *arguments):
+        """The same, noted."""
+        self.done.append("reply")
+        self.submit(owner, do, *arguments)
 
     def do_send_headers(self, stream, head):
         """Note a head."""
@@ -250,8 +255,23 @@ def test_credit_goes_back_in_halves_of_the_window_and_before_waiting():
     assert result() == b""
 
 
+def test_what_is_sent_first_after_a_read_is_a_reply():
+    owner = Owner()
+    channel = make(owner)
+    channel.respond(ResponseHead(200, []), b"", False)
+    channel.send(b"welcome", False)
+    for _ in range(2):
+        channel.deliver(b"question", False)
+        channel.read()
+        channel.send(b"answer", False)
+        channel.send(b"more", False)
+    turn = ["reply", ("data", b"answer", False), ("data", b"more", False)]
+    assert owner.done[-7:] == [("data", b"welcome", False), *turn, *turn]
+
+
 @given(st.lists(st.binary(max_size=50), max_size=20), st.integers(1, 200))
-def test_all_credit_goes_back_before_a_read_waits(pieces, window):
+def test_a_read_that_waits_keeps_less_than_a_quarter_of_the_window(pieces, window):
+    """The client can go on sending; credit for each small message would be work for the owner."""
     owner = Owner()
     channel = make(owner, window=window)
     for piece in pieces:
@@ -261,8 +281,10 @@ def test_all_credit_goes_back_before_a_read_waits(pieces, window):
     while len(read) < len(body):
         read += channel.read()
     result = in_thread(channel.read)
-    while sum(command[1] for command in owner.done) < len(body):
-        assert owner.submitted.acquire(timeout=TIMEOUT)
+    while channel._reader is None:
+        assert result.thread.is_alive()
+    assert all(command[0] == "acknowledge" for command in owner.done)
+    assert (len(body) - sum(command[1] for command in owner.done)) * 4 < window
     channel.deliver(b"", True)
     assert (result(), read) == (b"", body)
 
@@ -688,7 +710,7 @@ def test_a_timeout_within_a_moment_holds():
 
 
 def test_a_thread_whose_read_ends_within_a_moment_does_not_stand_aside(monkeypatch):
-    monkeypatch.setattr(channel_module, "_MOMENT", TIMEOUT)
+    monkeypatch.setattr(waiting, "_MOMENT", TIMEOUT)
     count = ThreadCount()
     channel = make(Owner(thread_count=count))
     result = in_thread(channel.read)

@@ -105,6 +105,29 @@ def test_pieces_of_a_response_leave_at_once(run, gate):
     assert client.response(stream).text == "first"
 
 
+def test_a_reply_of_the_leader_leaves_at_once(run, gate, monkeypatch):
+    """It may do something else before it waits for the client."""
+    monkeypatch.setattr(leadership, "_PATIENCE", TIMEOUT)
+
+    def serve(channel):
+        channel.respond(ResponseHead(200, []), b"", False)
+        channel.send(channel.read(), False)
+        assert gate.wait(TIMEOUT)
+        channel.send(b"", True)
+
+    application = Threads(serve)
+    rig = run(application)
+    wait_until(lambda: pool_leads(rig))
+    client = rig.client()
+    stream = client.open()
+    client.send_raw(client.header_frames(stream.stream_id, client.fields("POST"))
+                    + client.data_frame(stream.stream_id, b"reply"))
+    client.wait_for(lambda: stream.received == 5, "the reply")
+    gate.set()
+    assert client.response(stream).text == "reply"
+    assert application.seen == [leader(rig)] != [rig.thread]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_application_that_raises_costs_no_thread(run):
     def serve(channel):
@@ -196,6 +219,38 @@ def test_a_leader_that_has_to_wait_for_its_client_resigns(run, how, tls, long_pa
         client.grant(1_000_000, stream)
         assert client.response(stream).received == 500_000
     assert probe.result() == (b"body" if how == "read" else b"written")
+
+
+def test_a_reply_is_sent_by_the_thread_that_made_it(run, tls, long_pause):
+    """The thread that does the I/O sleeps on until the client answers."""
+    senders = []
+
+    def serve(channel):
+        transport = channel._owner.transport
+        send = transport.send
+        transport.send = lambda data: senders.append(threading.current_thread()) or send(data)
+        channel.respond(ResponseHead(200, []), b"", False)
+        while piece := channel.read():
+            channel.send(piece, False)
+        channel.send(b"", True)
+
+    application = Threads(serve)
+    rig = run(application)
+    client = rig.client(tls)
+    stream = client.request("POST", end=False)
+    client.wait_for(lambda: stream.status == 200, "the response")
+
+    def by_its_maker():
+        senders.clear()
+        before = stream.received
+        client.send_body(stream, b"question", end=False)
+        client.wait_for(lambda: stream.received == before + 8, "the reply")
+        return senders == application.seen
+
+    # A machine that is busy with other things may keep the other thread from its wait.
+    wait_until(by_its_maker)
+    client.send_body(stream, b"")
+    assert client.response(stream).status == 200
 
 
 def test_requests_go_to_the_pool_when_they_are_not_quick(run, long_pause):
