@@ -3,6 +3,7 @@
 import ast
 import configparser
 import importlib
+import inspect
 import re
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ import pytest
 from gunicorn.config import KNOWN_SETTINGS, Config
 from gunicorn.workers import SUPPORTED_WORKERS
 
+from gunicorn_h2.drivers.handshake_errors import reason_of
 from gunicorn_h2.protocol.errors import Budget, EndReason, StreamLimit
 from gunicorn_h2.protocol.trace import SECRET_WORDS, URI_FIELDS
 from gunicorn_h2.workers.settings import TABLE
@@ -46,11 +48,12 @@ def test_what_a_trace_does_not_show():
 
 
 def counted_by_name():
-    """Return the reasons that drivers count by their names."""
+    """Return the reasons that drivers count by their names, and those of connections without a protocol."""
     calls = [node for path in (ROOT / "gunicorn_h2" / "drivers").glob("*.py")
              for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     names = [call.args[0] for call in calls if re.search(r"\bclosings\.(count|warn)$", ast.unparse(call.func))]
-    return {name.value for name in names if isinstance(name, ast.Constant)}
+    returns = [node.value for node in ast.walk(ast.parse(inspect.getsource(reason_of))) if isinstance(node, ast.Return)]
+    return {name.value for name in names + returns if isinstance(name, ast.Constant)}
 
 
 @pytest.mark.parametrize(("column", "counters"), [

@@ -24,7 +24,7 @@ from .admission import CALM_COST, HANDSHAKE_COST, Admission, reset
 from .channel import Channel
 from .connection import Http2Connection, TransportConnection
 from .connection_log import ConnectionRecord, log_failed
-from .handshake_errors import Displaced, HandshakeLog
+from .handshake_errors import BROKEN, EOF, RESET, HandshakeLog, reason_of
 from .histogram import ROUND_TRIP_BOUNDS, Histogram, QueueProbe
 from .log import Log, host_text, logs_debug
 from .negotiation import Negotiation, NotAdmitted, Terms, adequate_cipher
@@ -55,6 +55,8 @@ _NEGOTIATIONS_SHARE = 4
 """One in so many of the worker's connections may be negotiating its protocol."""
 _MAX_ROUND_TRIPS = 32
 """Connections that are asked for their round trip, each time."""
+_GONE = frozenset((BROKEN, EOF, RESET))
+"""What is not counted: the server has not ended the connection."""
 _NOTABLE_USE = 0.25
 """A connection that has used less of its budgets costs its address nothing."""
 
@@ -150,16 +152,11 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
         if isinstance(error, NotAdmitted):
             reset(negotiation.transport.sock)
             return
+        reason = reason_of(error)
         if isinstance(error, ProxyHeaderError):
-            self.closings.warn("proxy_header", "Invalid PROXY header from %s: %s", host_text(negotiation.peer), error)
-            negotiation.transport.close()
-            return
-        if isinstance(error, Displaced):
-            self.closings.count("handshake_displaced")
-        elif isinstance(error, TimeoutError):
-            self.closings.count("handshake_timeout")
-        else:
-            self.closings.count("handshake_failed")
+            self.closings.warn(reason, "Invalid PROXY header from %s: %s", host_text(negotiation.peer), error)
+        elif reason not in _GONE:
+            self.closings.count(reason)
         if negotiation.transport.tls:
             self._handshakes.failed(negotiation.peer, error)
         if self._logs_debug:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gunicorn_h2.protocol.errors import EndReason, ErrorCode, code_name
 
-from .handshake_errors import Displaced, explain
+from .handshake_errors import BROKEN, EOF, RESET, explain, reason_of
 from .log import Log, address_text
 
 if TYPE_CHECKING:
@@ -25,14 +25,9 @@ if TYPE_CHECKING:
     from .negotiation import Negotiation
     from .transport import OctetCounts
 
-__all__ = ["BROKEN", "EOF", "ConnectionRecord", "log_failed"]
+__all__ = ["ConnectionRecord", "log_failed"]
 
-BROKEN = "broken"
-"""The socket has failed."""
-EOF = "eof"
-"""The client has closed its side."""
-_RESET = "reset"
-_BY_CLIENT = frozenset((BROKEN, EOF, EndReason.GOAWAY.counter, _RESET))
+_BY_CLIENT = frozenset((BROKEN, EOF, EndReason.GOAWAY.counter, RESET))
 _is_plain = re.compile(r"[!#-<>-\[\]-~]+").fullmatch
 _MAX_DETAIL = 256
 _NONE = "-"
@@ -66,7 +61,7 @@ class ConnectionRecord:
         if error is None:
             self._lost = _End(EOF)
         else:
-            self._lost = _End(_RESET if isinstance(error, ConnectionError) else BROKEN, detail=str(error))
+            self._lost = _End(RESET if isinstance(error, ConnectionError) else BROKEN, detail=str(error))
 
     def note_terminated(self, connection: TransportConnection, code: ErrorCode, reason: str) -> None:
         """Note why the connection is over, as `ConnectionTerminated` says."""
@@ -100,16 +95,9 @@ class ConnectionRecord:
 
 def log_failed(log: Log, negotiation: Negotiation, error: Exception) -> None:
     """Log the line of a connection that ended before its protocol was known."""
-    explanation = explain(error)
-    if isinstance(error, (Displaced, TimeoutError)):
-        reason = "handshake_displaced" if isinstance(error, Displaced) else "handshake_timeout"
-    elif explanation is not None:
-        reason = "handshake_failed"
-    else:
-        reason = _RESET if isinstance(error, ConnectionError) else BROKEN
     _log(
         log,
-        _End(reason, detail=explanation or str(error)),
+        _End(reason_of(error), detail=explain(error) or str(error)),
         negotiation.peer,
         ("protocol", _NONE),
         ("tls", _NONE),

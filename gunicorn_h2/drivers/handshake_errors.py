@@ -1,18 +1,30 @@
-"""Why TLS handshakes fail, in words for an operator: one line a second at most, whatever clients do.
+"""Why connections end before their protocol is known, and why TLS handshakes fail, in words for an operator.
 
-OpenSSL names its reasons; those that a deployment can act on are explained. A client that closes without an alert, as
-health checks and port scans do, has only the line of its connection, at debug level.
+OpenSSL names its reasons; those that a deployment can act on are explained, in one line a second at most, whatever
+clients do. A client that goes away without an alert, as health checks and port scans do, is no failure: it is not
+counted, and has only the line of its connection, at debug level.
 """
 
 from __future__ import annotations
 
+import errno
 import ssl
 import time
 from collections.abc import Callable
 
+from gunicorn_h2.protocol.errors import EndReason
+from gunicorn_h2.protocol.proxy_header import ProxyHeaderError
+
 from .log import Log, Throttle, host_text
 
-__all__ = ["Displaced", "HandshakeLog", "explain"]
+__all__ = ["BROKEN", "EOF", "RESET", "ClosedEarly", "Displaced", "HandshakeLog", "explain", "reason_of"]
+
+BROKEN = "broken"
+"""The socket has failed."""
+EOF = "eof"
+"""The client has closed its side."""
+RESET = "reset"
+"""The client has reset the connection."""
 
 _INTERVAL = 1.0
 
@@ -66,12 +78,36 @@ def explain(error: Exception) -> str | None:
         return _TOO_SLOW
     if isinstance(error, Displaced):
         return _DISPLACED
-    if not isinstance(error, ssl.SSLError) or isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+    if not isinstance(error, ssl.SSLError) or reason_of(error) != "handshake_failed":
         return None
     reason = error.reason or ""
     text = _EXPLANATIONS.get(reason) or _ALERTS.get(reason.partition("ALERT_")[2]) or "{detail}"
     detail = getattr(error, "verify_message", "") or reason or str(error)
     return text.format(reason=reason, detail=detail)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a connection has ended before its protocol was known, as it is counted and logged."""
+    if isinstance(error, TimeoutError):
+        return "handshake_timeout"
+    if isinstance(error, Displaced):
+        return "handshake_displaced"
+    if isinstance(error, ProxyHeaderError):
+        return "proxy_header"
+    if isinstance(error, (ClosedEarly, ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return EOF
+    # The client was gone before the handshake began; the ssl module says so in one of these ways.
+    if isinstance(error, (ConnectionError, ssl.SSLSyscallError)) or getattr(error, "errno", None) == errno.ENOTCONN:
+        return RESET
+    if isinstance(error, ssl.SSLError):
+        return "handshake_failed"
+    if isinstance(error, ValueError):
+        return RESET
+    return BROKEN if isinstance(error, OSError) else EndReason.INTERNAL_ERROR.counter
+
+
+class ClosedEarly(ConnectionError):
+    """The client has closed its side before its protocol could be known."""
 
 
 class Displaced(Exception):

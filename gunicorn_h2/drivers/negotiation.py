@@ -24,7 +24,7 @@ from gunicorn_h2.protocol.proxy_header import (
 from gunicorn_h2.protocol.upgrade import Upgrade
 
 from .certificates import Certificates
-from .handshake_errors import Displaced
+from .handshake_errors import ClosedEarly, Displaced
 from .peers import ProxiedPeer
 from .transport import TlsSession, Transport
 
@@ -186,7 +186,7 @@ class Negotiation:
             return False
         if reader.found:
             if not reader.ended:
-                raise ConnectionError("closed within the PROXY header")
+                raise ClosedEarly("closed within the PROXY header")
             self._take_header(reader, self._proxy)
         return True
 

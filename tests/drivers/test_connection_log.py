@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import ssl
+from itertools import product
 
 import pytest
 from hyperframe.frame import GoAwayFrame
@@ -12,7 +14,7 @@ from gunicorn_h2.drivers.connection_log import log_failed
 from gunicorn_h2.drivers.log import logs_debug
 from gunicorn_h2.drivers.negotiation import Negotiation, Terms
 from gunicorn_h2.protocol.opening import Cleartext
-from tests.support.h2client import H2Client
+from tests.support.h2client import PREFACE, H2Client
 
 from .asyncio_wire import reset, tcp_pair
 from .every_driver import DRIVERS, AnyDriver
@@ -21,6 +23,7 @@ from .rig import TIMEOUT, Log, wait_until
 KEYS = ["peer", "protocol", "tls", "cipher", "streams", "requests", "cut_off", "received", "sent", "seconds", "by",
         "reason", "code", "detail"]
 IDLE = 0.2
+SAID = ["nothing", "half", "all"]
 
 
 @pytest.fixture(params=DRIVERS)
@@ -222,6 +225,43 @@ def test_a_defect(serve):
     assert why(line_of(driver)) == ("server", "internal_error", "-")
     ((error, _),) = driver.log.take_errors()
     assert error.endswith(" ended by an internal error")
+
+
+def test_a_defect_before_the_protocol_is_known(serve, monkeypatch):
+    driver = serve()
+    monkeypatch.setattr(Negotiation, "_is_finished", None)
+    driver.open().sendall(b"P")
+    assert why(line_of(driver)) == ("server", "internal_error", "-")
+    ((error, _),) = driver.log.take_errors()
+    assert error.endswith(" ended by an internal error")
+
+
+def client_hello(certs):
+    """What a client says first under TLS."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = certs.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+@pytest.mark.parametrize(("tls", "leave", "said"), [
+    (False, "eof", "half"), *product([False], ["reset"], SAID), *product([True], ["eof", "reset"], SAID)])
+def test_a_client_that_leaves_before_its_protocol_is_known(serve, certs, tls, leave, said):
+    """As TCP health checks and port scans do: the server has ended nothing, and nobody needs to know."""
+    driver = serve()
+    ours, theirs = tcp_pair()
+    opening = client_hello(certs) if tls else PREFACE[:-1]
+    if said != "all":
+        driver.rig.serve(ours, tls)
+    theirs.sendall({"nothing": b"", "half": opening[: len(opening) // 2], "all": opening}[said])
+    reset(theirs) if leave == "reset" else theirs.close()
+    if said == "all":
+        # Gone before the server has looked at it.
+        driver.rig.serve(ours, tls)
+    line = line_of(driver)
+    assert why(line) == ("client", leave, "-")
+    assert driver.log.infos == driver.log.warnings == []
 
 
 def test_a_handshake_that_fails(serve):

@@ -155,6 +155,7 @@ def test_a_malformed_header(driver, tls, header, cleartext):
     assert is_gone(sock)
     wait_counted(driver, "proxy_header")
     assert driver.log.warnings[0].startswith("Invalid PROXY header from ")
+    assert " by=server reason=proxy_header code=- detail=" in driver.log.debugs[-1]
 
 
 def test_a_client_that_is_not_admitted(driver, tls):
@@ -173,7 +174,9 @@ def test_a_header_that_ends_too_soon(driver, tls):
     sock.sendall(V2[:-1])
     sock.shutdown(socket.SHUT_WR)
     assert is_gone(sock)
-    wait_counted(driver, "handshake_failed")
+    wait_until(lambda: not driver.holders())
+    assert not driver.driver.closings.counts
+    assert driver.log.debugs[-1].endswith('by=client reason=eof code=- detail="closed within the PROXY header"')
 
 
 def test_a_header_that_does_not_go_on(certs, driver, tls):
