@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -28,7 +29,7 @@ exit status:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit with a status that no verdict has."""
-        self.print_usage()
+        self.print_usage(sys.stderr)
         self.exit(Verdict.USAGE, f"{self.prog}: error: {message}\n")
 
 

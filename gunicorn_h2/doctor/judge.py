@@ -57,7 +57,7 @@ _WRONG_NAME, _WRONG_IP = 62, 64
 
 _VERIFY = {
     _NOT_YET_VALID: "is not valid yet: it begins on {begins}",
-    _EXPIRED: "has expired on {ends}",
+    _EXPIRED: "expired on {ends}",
     _SELF_SIGNED: "is self-signed, and therefore not trusted; if it should be, give it as --cacert",
     _SELF_SIGNED_IN_CHAIN: "ends in a root that is not trusted (issuer: {issuer}); "
     "if it should be, give it as --cacert",
@@ -123,7 +123,7 @@ _PROXIES = {
 
 _HINTS = {
     "https": "it looks like Gunicorn has answered: is the worker class one of gunicorn_h2's, and h2 in http_protocols? "
-    "`gunicorn-h2 check` says",
+    "`gunicorn-h2 check` says. If a proxy ends TLS in front of it, without a word: is h2 in the proxy's ALPN?",
     "http": "it looks like Gunicorn has answered: without TLS, HTTP/2 needs http2_cleartext, and this client's address "
     "in forwarded_allow_ips; `gunicorn-h2 check` says",
 }

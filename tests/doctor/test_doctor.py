@@ -197,7 +197,7 @@ def test_an_expired_certificate(doctor, listen, authority):
     port = listen(http1, server_context(cert, alpn=("http/1.1",)))
     found = doctor(f"https://localhost:{port}/", "--cacert", authority.path, trusting=False)
     assert (found.verdict, found.facts["certificate"], found.facts["status"]) == ("no_connection", "expired", 200)
-    assert f"has expired on {end:%b}" in found.text
+    assert f"expired on {end:%b}" in found.text
     assert found.summary == "Clients refuse the certificate. Without verification: HTTP/1.1 only: " \
                             "HTTP/2 is not negotiated."
     tolerated = doctor(f"https://localhost:{port}/", "--cacert", authority.path, "--insecure", trusting=False)

@@ -54,7 +54,9 @@ def test_wrong_arguments_have_a_status_of_their_own(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 4
-    assert "gunicorn-h2 doctor: error: " in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "gunicorn-h2 doctor: error: " in printed.err
+    assert printed.out == ""
 
 
 def test_the_help_documents_the_exit_status(capsys):
