@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from gunicorn_h2.protocol.errors import Budget, StreamLimit
+
 from .figures import NotServing, figures
 
 __all__ = ["CONTENT_TYPE", "METRICS", "Collector", "Metric", "render"]
@@ -63,6 +65,12 @@ METRICS = (
     Metric("queue_seconds", HISTOGRAM, "queue_seconds", "", "Time for which a request would wait to begin, sampled."),
     Metric("round_trip_seconds", HISTOGRAM, "round_trip_seconds", "", "Round trips of open connections, sampled."),
 )
+
+_ZEROS = {
+    "limits": {limit.counter: 0 for limit in StreamLimit},
+    "budgets": {budget.counter: 0 for budget in Budget},
+}
+"""Series that are there from the start: `rate` and `increase` do not see the first value of a series."""
 
 _Samples = list[tuple[str, float]]
 
@@ -135,6 +143,6 @@ def _values(found: Mapping[str, Any]) -> Iterator[tuple[Metric, _Samples, float]
             if bounds:
                 yield metric, list(zip(bounds, accumulate(value["counts"]), strict=True)), value["sum"]
         elif metric.label:
-            yield metric, sorted(value.items()), 0.0
+            yield metric, sorted({**_ZEROS.get(metric.key, {}), **value}.items()), 0.0
         else:
             yield metric, [("", value)], 0.0

@@ -32,6 +32,9 @@ def test_the_text_is_what_the_parser_takes(serving):
     assert value(found, "cpu_seconds_total") == 2.5
     assert value(found, "resets_received_total", code="cancel") == 8
     assert value(found, "exceeded_budgets_total", budget="too_many_control_frames") == 2
+    # An alert needs a series before anything is counted.
+    assert value(found, "exceeded_budgets_total", budget="too_many_stream_resets") == 0
+    assert value(found, "limited_streams_total", limit="body_rate") == 0
     # One of the two workers has ended: it has nothing open any more.
     assert value(found, "open_streams") == 7
     assert value(found, "open_connections", protocol="h2") == 2
