@@ -1,8 +1,8 @@
 """The `gunicorn-h2` command: `gunicorn` with one of our workers as the default, `check` and `doctor`.
 
-It differs from `gunicorn` in five things: the default worker class, a flag for every setting of
+It differs from `gunicorn` in six things: the default worker class, a flag for every setting of
 `gunicorn_h2.workers.settings.TABLE`, `http_protocols` as a list, a development certificate if none is
-configured, and one line instead of a traceback if the application does not exist.
+configured, one line instead of a traceback if the application does not exist, and --version, which tells both.
 
 Only this module registers the settings with Gunicorn. If the worker registered them on import, they would be unknown
 at the first boot, when `cfg` is made before the worker is loaded, and known after SIGHUP.
@@ -14,11 +14,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import gunicorn
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.config import KNOWN_SETTINGS, HTTPProtocols, Setting
 from gunicorn.errors import AppImportError
 from gunicorn.workers import SUPPORTED_WORKERS
 
+from gunicorn_h2 import __version__
 from gunicorn_h2.check import report
 from gunicorn_h2.devcert import NAMES, DevelopmentCertificate
 from gunicorn_h2.workers.kinds import ALPN_NAMES
@@ -120,6 +122,10 @@ class CheckApplication(Http2Application):
 
 def main() -> None:
     """Run the command; `check` and `doctor` are recognized as its first argument."""
+    if not {"-v", "--version"}.isdisjoint(sys.argv[1:]):
+        # Gunicorn would tell its own version alone.
+        print(f"gunicorn-h2 {__version__} (gunicorn {gunicorn.__version__})")
+        return
     if sys.argv[1:2] == ["doctor"]:
         # Servers need none of it, nor the h2 library, which it uses.
         from gunicorn_h2.doctor import command as doctor

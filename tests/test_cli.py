@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from gunicorn import __version__ as gunicorns_version
 
+import gunicorn_h2
 from gunicorn_h2.workers.settings import TABLE
 from tests.support.command import CONF, Command, fetch
 
@@ -223,6 +225,12 @@ def test_flags_and_environment_and_conf_file(command, tls):
 ])
 def test_protocols_may_be_a_list(command, tls, conf, protocols):
     assert printed(command("--print-config", *tls, conf=conf).run())["http_protocols"] == protocols
+
+
+def test_the_version_is_that_of_both(command):
+    done = command("--version").run()
+    assert done.returncode == 0
+    assert done.stdout == f"gunicorn-h2 {gunicorn_h2.__version__} (gunicorn {gunicorns_version})\n"
 
 
 def test_check_config(command):
