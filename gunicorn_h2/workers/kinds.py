@@ -79,7 +79,7 @@ class Seconds:
 
     def allowed(self) -> str:
         """Name the range."""
-        return f"a number from {self.low:g} to {self.high:g}"
+        return f"a number from {self.low:.15g} to {self.high:.15g}"
 
 
 @dataclass(frozen=True)

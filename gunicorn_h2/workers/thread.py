@@ -106,7 +106,7 @@ class ThreadWorker(Http2Worker, gthread.ThreadWorker):  # type: ignore[misc]
     @classmethod
     def capacity(cls, cfg: Any) -> str:
         """Say how many requests run at a time."""
-        return f"{cfg.threads} threads"
+        return f"{cfg.threads} thread{'s' * (cfg.threads != 1)}"
 
     @property
     def open_connections(self) -> int:
