@@ -168,3 +168,14 @@ def test_every_extra_is_tested(wheel):
         metadata = email.message_from_bytes(archive.read(name))
     extras = set(metadata.get_all("Provides-Extra")) - {"bench", "dev", "docs", "fuzz", "test"}
     assert extras == {promise.extra for promise in PROMISES.values()} - {""}
+
+
+@pytest.mark.parametrize(("extra", "library", "public"), [
+    ("gevent", "gevent", "gunicorn_h2.GeventWorker"), ("grpc", "grpc", "gunicorn_h2.grpc.GrpcWSGI")])
+def test_without_an_extra_an_error_names_it(extra, library, public):
+    module, _, name = public.rpartition(".")
+    program = f"import sys; sys.modules[{library!r}] = None; from {module} import {name}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"{public.removesuffix('.GrpcWSGI')} needs {'grpcio' if extra == 'grpc' else extra}: "
+                                f"pip install 'gunicorn-h2[{extra}]'\n")

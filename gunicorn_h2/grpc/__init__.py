@@ -10,6 +10,11 @@
 none of its threads. The wire format is that of PROTOCOL-HTTP2.md of the gRPC project.
 """
 
+try:
+    import grpc as _grpc  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("gunicorn_h2.grpc needs grpcio: pip install 'gunicorn-h2[grpc]'", name="grpc") from error
+
 from .asgi import GrpcASGI
 from .wsgi import GrpcWSGI
 

@@ -11,6 +11,9 @@ import gunicorn
 __all__ = ["EventletWorker"]
 
 if importlib.util.find_spec("gunicorn.workers.geventlet") is not None:
+    if importlib.util.find_spec("eventlet") is None:
+        raise RuntimeError("gunicorn_h2.EventletWorker needs eventlet: pip install 'gunicorn-h2[eventlet]'")
+
     # Imported first, because it patches the standard library.
     from gunicorn.workers import geventlet  # isort: split
 

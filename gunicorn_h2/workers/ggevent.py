@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from gevent.pool import Pool
+try:
+    from gevent.pool import Pool
+except ModuleNotFoundError as error:
+    raise RuntimeError("gunicorn_h2.GeventWorker needs gevent: pip install 'gunicorn-h2[gevent]'") from error
 from gevent.server import StreamServer
 from gunicorn.workers import ggevent
 
