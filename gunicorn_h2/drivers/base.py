@@ -141,9 +141,13 @@ class Driver(ABC, Generic[_ApplicationT, _HolderT]):
     def end_negotiation(self, negotiation: Negotiation) -> None:
         """Note that a negotiation is over, however it ended."""
         self._negotiating.pop(negotiation, None)
-        if negotiation.transport.tls:
-            failed = negotiation.error is not None
-            self.admission.charge(negotiation.peer, HANDSHAKE_COST if failed else -HANDSHAKE_COST)
+        transport, error = negotiation.transport, negotiation.error
+        if not transport.tls:
+            return
+        if error is None:
+            self.admission.charge(negotiation.peer, -HANDSHAKE_COST)
+        elif transport.handshake_begun or reason_of(error) not in _GONE:
+            self.admission.charge(negotiation.peer, HANDSHAKE_COST)
 
     def end_failed(self, negotiation: Negotiation) -> None:
         """Close a connection that ended before its protocol was known, and log why."""

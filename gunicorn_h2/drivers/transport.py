@@ -11,6 +11,8 @@ import termios
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from .handshake_errors import ClosedEarly
+
 __all__ = ["OctetCounts", "TlsSession", "Transport", "WOULD_BLOCK"]
 
 WOULD_BLOCK: Final = None
@@ -105,6 +107,11 @@ class Transport:
         self._use_socket()
         self._half_closed = False
 
+    @property
+    def handshake_begun(self) -> bool:
+        """Whether the client has begun a TLS handshake, which costs the server something."""
+        return self.tls and self._wrap is None
+
     def fileno(self) -> int:
         """The socket's file descriptor."""
         return self.sock.fileno()
@@ -119,6 +126,11 @@ class Transport:
     def handshake(self) -> bool:
         """Begin or continue the TLS handshake; return whether it is complete."""
         if self._wrap is not None:
+            arrived = self.peek(1)
+            if arrived is WOULD_BLOCK:
+                return False
+            if not arrived:
+                raise ClosedEarly("closed before the TLS handshake")
             wrap, self._wrap = self._wrap, None
             self.sock = wrap(self.sock)
             self._use_socket()

@@ -10,6 +10,7 @@ import pytest
 from hyperframe.frame import GoAwayFrame
 
 from gunicorn_h2.drivers import base
+from gunicorn_h2.drivers.admission import HANDSHAKE_COST
 from gunicorn_h2.drivers.connection_log import log_failed
 from gunicorn_h2.drivers.log import logs_debug
 from gunicorn_h2.drivers.negotiation import Negotiation, Terms
@@ -249,7 +250,8 @@ def client_hello(certs):
     (False, "eof", "half"), *product([False], ["reset"], SAID), *product([True], ["eof", "reset"], SAID)])
 def test_a_client_that_leaves_before_its_protocol_is_known(serve, certs, tls, leave, said):
     """As TCP health checks and port scans do: the server has ended nothing, and nobody needs to know."""
-    driver = serve()
+    driver, charges = serve(), []
+    driver.driver.admission.charge = lambda peer, cost: charges.append(cost)
     ours, theirs = tcp_pair()
     opening = client_hello(certs) if tls else PREFACE[:-1]
     if said != "all":
@@ -261,6 +263,8 @@ def test_a_client_that_leaves_before_its_protocol_is_known(serve, certs, tls, le
         driver.rig.serve(ours, tls)
     line = line_of(driver)
     assert why(line) == ("client", leave, "-")
+    # It pays for what it has cost: the beginning of a handshake, if it has said anything.
+    assert charges == [HANDSHAKE_COST] * (tls and said != "nothing")
     assert driver.log.infos == driver.log.warnings == []
 
 
