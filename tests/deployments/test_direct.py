@@ -139,14 +139,14 @@ def check_hardened(server):
     assert run("curl", "--tls-max", "1.2", "--cacert", server.certs.ca, server.url, check=False).returncode != 0
 
 
-def test_systemds_unix_socket(running, folder, certs):
-    """The other socket of app.socket, with the conf file for a proxy on the same machine."""
+def test_systemds_unix_socket(running, folder, certs, large):
+    """The other socket of app.socket, with the conf file for a proxy on the same machine; a reload keeps it."""
     path = folder("gunicorn")
     server = Activated(path, certs, "unix_socket.py", {}, env={"RUNTIME_DIRECTORY": str(path / "none")},
                        address=path / "app.sock")
     server.socket_path = str(path / "app.sock")
     running(server)
-    assert curl(server, "/health", "--http1.1").stdout == "ok\n"
+    check_all(Route(server, server, forwards=False), large)
     server.stop()
     assert os.path.exists(server.socket_path)  # It is systemd's.
 

@@ -142,12 +142,13 @@ def check_trailers(route):
 def check_grpc(route):
     """Calls of the real client."""
     grpc = require_module("grpc")
-    target = f"localhost:{route.front.port}"
+    path = route.front.socket_path
+    target = f"unix:{path}" if path else f"localhost:{route.front.port}"
     if route.front.tls:
         with open(route.front.certs.ca, "rb") as file:
             channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(file.read()))
     else:
-        channel = grpc.insecure_channel(target)
+        channel = grpc.insecure_channel(target, [("grpc.default_authority", route.front.authority)])
     with channel:
         upper = channel.unary_unary("/tests.Service/Upper")
         for message in (b"hello", b"x" * 1_000_000):

@@ -1,24 +1,27 @@
 // A client on Node's http2 that obeys GOAWAY, and accounts for every request it has made.
 //
-//     node graceful_client.js URL CA-FILE CHAINS [PREFIX]
+//     node graceful_client.js URL CA-FILE CHAINS [PREFIX [SOCKET]]
 //
 // There are several chains, each of one request after another: small ones, slow uploads, or event streams; PREFIX stands
-// before each path. A line of input has numbers of requests; when as many have been answered, or one is lost, what was
+// before each path. SOCKET is a Unix socket to connect to instead of the URL's host. A line of input has numbers of requests; when as many have been answered, or one is lost, what was
 // seen so far is written as JSON. So it is at the end of the input, when each chain has come to the end of its present
 // request. A request that the server says it has not processed (REFUSED_STREAM) is made again, on a new connection; any
 // other that does not end well is lost.
 "use strict";
 const fs = require("fs");
 const http2 = require("http2");
+const net = require("net");
 
-const [url, ca, chains, prefix = ""] = process.argv.slice(2);
+const [url, ca, chains, prefix = "", path = ""] = process.argv.slice(2);
+const options = path ? { createConnection: () => net.connect(path) }
+                     : { ca: fs.readFileSync(ca), servername: "localhost" };
 const PIECES = 10, PIECE = Buffer.alloc(20_000, "x"), PAUSE = 15, EVENTS = 20;
 const seen = { hello: 0, upload: 0, events: 0, retried: 0, sessions: 0, lost: [] };
 let session = null, stopping = false, goals = [];
 
 function connection() {
   if (session && !session.closed && !session.destroyed) return session;
-  const opened = http2.connect(url, { ca: fs.readFileSync(ca), servername: "localhost" });
+  const opened = http2.connect(url, options);
   seen.sessions++;
   opened.on("error", (error) => { if (session === opened) session = null; opened.failure = error; });
   opened.on("goaway", () => { if (session === opened) session = null; });

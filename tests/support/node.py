@@ -14,7 +14,8 @@ class NodeClient:
     """Node's http2, with requests of every kind under way for as long as the block lasts."""
 
     def __init__(self, server, chains=8, prefix=""):
-        self._command = [require_tool("node"), str(SCRIPT), server.url, server.certs.ca, str(chains), prefix]
+        self._command = [require_tool("node"), str(SCRIPT), server.url, server.certs.ca, str(chains), prefix,
+                         server.socket_path or ""]
         self.seen = {}
 
     def __enter__(self):
