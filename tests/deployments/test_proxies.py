@@ -77,12 +77,17 @@ def test_haproxy_with_tls_behind(behind_proxy_tls, haproxy, large):
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_worker_classes(kind, unix_socket, behind_proxy, nginx, haproxy, caddy):
-    """Behind each of the proxies; the examples of these classes carry large bodies, and reloads under load."""
+def test_other_worker_classes(kind, unix_socket, behind_proxy, nginx, haproxy, caddy, large):
+    """Behind each of the proxies. Only nginx, over HTTP/1.1 and over HTTP/2, has large bodies and a reload for them.
+
+    ThreadWorker has shown what HAProxy and Caddy do with these, and the worker classes' own examples what they do.
+    """
     worker, on_socket = behind_proxy(kind=kind), unix_socket(kind=kind)
-    # Over HTTP/1.1, Gunicorn tells ASGI applications by `receive` alone.
-    routes = [Route(haproxy(worker, worker), worker), Route(caddy(worker), worker, request_trailers=False),
-              *nginx_routes(nginx(on_socket), on_socket, tells=kind not in ASGI_KINDS)]
-    for route in routes:
+    for route in (Route(haproxy(worker, worker), worker), Route(caddy(worker), worker, request_trailers=False)):
         check_small_traffic(route)
-    check_connections(routes[-1].front)
+    # Over HTTP/1.1, Gunicorn tells ASGI applications by `receive` alone.
+    routes = nginx_routes(nginx(on_socket), on_socket, tells=kind not in ASGI_KINDS)
+    for route in routes:
+        check_traffic(route, large)
+    check_connections(routes[0].front)
+    check_reload(*routes)
