@@ -15,7 +15,15 @@ from tests.support.kinds import ASGI_KINDS, WSGI_KINDS
 from tests.support.load import Load
 from tests.support.tools import curl, require_tool, run
 
+from .configurations import names_of
 from .conftest import EXAMPLE_CERT, EXAMPLE_KEY
+from .limits import (
+    check_connections_of_an_address,
+    check_fields,
+    check_header_timeout,
+    check_limits,
+    check_requests_of_a_connection,
+)
 from .traffic import Route, check_all, check_reload, check_traffic
 
 LIVE = "/etc/letsencrypt/live/example.org"
@@ -25,6 +33,59 @@ LISTEN = {"0.0.0.0:443": "127.0.0.1:0"}
 def folder_of(certificate):
     """Return the folder that stands in the place of `LIVE`."""
     return Path(certificate.certificate).parent
+
+
+@pytest.fixture
+def start(gunicorn, certs):
+    """A function that starts Gunicorn with an example that does not say where to listen."""
+    def start(example):
+        return gunicorn(example, {EXAMPLE_CERT: certs.server_cert, EXAMPLE_KEY: certs.server_key}, tls=True,
+                        arguments=["app:app", "-c", example, "--bind", "127.0.0.1:0"])
+
+    return start
+
+
+def test_minimal(start, large):
+    server = start("minimal.py")
+    check_all(Route(server, server, forwards=False), large)
+
+
+CHANGED = {
+    "http2_max_concurrent_streams": 7,
+    "http2_initial_window_size": 70_001,
+    "http2_connection_window_size": 2_000_000,
+    "http2_max_frame_size": 20_000,
+    "http2_max_header_list_size": 9_000,
+    "http2_header_timeout": 0.2,
+    "http2_max_requests_per_connection": 60,
+    "http2_check_authority": "certificate",
+    "http2_reset_budget": 20,
+    "http2_control_budget": 300,
+    "http2_max_connections_per_ip": 2,
+}
+"""Other values for limits.py."""
+
+
+def literal(value):
+    """Return a value as limits.py writes it."""
+    return f'"{value}"' if isinstance(value, str) else f"{value:_}"
+
+
+def test_limits(start, large):
+    """They bite as the file stands, and as its lines say once they have been changed, by a reload under load."""
+    limits, server = names_of("limits.py"), start("limits.py")
+    route = Route(server, server, forwards=False)
+    check_traffic(route, large)
+    check_limits(server, limits)
+    old = server.worker_pid
+    server.replacements |= {f"{name} = {literal(limits[name])}\n": f"{name} = {literal(value)}\n"
+                            for name, value in CHANGED.items()}
+    check_reload(route)
+    server.wait_log(rf"Worker exiting \(pid: {old}\)")
+    check_limits(server, limits | CHANGED)
+    check_header_timeout(server)
+    check_requests_of_a_connection(server, CHANGED["http2_max_requests_per_connection"])
+    check_connections_of_an_address(server, CHANGED["http2_max_connections_per_ip"])
 
 
 def test_tls(gunicorn, live, large):
@@ -132,11 +193,15 @@ def test_systemds_socket(running, folder, certs, hardened, large, kind):
 
 
 def check_hardened(server):
-    """No one is believed, the certificate is for other names, and TLS 1.3 is spoken alone."""
+    """No one is believed, the certificate is for other names, TLS 1.3 is spoken alone, and limits are narrow."""
     environ = json.loads(curl(server, "/environ", "--header", "X-Forwarded-Proto: http").stdout)
     assert environ["wsgi.url_scheme"] == "https"
     assert curl(server, "/", "--header", "Host: example.com", "--write-out", "%{http_code}").stdout.endswith("421")
     assert run("curl", "--tls-max", "1.2", "--cacert", server.certs.ca, server.url, check=False).returncode != 0
+    limits = names_of("hardened.py")
+    with H2Client.connect(server) as client:
+        check_fields(client, limits["http2_max_header_list_size"])
+    check_connections_of_an_address(server, limits["http2_max_connections_per_ip"])
 
 
 def test_systemds_unix_socket(running, folder, certs, large):
