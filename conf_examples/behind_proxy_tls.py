@@ -15,7 +15,7 @@ threads = 16
 certfile = "/etc/ssl/internal/app.pem"
 keyfile = "/etc/ssl/internal/app.key"
 
-# HTTP/2 alone. With "h2,h1" a health check may come by HTTP/1.1.
+# What ALPN offers: HTTP/2 alone. A health check that does not know it is served over HTTP/1.1 all the same.
 http_protocols = "h2"
 
 # The proxy, whose word on the client is believed (X-Forwarded-Proto). With TLS, others may connect and speak HTTP/2.
