@@ -222,6 +222,8 @@ class Restarted(Gunicorn):
     def __init__(self, *arguments, listener, notify, **options):
         super().__init__(*arguments, **options)
         self.pass_fds = (listener.fileno(),)
+        if listener.family == socket.AF_UNIX:
+            self.socket_path = listener.getsockname()
         self.env["NOTIFY_SOCKET"] = str(notify)
 
     @property
@@ -231,17 +233,30 @@ class Restarted(Gunicorn):
         return [require_tool("bash"), "-c", script, "bash", *super().command]
 
 
-def test_a_restart_loses_nothing(running, folder, certs, hardened):
+@pytest.fixture(params=["tcp", "unix"])
+def listener(request, folder):
+    """Either socket of app.socket."""
+    if request.param == "tcp":
+        sock = socket.create_server(("127.0.0.1", 0), backlog=128)
+    else:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(folder("run") / "app.sock"))
+        sock.listen(128)
+    with sock:
+        yield sock
+
+
+def test_a_restart_loses_nothing(running, folder, certs, hardened, listener):
     """While Gunicorn is away, connections wait in the socket. It says when it is ready."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, \
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+    tls = listener.family != socket.AF_UNIX
+    example, replacements = ("hardened.py", hardened) if tls else ("unix_socket.py", {})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notify = folder("systemd") / "notify"
         notified.bind(str(notify))
         notified.settimeout(20)
 
         def start(name):
-            server = Restarted(folder(name), certs, "hardened.py", hardened, tls=True, listener=listener,
-                               notify=notify)
+            server = Restarted(folder(name), certs, example, replacements, tls=tls, listener=listener, notify=notify)
             running(server)
             assert b"READY=1" in notified.recv(4096)
             return server
@@ -250,9 +265,12 @@ def test_a_restart_loses_nothing(running, folder, certs, hardened):
         with Load(first) as load:
             load.wait_answered(20)
             first.stop()
-            start("second")
+            second = start("second")
             load.wait_answered(20)
         assert load.lost == []
+        # Those of the load may all have waited.
+        with H2Client.connect(second) as client:
+            assert client.get("/hello").status == 200
 
 
 @pytest.fixture
