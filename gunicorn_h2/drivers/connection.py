@@ -310,6 +310,12 @@ class TransportConnection(EventDispatcher):
         """See `ServerConnection.priority_changes`."""
         return self.core.priority_changes
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether the client has been sent whole responses, and leaves nothing unread now; callable from any thread."""
+        core = self.core
+        return not self.wants_write and not core.blocked and core.guard.answered(len(core.streams)) > 0
+
     # Making room for others
 
     @property

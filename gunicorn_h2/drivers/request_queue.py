@@ -2,6 +2,9 @@
 
 A connection with a thousand requests thus keeps another one waiting for no longer than one of them takes. And a client
 decides on the order of its own requests alone: what it calls urgent does not overtake those of others.
+
+Most turns are for connections whose clients read what they ask for. So those do not wait for a crowd of others that
+have only just come, or that leave their responses unread; and these are served as well, however many read.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ class Connection(Protocol):
     def priority_changes(self) -> int:
         """How often a request of the connection has been given another priority."""
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether the client has been sent whole responses, and leaves nothing unread now; callable from any thread."""
+
     def __hash__(self) -> int:
         """By identity."""
 
@@ -36,6 +43,9 @@ class Channel(Protocol):
 
 Request = tuple[Connection, Channel]
 _T = TypeVar("_T")
+
+_READERS_TURNS = 4
+"""How many turns connections whose clients read have for one of the others."""
 
 
 class _Line(Generic[_T]):
@@ -52,14 +62,18 @@ class _Line(Generic[_T]):
 class RequestQueue(Generic[_T]):
     """A queue of requests, each with an item that `take` returns. Any thread may call its methods."""
 
-    __slots__ = ("_count", "_lines", "_lock", "_turns")
+    __slots__ = ("_count", "_lines", "_lock", "_others", "_readers", "_turns_left")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._count = 0
         self._lines: dict[Connection, _Line[_T]] = {}
-        self._turns: deque[Connection] = deque()
-        """The connections with requests, in turn."""
+        self._readers: deque[Connection] = deque()
+        """The connections with requests whose clients read, in turn."""
+        self._others: deque[Connection] = deque()
+        """The other ones with requests, in turn."""
+        self._turns_left = _READERS_TURNS
+        """The turns of the readers before one of the others has its own."""
 
     def put(self, requests: Iterable[tuple[Request, _T]]) -> None:
         """Add requests with their items."""
@@ -68,14 +82,14 @@ class RequestQueue(Generic[_T]):
                 line = self._lines.get(connection)
                 if line is None:
                     self._lines[connection] = line = _Line(connection.priority_changes)
-                    self._turns.append(connection)
+                    self._queue_up(connection)
                 self._count += 1
                 heappush(line.heap, (_urgency(channel), self._count, channel, item))
 
     def take(self) -> _T:
         """Remove the next request and return its item. Raises IndexError if there is none."""
         with self._lock:
-            connection = self._turns.popleft()
+            connection = self._next_connection()
             line = self._lines[connection]
             if line.changes != connection.priority_changes:
                 line.changes = connection.priority_changes
@@ -83,10 +97,21 @@ class RequestQueue(Generic[_T]):
                 heapify(line.heap)
             item = heappop(line.heap)[3]
             if line.heap:
-                self._turns.append(connection)
+                self._queue_up(connection)
             else:
                 del self._lines[connection]
             return item
+
+    def _queue_up(self, connection: Connection) -> None:
+        (self._readers if connection.is_reading else self._others).append(connection)
+
+    def _next_connection(self) -> Connection:
+        readers, others = self._readers, self._others
+        if not others or (readers and self._turns_left):
+            self._turns_left -= bool(others)
+            return readers.popleft()
+        self._turns_left = _READERS_TURNS
+        return others.popleft()
 
 
 def _urgency(channel: Channel) -> int:

@@ -132,6 +132,10 @@ class Guard:
         """The part of the budget for resets, or of that for control frames, that is used up, 0 to 1."""
         return max(self._resets.used(now), self._control.used(now))
 
+    def answered(self, open_streams: int) -> int:
+        """How many requests have been answered whole; `open_streams` is how many streams are open."""
+        return self.accepted_requests - self.reset_requests - open_streams
+
     def charge_control(self, now: float, cost: float = 1.0, budget: Budget = Budget.TOO_MANY_CONTROL_FRAMES) -> None:
         """Charge a frame that neither opens a request nor carries data; `cost` is its work in tokens."""
         requests = self.accepted_requests
@@ -152,7 +156,7 @@ class Guard:
         Each request that was answered earns one, so that a client may cancel every other request for ever.
         `open_streams` includes the stream that is reset.
         """
-        whole = self.accepted_requests - self.reset_requests - open_streams
+        whole = self.answered(open_streams)
         earned = max(0, whole - self._whole_requests)
         self._whole_requests += earned
         if not self._resets.spend(now, earned):

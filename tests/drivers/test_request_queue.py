@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gunicorn_h2.drivers import leadership
 from gunicorn_h2.drivers.pool import RequestPool
 from gunicorn_h2.drivers.request_queue import RequestQueue
+from gunicorn_h2.protocol.headers import ResponseHead
 from gunicorn_h2.protocol.priority import Priority
 from tests.support.h2client import raw_frame
 
@@ -21,10 +22,11 @@ PRIORITY_UPDATE = 0x10
 
 
 class Connection:
-    """A connection whose requests may be given other priorities."""
+    """A connection whose requests may be given other priorities, and whose client may be known to read."""
 
-    def __init__(self):
+    def __init__(self, is_reading=False):
         self.priority_changes = 0
+        self.is_reading = is_reading
 
 
 def request(connection, urgency=3):
@@ -65,6 +67,31 @@ def test_what_one_client_calls_urgent_does_not_overtake_another():
     queue, pushy, modest = RequestQueue(), Connection(), Connection()
     put(queue, request(modest, 7), *[request(pushy, 0)] * 3, request(modest, 7))
     assert take_all(queue) == [0, 1, 4, 2, 3]
+
+
+def test_connections_whose_clients_read_have_four_turns_of_five():
+    queue, crowd, readers = RequestQueue(), [Connection() for _ in range(4)], [Connection(True) for _ in range(2)]
+    put(queue, *map(request, crowd), *[request(readers[0])] * 4, *[request(readers[1])] * 2)
+    assert take_all(queue) == [4, 8, 5, 9, 0, 6, 7, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("crowd_reads", "most"), [(False, 1), (True, 4)])
+def test_a_crowd_of_one_kind_leaves_the_other_its_turns(crowd_reads, most):
+    """Whenever a client comes, so many requests of the crowd go first at the most."""
+    queue = RequestQueue()
+    put(queue, *[request(Connection(crowd_reads)) for _ in range(60)])
+    for number in range(8):
+        for _ in range(number):
+            queue.take()
+        queue.put([(request(Connection(not crowd_reads)), "other")])
+        assert "other" in [queue.take() for _ in range(most + 1)]
+
+
+def test_a_client_that_stops_reading_has_its_turn_with_the_others():
+    queue, changed, others = RequestQueue(), Connection(True), [Connection() for _ in range(2)]
+    put(queue, *[request(changed)] * 2, *map(request, others))
+    changed.is_reading = False
+    assert take_all(queue) == [0, 2, 3, 1]
 
 
 def test_a_connection_that_comes_again_has_its_turn_behind_the_others():
@@ -165,7 +192,46 @@ def test_other_connections_do_not_wait_for_a_crowd_of_requests(busy, gate):
     gate.set()
     assert other.response(alone).status == 200
     assert [client.response(stream).status for stream in crowd] == [200] * 50
-    assert application.seen.index("/alone") == 2
+    # The crowd's client has read a response by then.
+    assert application.seen.index("/alone") <= 2 + 4
+
+
+def test_a_client_that_reads_does_not_wait_for_a_crowd_of_newcomers(run, gate):
+    application = OneAtATime(gate)
+    rig = run(Probe(application), threads=1)
+    rig.call_main(lambda: setattr(rig, "alone", True))
+    reader, crowd = rig.client(), [rig.client() for _ in range(20)]
+    assert reader.response(reader.request(path="/before")).status == 200
+    crowd[0].request(path="/first")
+    assert application.begun.wait(TIMEOUT)
+    streams = [(client, client.request(path="/crowd")) for client in crowd]
+    wait_until(lambda: len(rig.pool.tasks) == len(crowd))
+    streams.append((reader, reader.request(path="/reader")))
+    wait_until(lambda: len(rig.pool.tasks) == len(streams))
+    gate.set()
+    assert [client.response(stream).status for client, stream in streams] == [200] * len(streams)
+    assert application.seen[:3] == ["/before", "/first", "/reader"]
+
+
+def test_a_client_reads_while_it_leaves_nothing_unread(run):
+    connections = []
+
+    def serve(connection, channel):
+        connections.append(connection)
+        channel.respond(ResponseHead(200, ()), bytes(int(channel.stream.head.path[1:])), True)
+
+    rig = run(serve)
+    client = rig.client(auto_window=False)
+    client.response(client.request(path="/1"))
+    (connection,) = connections
+    wait_until(lambda: connection.is_reading)
+    stream = client.request(path="/100000")
+    client.wait_for(lambda: stream.received == 65_534, "what the connection's window allows")
+    assert not connection.is_reading
+    client.grant(100_000)
+    client.grant(100_000, stream)
+    client.response(stream)
+    wait_until(lambda: connection.is_reading)
 
 
 class Round:

@@ -4,7 +4,7 @@ import pytest
 
 from gunicorn_h2.protocol.errors import ErrorCode
 
-from .peer import INITIAL_WINDOW_SIZE, data, ping, settings, window_update
+from .peer import INITIAL_WINDOW_SIZE, data, ping, rst_stream, settings, window_update
 
 
 def test_idle_since_the_last_stream_has_ended(connect):
@@ -66,3 +66,19 @@ def test_the_budget_is_used_up_at_the_end(connect):
     peer.send(*[settings()] * 150)
     peer.assert_goaway(ErrorCode.ENHANCE_YOUR_CALM)
     assert peer.core.guard.used(peer.now) > 0.9
+
+
+def test_requests_that_have_been_answered_whole(connect):
+    peer = connect(settings=[(INITIAL_WINDOW_SIZE, 10)])
+    answered = lambda: peer.core.guard.answered(len(peer.core.streams))  # noqa: E731
+    stream = peer.open()
+    assert answered() == 0
+    peer.respond(stream, b"x")
+    assert answered() == 1
+    unread = peer.open()
+    peer.respond(unread, bytes(20))
+    assert answered() == 1
+    peer.send(window_update(unread.stream_id, 10))
+    assert answered() == 2
+    peer.send(rst_stream(peer.open().stream_id, ErrorCode.CANCEL))
+    assert answered() == 2
