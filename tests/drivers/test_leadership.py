@@ -340,6 +340,7 @@ class BrokenLoop:
 
 def test_what_a_leader_fails_with_is_raised_in_the_main_thread():
     pool = RequestPool(1)
+    wait_until(lambda: pool.has_idle_threads)
     loop = BrokenLoop()
     leadership = Leadership(pool, loop, hello)
     with pytest.raises(OSError, match="accept failed"):
