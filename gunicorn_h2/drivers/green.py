@@ -354,6 +354,7 @@ class _Owner(Paced):
 
     def act_now(self, connection: Http2Connection) -> None:
         """See `StreamOwner.act_now`."""
+        self._driver.hold_requests()
         if not self._acting:
             self._act()
 
@@ -441,6 +442,20 @@ class GreenDriver(Driver[Application, _Owner]):
         self.slow_lane: SlowLane[_Owner] = SlowLane(_Owner.take_slow_turn)
         self._slow_turns_scheduled = False
         self._owners: set[_Owner] = set()
+
+    def hold_requests(self) -> None:
+        """Have requests that have not begun take turns from now on, because one that has makes a large response.
+
+        A hundred such requests would otherwise have the hub to themselves, one after another.
+        """
+        calls = self.runners.calls
+        for _ in range(len(calls)):
+            call, arguments = calls.popleft()
+            if getattr(call, "__func__", None) is _Owner._serve_request:
+                connection, channel = arguments
+                self.gate.hold((connection, channel), (call, connection, channel))
+            else:
+                calls.append((call, arguments))
 
     def serve(
         self,

@@ -9,6 +9,9 @@ CROWD, EACH = 6, 90
 """Connections, and the requests of each: more at once than begin in the order in which they come."""
 EARLIER = 130
 """Requests, of which the last ones are held back."""
+SPOOL_SIZE = 1_000_000_000
+LARGE_ONES = 10
+"""Requests for large responses, of one connection each."""
 FIRST = 200
 """Of all requests, the many that may begin before one that came last: those of a millisecond, and a few turns."""
 
@@ -17,7 +20,8 @@ FIRST = 200
 def driver(request, certs):
     """Each driver."""
     options = {"threads": 1} if request.param == "threads" else {}
-    driver = AnyDriver(request.param, certs, max_concurrent_streams=EARLIER + 5, **options)
+    driver = AnyDriver(
+        request.param, certs, max_concurrent_streams=EARLIER + 5, worker_spool_size=SPOOL_SIZE, **options)  # fmt: skip
     yield driver
     driver.close()
 
@@ -44,3 +48,18 @@ def test_the_most_urgent_request_of_a_connection_begins_first(driver):
             client.request(path=f"/{value[:3]}", headers=[("priority", value)])
     begun = [driver.routes.begun.get(timeout=TIMEOUT) for _ in range(EARLIER + len(values))]
     assert [path for path in begun if path.startswith(b"/u")] == [b"/u=0", b"/u=1", b"/u=3", b"/u=5", b"/u=7"]
+
+
+@pytest.mark.parametrize("driver", ["gevent", "eventlet"], indirect=True)
+def test_large_responses_for_newcomers_keep_no_client_waiting_that_reads(driver):
+    """They are few enough to begin in the order in which they come, but each of them takes long."""
+    reader, crowd = driver.client(), [driver.client(auto_window=False) for _ in range(LARGE_ONES)]
+    assert reader.response(reader.request(path="/before")).status == 200
+    with Occupied(driver):
+        for client in crowd:
+            client.request(path="/large")
+        last = reader.request(path="/reader")
+    assert reader.response(last).text == "/reader"
+    begun = [driver.routes.begun.get(timeout=TIMEOUT) for _ in range(LARGE_ONES + 2)]
+    assert begun.index(b"/reader") < LARGE_ONES / 2
+    assert begun.count(b"/large") == LARGE_ONES
