@@ -50,7 +50,7 @@ def test_the_most_urgent_request_of_a_connection_begins_first(driver):
     assert [path for path in begun if path.startswith(b"/u")] == [b"/u=0", b"/u=1", b"/u=3", b"/u=5", b"/u=7"]
 
 
-@pytest.mark.parametrize("driver", ["gevent", "eventlet"], indirect=True)
+@pytest.mark.parametrize("driver", ["gevent"], indirect=True)
 def test_large_responses_for_newcomers_keep_no_client_waiting_that_reads(driver):
     """They are few enough to begin in the order in which they come, but each of them takes long."""
     reader, crowd = driver.client(), [driver.client(auto_window=False) for _ in range(LARGE_ONES)]
