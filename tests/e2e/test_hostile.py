@@ -10,6 +10,7 @@ from hyperframe.frame import PingFrame, PriorityFrame, RstStreamFrame, SettingsF
 
 from tests.support.checks import prove_all_free, wait_idle
 from tests.support.h2client import (
+    CANCEL,
     COMPRESSION_ERROR,
     CONTINUATION,
     DATA,
@@ -38,6 +39,8 @@ from tests.support.h2client import (
 
 compat = pytest.mark.compat
 FLOOD = 20_000
+INITIAL_WINDOW_SIZE = 0x4
+"""RFC 9113 section 6.5.2."""
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +184,28 @@ def test_a_reset_flood_does_not_disturb_others(wsgi):
         attacker.flood(itertools.islice(resets(attacker), 2000))
         assert victim.get("/hello").status == 200
         assert attacker.wait_goaway()[1] == ENHANCE_YOUR_CALM
+
+
+def test_a_client_that_scrolls_through_images_is_served(wsgi):
+    """A browser cancels 190 in less than a second, all on their way; then it loads those in view, and scrolls on."""
+    window, batch = 10_000, 10
+    with H2Client.connect(wsgi, settings={INITIAL_WINDOW_SIZE: window}, auto_window=False) as client:
+        client.wait_settings()
+        client.grant(batch * window)
+        for _ in range(2):
+            due = time.monotonic()
+            for _ in range(19):
+                images = [client.request(path="/bytes?n=100000") for _ in range(batch)]
+                client.wait_for(lambda images=images: all(image.received == window for image in images), "the images")
+                due += 0.02
+                time.sleep(max(0.0, due - time.monotonic()))
+                for image in images:
+                    client.reset(image, CANCEL)
+                client.grant(batch * window)
+            for _ in range(200):
+                assert client.get("/hello").status == 200
+                client.grant(100)
+        assert client.goaways == []
 
 
 def test_streams_that_were_reset_still_count_while_they_run(boot, gate):
