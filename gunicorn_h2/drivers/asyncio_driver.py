@@ -126,6 +126,10 @@ class AsyncioDriver(Driver[AsyncApplication, "_Watch"]):
         """See `Driver.probe_queue`."""
         probe.start(late, self.loop.call_soon)
 
+    def requests_wait(self) -> bool:
+        """See `Shared.requests_wait`."""
+        return self.gate.waiting > 0
+
     def load(self) -> dict[str, int]:
         """See `Driver.load`."""
         return {"queued": self.gate.waiting + self.not_begun}

@@ -12,7 +12,7 @@ import socket
 import time
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from gunicorn_h2.protocol.errors import EndReason, ErrorCode, StreamLimit
 from gunicorn_h2.protocol.events import RequestReceived, RequestRefused
@@ -23,12 +23,12 @@ from gunicorn_h2.protocol.stream import CLOSED, Source, Stream
 from .channel import HURRIED_CHECK_SECONDS, Channel
 from .connection_log import ConnectionRecord
 from .dispatch import EventDispatcher, Shared
+from .hooks import DriverHooks
 from .slow_lane import LONG_TURN
 from .transport import Transport
 from .tunnel import SocketWatch, Tunnel
-from .waiting import ThreadCount
 
-__all__ = ["DriverHooks", "Http2Connection", "LINGER_SECONDS", "TransportConnection"]
+__all__ = ["Http2Connection", "LINGER_SECONDS", "TransportConnection"]
 
 # How long the peer gets to read our last octets. If the socket is closed at once, the kernel may answer late frames
 # with a TCP reset, which destroys data that the peer has not read yet.
@@ -54,50 +54,6 @@ _MOST_STORED = 8_388_608
 _STORE_PAUSE = 1.0
 
 
-class DriverHooks(Shared, Protocol):
-    """What a connection needs from its driver."""
-
-    @property
-    def thread_count(self) -> ThreadCount | None:
-        """See `StreamOwner.thread_count`."""
-
-    def start_request(self, connection: Http2Connection, channel: Channel) -> None:
-        """Have the application serve a new request in another thread or greenlet."""
-
-    def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
-        """Have a request that the core has answered itself logged, in another thread or greenlet."""
-
-    def note_closed(self, connection: Any, code: ErrorCode, reason: str) -> None:
-        """See `EventDispatcher.note_closed`."""
-
-    def note_limit(self, connection: Any, limit: StreamLimit, stream_id: int | None) -> None:
-        """See `EventDispatcher.note_limit`."""
-
-    def act_now(self, connection: Any) -> None:
-        """See `StreamOwner.act_now`."""
-
-    def defer(self, connection: Any) -> bool:
-        """See `TransportConnection.defer`."""
-
-    def run(self, call: Callable[[], object]) -> None:
-        """Call application code, which may block but should not raise, in another thread or greenlet."""
-
-    def watch_socket(self, connection: Any, sock: socket.socket, act: Callable[[], None]) -> SocketWatch:
-        """Watch a socket, and have the owner call `act()` while it is ready; the connection is flushed then."""
-
-    def submit(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
-        """See `StreamOwner.submit`; the connection is flushed then."""
-
-    def submit_last(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
-        """See `StreamOwner.submit_last`; the connection is flushed then."""
-
-    def submit_reply(self, connection: Any, do: Callable[..., None], *arguments: Any) -> None:
-        """See `StreamOwner.submit_reply`; the connection is flushed then."""
-
-    def prepare_wait(self, ready: Callable[[], bool]) -> bool:
-        """See `StreamOwner.prepare_wait`."""
-
-
 class TransportConnection(EventDispatcher):
     """An HTTP/2 connection over a transport; its owner calls it when something happens."""
 
@@ -117,6 +73,7 @@ class TransportConnection(EventDispatcher):
         self.response_spool_size = config.response_spool_size
         self.spool = shared.spool
         self._budget = shared.output_budget
+        self._requests_wait = shared.requests_wait
         self._least_read = config.min_read_rate * config.stream_timeout
         self._sent = 0
         """Octets written since the peer's time to read began."""
@@ -195,8 +152,10 @@ class TransportConnection(EventDispatcher):
         transport = self.transport
         try:
             data = transport.receive()
-            if data is not None and len(data) >= transport.full_read:
-                data = self._receive_on(data)
+            # Each read has a TLS record at most. While requests wait, turns are rare: one has to do for many records.
+            least = 1 if self._requests_wait() else transport.full_read
+            if data is not None and len(data) >= least:
+                data = self._receive_on(data, least)
         except OSError as error:
             self.lose(error)
             return
@@ -221,15 +180,15 @@ class TransportConnection(EventDispatcher):
     def defer(self) -> bool:
         """Have a turn in the slow lane, whether or not the socket is ready; return whether this one is there."""
 
-    def _receive_on(self, data: bytes) -> bytes | None:
-        """Take a full read, and those that follow it until others have their turn; return what is still to be taken."""
+    def _receive_on(self, data: bytes, least: int) -> bytes | None:
+        """Take a read, and go on until one is below the `least` or others have their turn; return what is left."""
         transport, until = self.transport, time.monotonic() + LONG_TURN
         for _ in range(_MAX_READS - 1):
             self._receive_part(data)
             if time.monotonic() >= until:
                 return None
             more = transport.receive()
-            if more is None or len(more) < transport.full_read:
+            if more is None or len(more) < least:
                 return more
             data = more
         return data

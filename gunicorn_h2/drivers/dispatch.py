@@ -45,6 +45,9 @@ class Shared(Protocol):
     trace: TraceFile | None
     window_budget: WindowBudget
 
+    def requests_wait(self) -> bool:
+        """Whether requests wait to be run, so that it takes long until a connection has its next turn."""
+
 
 class EventDispatcher(ABC):
     """The base of a driver's connections: a core, and a channel in `stream.context` for each request."""

@@ -340,6 +340,10 @@ class _Owner(Paced):
         else:
             gate.hold((connection, channel), (self._serve_request, connection, channel))
 
+    def requests_wait(self) -> bool:
+        """See `Shared.requests_wait`."""
+        return self._gate.waiting > 0
+
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""
         self._runners.run(self._driver.on_refused, connection, refusal)

@@ -357,12 +357,13 @@ class ThreadDriver(Driver[Application, _Registered]):
         self._starting.append((connection, channel))
 
     def _start_requests(self) -> None:
-        """Hand over the round's requests, all at once.
-
-        The pool's threads would else begin while there is still something to read, and compete for the interpreter.
-        """
+        """Hand over the round's requests at once: with threads that had begun, reads would share the interpreter."""
         starting, self._starting = self._starting, []
         self._leadership.start(starting)
+
+    def requests_wait(self) -> bool:
+        """See `Shared.requests_wait`."""
+        return bool(self._pool.tasks)
 
     def note_refusal(self, connection: Http2Connection, refusal: RequestRefused) -> None:
         """See `DriverHooks.note_refusal`."""

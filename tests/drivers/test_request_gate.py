@@ -1,9 +1,10 @@
 """A crowd of requests on each driver: connections take turns, and each has its most urgent request served first."""
 
 import pytest
+from hyperframe.frame import PingFrame
 
 from .every_driver import DRIVERS, AnyDriver, Occupied
-from .rig import TIMEOUT
+from .rig import TIMEOUT, wait_until
 
 CROWD, EACH = 6, 90
 """Connections, and the requests of each: more at once than begin in the order in which they come."""
@@ -63,3 +64,27 @@ def test_large_responses_for_newcomers_keep_no_client_waiting_that_reads(driver)
     begun = [driver.routes.begun.get(timeout=TIMEOUT) for _ in range(LARGE_ONES + 2)]
     assert begun.index(b"/reader") < LARGE_ONES / 2
     assert begun.count(b"/large") == LARGE_ONES
+
+
+@pytest.mark.parametrize("waiting", [True, False], ids=["waiting", "idle"])
+def test_many_records_have_one_turn_while_requests_wait(driver, waiting):
+    """Turns are rare then: with one record in each, a client that asks again and again would fall ever further back."""
+    client, pings = driver.client(tls=True), 5
+    if waiting and hasattr(driver.driver, "gate"):
+        driver.call(setattr, driver.driver.gate, "waiting", 1)
+    elif waiting:
+        other = driver.client()
+        for _ in range(2):
+            other.request(path="/work")
+        wait_until(lambda: len(driver.driver._pool.tasks) == 1)
+    connection, turns = client.holder.connection, []
+    handle = connection.handle_readable
+    driver.call(setattr, connection, "handle_readable", lambda: turns.append(1) or handle())
+    with Occupied(driver):
+        for _ in range(pings):
+            client.send_frame(PingFrame(0, opaque_data=b"12345678"))
+    client.wait_for(lambda: client.ping_acks.count(b"12345678") == pings, "the answers")
+    assert len(turns) == (1 if waiting else pings)
+    driver.call(delattr, connection, "handle_readable")
+    if waiting and hasattr(driver.driver, "gate"):
+        driver.call(setattr, driver.driver.gate, "waiting", 0)
