@@ -24,6 +24,12 @@ THOROUGH = {
     "test_slow_uploads.py", "test_socketio.py", "test_unread_responses.py", "test_vanished_clients.py",
 }
 """What `make test` leaves to `make thorough`."""
+WITHOUT = {
+    "alone": {"apps_unit", "conformance", "doctor", "drivers", "fuzz", "grpc", "protocol", "status"},
+    "compat": {"bench", "conformance", "doctor", "drivers", "fuzz", "protocol", "status"},
+    "thorough": {"apps_unit", "doctor", "drivers", "fuzz", "protocol", "status"},
+}
+"""The folders where no test has a marker. A run of those that have it does without them, which saves many seconds."""
 
 
 def _parts(item):
@@ -47,14 +53,24 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "uncovered: make test runs it without coverage; given out below")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave out folders without tests of the marker that `-m` begins with."""
+    marker = config.option.markexpr.partition(" ")[0]
+    return collection_path.name in WITHOUT.get(marker, ()) or None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Leave out of coverage what is slow under it and has others for the same lines: see `_is_covered`."""
     for item in items:
-        if THOROUGH & _parts(item):
+        parts = _parts(item)
+        if THOROUGH & parts:
             item.add_marker("thorough")
         if not _is_covered(item):
             item.add_marker("uncovered")
+        for marker, folders in WITHOUT.items():
+            if folders & parts and item.get_closest_marker(marker):
+                raise pytest.UsageError(f"{item.nodeid}: `-m {marker}` would not find it; see WITHOUT in conftest.py")
 
 
 def _is_covered(item):

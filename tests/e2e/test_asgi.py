@@ -673,6 +673,7 @@ def test_worker_connections_count_http1_as_well(boot):
             assert client.get("/hello").status == 200
 
 
+@pytest.mark.thorough
 @pytest.mark.covered
 def test_max_requests(boot):
     """The worker ends with GOAWAY, and nothing is lost; another one takes its place."""

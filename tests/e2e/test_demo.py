@@ -135,8 +135,13 @@ def test_the_figures_are_those_of_the_browser(faultless):
         totals.append(max(timing["end"] for timing in timings) - start)
         shown, tolerance = milliseconds(faultless.text(f"{side}-total"))
         assert shown == pytest.approx(totals[-1], abs=tolerance)
-    ratio = re.search(r", ([\d.,]+) times as long", faultless.text("verdict"))
-    assert float(ratio[1]) == pytest.approx(totals[0] / totals[1], abs=0.0501)
+    verdict, ratio = faultless.text("verdict"), totals[0] / totals[1]
+    if shown := re.search(r", ([\d.,]+) times as long", verdict):
+        assert float(shown[1]) == pytest.approx(ratio, abs=0.0501)
+    else:
+        # On a busy machine.
+        assert ratio < 1.11
+        assert "no difference" in verdict or "it was faster" in verdict
 
 
 def test_the_wait_is_set_and_the_tiles_are_loaded_by_the_keyboard(faultless):

@@ -190,6 +190,7 @@ def test_upload_without_a_length(http):
     assert answer == {"length": 300_000, "sha256": pattern_digest(300_000)}
 
 
+@pytest.mark.thorough
 def test_64_mib_up_with_curl(flask, transport, tmp_path):
     file = tmp_path / "64m"
     with file.open("wb") as out:
@@ -200,6 +201,7 @@ def test_64_mib_up_with_curl(flask, transport, tmp_path):
     assert version == ("2" if transport.http2 else "1.1")
 
 
+@pytest.mark.thorough
 def test_64_mib_down_with_curl(flask, transport, tmp_path):
     file = tmp_path / "64m"
     done = curl(flask, f"/download?n={64 * MIB}", transport.curl_option, "--output", str(file),

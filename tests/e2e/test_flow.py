@@ -99,6 +99,7 @@ def test_large_response_headers_are_split(shared):
         assert kinds[:2] == ["HeadersFrame", "ContinuationFrame"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("settings", [
     {"http2_initial_window_size": 1},
     {"http2_initial_window_size": MAX_WINDOW, "http2_connection_window_size": MAX_WINDOW,

@@ -47,6 +47,7 @@ def upload(server, bodies):
     return asyncio.run(all_at_once())
 
 
+@pytest.mark.thorough
 @pytest.mark.compat
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "clear"])
 def test_a_hundred_uploads(serve, tls):
