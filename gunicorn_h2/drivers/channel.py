@@ -73,6 +73,8 @@ class StreamOwner(Protocol):
     """What a channel needs from the connection's driver. Every `do_*` runs in the owner, in order."""
 
     stream_buffer_size: int
+    window_size: int
+    """The receive window of a stream as configured, in octets, before it grows."""
     response_spool_size: int
     """Octets of a response that may be in the spool."""
     spool: Spool
@@ -182,7 +184,6 @@ class Channel:
     _wrote_at = 0.0  # When the last write returned whose client had not taken everything before.
     _submitted = 0
     _submitted_sources = 0
-    _taken = 0
     _replies = False  # Whether it has read something since it has last sent something.
     _whole_body = b""
     _returned = False
@@ -287,7 +288,7 @@ class Channel:
                 break
             self._wait_for_body()
             piece = body.take()
-        self._taken += len(piece)
+        self.stream.kept += len(piece)
         self._replies = True
         if not body.ended:
             self._return_credit(2)
@@ -531,9 +532,11 @@ class Channel:
 
     def _return_credit(self, share: int) -> None:
         """Return credit if it is one `share`th of the window or more; a complete body needs no more."""
-        if self._taken * share >= self.stream.receive_window.size and not self._body.ended:
-            taken, self._taken = self._taken, 0
-            self._owner.submit(self._owner, self._owner.do_acknowledge, self.stream, taken)
+        owner, stream = self._owner, self.stream
+        # The client's SETTINGS ACK may make the window smaller at any time.
+        if stream.kept * share >= min(stream.receive_window.size, owner.window_size) and not self._body.ended:
+            octets, stream.kept = stream.kept, 0
+            owner.submit(owner, owner.do_acknowledge, stream, octets)
 
     def _wait(
         self, ready: Callable[[], bool], timeout: float | None, moment: float = 0.0, role: str = "_writer"

@@ -70,6 +70,7 @@ class TransportConnection(EventDispatcher):
         self.transport = transport
         self.local_address = local_address
         self.stream_buffer_size = config.stream_buffer_size
+        self.window_size = config.initial_window_size
         self.response_spool_size = config.response_spool_size
         self.spool = shared.spool
         self._budget = shared.output_budget

@@ -73,9 +73,9 @@ NO_CALL, HELD, RUNNING, RETURNED = Call
 class Stream:
     """One request and its response.
 
-    Drivers read `stream_id`, `head`, `weight`, `depends_on`, `queued` and `sent_at`, and keep an object of their own in
-    `context`; the rest belongs to the core. Most streams are a request without a body and a response of one
-    frame: fields that those do not need are class attributes, or created on first use.
+    Drivers read `stream_id`, `head`, `weight`, `depends_on`, `queued` and `sent_at`, count in `kept`, and have an
+    object of their own in `context`; the rest belongs to the core. Most streams are a request without a body and a
+    response of one frame: fields that those do not need are class attributes, or created on first use.
     """
 
     weight: int = DEFAULT_WEIGHT
@@ -87,6 +87,8 @@ class Stream:
     context: Any = None
     received = 0
     """Octets of the body received, without padding."""
+    kept = 0
+    """Octets of these that the application has read and the driver has not acknowledged yet."""
     held: bytearray | None = None
     """What has arrived of the body while the request is held."""
     call: Call = RUNNING

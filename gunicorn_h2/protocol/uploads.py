@@ -113,4 +113,4 @@ class UploadWatch:
             return True
         if stream.head.expects_continue and not stream.continue_sent:
             return False
-        return window.size - window.available - window.owed <= 0
+        return window.size - window.available - window.owed - stream.kept <= 0

@@ -24,6 +24,7 @@ class Owner:
     def __init__(self, stream_buffer_size=100, read_timeout=TIMEOUT, accepting=True, thread_count=None):
         self.thread_count = thread_count
         self.stream_buffer_size, self.read_timeout = stream_buffer_size, read_timeout
+        self.window_size = 65_535
         self.response_spool_size, self.spool = 1 << 24, Spool(0, None)
         self.stalled = self.stalled_in_a_hurry = False
         self.accepting, self.done = accepting, []

@@ -91,6 +91,19 @@ def test_a_body_that_comes_too_slowly_when_the_response_has_begun(serve):
     assert client.get("/hello").status == 200
 
 
+def test_a_body_that_comes_too_slowly_for_an_application_that_reads_it(serve):
+    """However few octets it has taken, of which the driver returns no credit yet."""
+    driver = serve(stream_timeout=TIME, min_body_rate=1_000_000, request_buffer_size=0)
+    if driver.is_green:
+        pytest.skip("here applications on greenlets cannot wait for their clients")
+    client = driver.client()
+    stream = client.request("POST", "/read", [("content-length", "100")], end=False)
+    dribble(client, stream)
+    assert stream.status == 408
+    wait_counted(driver, "body_rate")
+    assert driver.routes.result().args
+
+
 def test_a_body_of_no_declared_length_that_stops(serve):
     """The application waits for it."""
     driver = serve(stream_timeout=TIME)

@@ -1,6 +1,7 @@
 """The threaded driver: real sockets, a real selector in a thread of its own, requests in a pool."""
 
 import contextlib
+import math
 import socket
 import ssl
 import struct
@@ -9,6 +10,7 @@ import time
 from queue import SimpleQueue
 
 import pytest
+from hyperframe.frame import SettingsFrame
 
 from gunicorn_h2.drivers.channel import StreamAborted
 from gunicorn_h2.drivers.connection import Http2Connection
@@ -317,6 +319,19 @@ def test_a_slow_reader_gets_everything(run):
         client.grant(10_000, stream)
         client.wait_for(lambda seen=seen: stream.received > seen or stream.done, "more")
     assert stream.received == 1_000_000
+
+
+def test_a_window_that_becomes_small_while_an_application_reads(run):
+    """Of the window that a client has before it knows the settings, less is left than nothing: it waits for credit."""
+    probe = Probe(read_all)
+    client = run(probe, initial_window_size=1_000).client(auto_settings=False)
+    stream = client.request("POST", body=bytes(10_000), end=False)
+    channel = probe.channel()
+    client.ping()
+    wait_until(lambda: channel.starving_since < math.inf and not channel._body)
+    client.send_frame(SettingsFrame(0, flags=["ACK"]))
+    client.send_body(stream, b"the end")
+    assert probe.result() == bytes(10_000) + b"the end"
 
 
 def test_requests_that_wait_for_a_thread_do_not_starve_one_that_reads(run):

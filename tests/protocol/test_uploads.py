@@ -259,6 +259,20 @@ def test_bodies_that_wait_for_something_themselves_are_not_hurried(peer, section
     assert (statuses(peer), peer.aborted) == ({}, [])
 
 
+def test_credit_that_the_driver_keeps_gives_a_client_no_time(connect):
+    """Only what the application has not read does."""
+    peer = connect(request_buffer_size=0)
+    post(peer)
+    (request,) = peer.of(RequestReceived)
+    peer.send(data(1, bytes(100)))
+    request.stream.kept = 99
+    peer.wait(PATIENCE + 1)
+    assert statuses(peer) == {}
+    request.stream.kept = 100
+    peer.wait(2 * PATIENCE)
+    assert statuses(peer) == {1: 408}
+
+
 def test_the_rest_of_a_body_that_was_answered_is_not_waited_for(connect):
     peer = connect(request_buffer_size=0)
     post(peer)
