@@ -360,7 +360,10 @@ class _Owner(Paced):
         """See `StreamOwner.act_now`."""
         self._driver.hold_requests()
         if not self._acting:
+            is_queued = self._act_queued
             self._act()
+            # Another turn would be queued beside the one that still comes.
+            self._act_queued |= is_queued
 
     def defer(self, connection: Http2Connection) -> bool:
         """See `TransportConnection.defer`."""

@@ -484,6 +484,29 @@ def test_a_connection_may_act_before_other_calls_run(run):
     assert results.get(timeout=TIMEOUT) == "run"
 
 
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_connection_that_acts_again_and_again_is_queued_once(run, slow):
+    """As one does that makes a large response: the slow lane must not look longer than it is."""
+    results = SimpleQueue()
+
+    def application(connection, channel):
+        (owner,) = rig.driver._owners
+        owner.slow = slow
+        for _ in range(5):
+            connection.submit(connection, int)
+            connection.act_now(connection)
+        results.put((len(rig.driver.slow_lane.queue), len(rig.driver.runners.calls)))
+        hello(channel)
+        channel.finish()
+
+    rig = run(application)
+    client = rig.client()
+    assert client.response(client.request(path="/x")).text == "/x"
+    in_the_lane, elsewhere = results.get(timeout=TIMEOUT)
+    assert (in_the_lane, elsewhere) == ((1, 1) if slow else (0, 1))
+    assert client.ping() is None
+
+
 def test_a_connection_may_end_while_it_waits_for_a_slow_turn(run, hub):
     rig = run(Probe(hello))
     client = rig.client()
