@@ -5,7 +5,7 @@ are ready at once, all other connections wait for them; likewise if thousands of
 long waits in a queue of its own. When nothing else is ready, the owner serves from the queue for `_SLICE` seconds, and
 at least one. While other connections are ready, or requests wait to be run, the queue has only a share of the time:
 `_SHARE` seconds, and then a `_PAUSE`. While only new connections are served, nobody is kept waiting: longer rounds
-then save changes of threads. While the queue is long, new connections stay in the backlog of the listening socket.
+then save changes of threads. While many new connections wait, more stay in the backlog of the listening socket.
 
 A connection that has had a long turn stays in the queue for a while, because not each turn of those that cost much is
 long: some only write what an application has answered. So does a connection that is opened in a crowd: clients that
@@ -41,11 +41,13 @@ _CROWD = 200
 class Paced:
     """The base of what takes turns: whether it does so in the slow lane, as each handshake does."""
 
-    __slots__ = ("since", "slow", "_slow_until")
+    __slots__ = ("is_new", "since", "slow", "_slow_until")
 
     def __init__(self) -> None:
         self.since = time.monotonic()
         """When it was accepted."""
+        self.is_new = True
+        """Whether it negotiates, or its first turn as an HTTP/2 connection is to come in the lane."""
         self.slow = True
         """Whether its next turn is in the slow lane, and during one there.
 
@@ -67,13 +69,14 @@ class Paced:
 
         Not the time that has passed: the thread may have waited for the interpreter, and the process for the system.
         """
+        self.is_new = False
         if seconds > LONG_TURN:
             self._slow_until = max(self._slow_until, now + _STAY)
         else:
             self.slow = now < self._slow_until
 
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=Paced)
 
 
 class SlowLane(Generic[_T]):
@@ -96,8 +99,12 @@ class SlowLane(Generic[_T]):
 
     @property
     def is_long(self) -> bool:
-        """Whether so many wait that no more connections should be accepted."""
-        return len(self.queue) >= _LONG_QUEUE
+        """Whether so many new ones wait that no more connections should be accepted.
+
+        Others do not count: however much they ask for, newcomers have their turns among them.
+        """
+        queue = self.queue
+        return len(queue) >= _LONG_QUEUE and sum([item.is_new for item in queue]) >= _LONG_QUEUE
 
     def leave(self, connection: Paced) -> None:
         """Have a connection whose negotiation is over take its turns elsewhere, unless it is one of a crowd."""
@@ -106,7 +113,7 @@ class SlowLane(Generic[_T]):
         if len(opened) == _CROWD and now - opened[0] < RECENT:
             connection.stay(now + RECENT)
         else:
-            connection.slow = False
+            connection.slow = connection.is_new = False
 
     def run(self, requests_wait: bool = False) -> None:
         """Take turns until the queue is empty or the round's time is used up; none if others come first.

@@ -1,5 +1,7 @@
 """The queue of what takes long: it has a share of the time, and everyone in it a turn."""
 
+import pytest
+
 from gunicorn_h2.drivers.slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 
 from .test_closings import Clock
@@ -166,6 +168,24 @@ def test_a_long_turn_counts_even_at_the_end_of_that_time():
     connection.note_slow_turn(LONG_TURN * 2, 1.99)
     connection.note_slow_turn(LONG_TURN / 2, 2.01)
     assert connection.slow
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_a_lane_is_long_while_many_new_connections_wait(crowd):
+    """Others keep no newcomer out, however many they are and whatever they ask for."""
+    opened, waiting = Opened(), [Paced() for _ in range(64)]
+    opened.lane.queue.extend(waiting[:63])
+    assert not opened.lane.is_long
+    opened.lane.queue.append(waiting[63])
+    assert opened.lane.is_long
+    opened.open(200 if crowd else 1)
+    opened.lane.leave(waiting[0])
+    # One of a crowd is new until it has had a turn.
+    assert opened.lane.is_long == crowd
+    waiting[0].enter_lane()
+    waiting[0].note_slow_turn(LONG_TURN * 2, opened.clock.now)
+    assert waiting[0].slow
+    assert not opened.lane.is_long
 
 
 def test_those_that_come_over_a_longer_time_are_no_crowd():
