@@ -484,6 +484,9 @@ class ThreadDriver(Driver[Application, _Registered]):
         connections: dict[Http2Connection, None] = {}
         # Commands added meanwhile have their own wake-up, so that sockets get their turn.
         for _ in range(len(commands)):
+            if not commands:
+                # An application that was called back has submitted another one, and all have run with that.
+                break
             connection, do, arguments = commands.popleft()
             connections[connection] = None
             try:

@@ -766,6 +766,31 @@ def test_a_defect_in_a_command_costs_one_connection(run):
     assert rig.closes.value == 1
 
 
+def test_an_application_that_is_called_back_may_submit_more(run):
+    """As one does that ends a response because another one was aborted: all commands have run when that returns."""
+    connections, done = SimpleQueue(), []
+
+    def application(connection, channel):
+        connections.put(connection)
+        hello(channel)
+        channel.finish()
+
+    rig = run(application)
+    rig.call_main(setattr, rig, "alone", True)
+    client = rig.client()
+    client.get("/")
+    connection = connections.get(timeout=TIMEOUT)
+
+    def gather():
+        connection.submit(connection, connection.submit_last, connection, done.append, "called back")
+        connection.submit(connection, done.append, "before")
+
+    rig.call(gather)
+    wait_until(lambda: len(done) == 2)
+    assert done == ["before", "called back"]
+    client.ping()
+
+
 def test_a_defect_in_what_a_connection_does_costs_one_connection(run):
     count = Counter()
 
