@@ -35,6 +35,7 @@ from .histogram import QueueProbe
 from .log import Log
 from .negotiation import Negotiation, Terms
 from .request_gate import FEW_REQUESTS, RequestGate
+from .request_queue import Request
 from .slow_lane import LONG_TURN, RECENT, Paced, SlowLane
 from .tunnel import SocketWatch
 
@@ -456,13 +457,15 @@ class GreenDriver(Driver[Application, _Owner]):
         A hundred such requests would otherwise have the hub to themselves, one after another.
         """
         calls = self.runners.calls
+        held: list[tuple[Request, tuple[Any, ...]]] = []
         for _ in range(len(calls)):
             call, arguments = calls.popleft()
             if getattr(call, "__func__", None) is _Owner._serve_request:
                 connection, channel = arguments
-                self.gate.hold((connection, channel), (call, connection, channel))
+                held.append(((connection, channel), (call, connection, channel)))
             else:
                 calls.append((call, arguments))
+        self.gate.hold_again(held)
 
     def serve(
         self,

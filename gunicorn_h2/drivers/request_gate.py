@@ -6,7 +6,7 @@ begin, then the sockets are looked at, and requests that have come meanwhile hav
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from .request_queue import Request, RequestQueue
@@ -37,6 +37,13 @@ class RequestGate(Generic[_T]):
         self.waiting += 1
         if self.waiting == 1:
             self._call_after_poll(self._open)
+
+    def hold_again(self, requests: Sequence[tuple[Request, _T]]) -> None:
+        """Hold requests back, with their items, that come before all others; they keep their turns."""
+        if requests and not self.waiting:
+            self._call_after_poll(self._open)
+        self._queue.put_back(requests)
+        self.waiting += len(requests)
 
     def _open(self) -> None:
         count = min(self.waiting, _AT_A_TIME)

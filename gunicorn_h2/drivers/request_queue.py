@@ -10,8 +10,8 @@ have only just come, or that leave their responses unread; and these are served 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
@@ -51,7 +51,10 @@ _READERS_TURNS = 4
 class _Line(Generic[_T]):
     """The requests of one connection."""
 
-    __slots__ = ("changes", "heap")
+    __slots__ = ("changes", "heap", "turns")
+
+    turns: OrderedDict[Connection, None]
+    """Where the connection has queued up."""
 
     def __init__(self, changes: int) -> None:
         self.changes = changes
@@ -62,15 +65,16 @@ class _Line(Generic[_T]):
 class RequestQueue(Generic[_T]):
     """A queue of requests, each with an item that `take` returns. Any thread may call its methods."""
 
-    __slots__ = ("_count", "_lines", "_lock", "_others", "_readers", "_turns_left")
+    __slots__ = ("_count", "_lines", "_lock", "_others", "_put_back", "_readers", "_turns_left")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._count = 0
+        self._put_back = 0
         self._lines: dict[Connection, _Line[_T]] = {}
-        self._readers: deque[Connection] = deque()
+        self._readers: OrderedDict[Connection, None] = OrderedDict()
         """The connections with requests whose clients read, in turn."""
-        self._others: deque[Connection] = deque()
+        self._others: OrderedDict[Connection, None] = OrderedDict()
         """The other ones with requests, in turn."""
         self._turns_left = _READERS_TURNS
         """The turns of the readers before one of the others has its own."""
@@ -82,12 +86,26 @@ class RequestQueue(Generic[_T]):
                 line = self._lines.get(connection)
                 if line is None:
                     self._lines[connection] = line = _Line(connection.priority_changes)
-                    self._queue_up(connection)
+                    self._queue_up(connection, line)
                 self._count += 1
                 heappush(line.heap, (_urgency(channel), self._count, channel, item))
 
+    def put_back(self, requests: Sequence[tuple[Request, _T]]) -> None:
+        """Add requests that came before all others, or have been taken, with their items: they are next, in order."""
+        with self._lock:
+            for (connection, channel), item in reversed(requests):
+                line = self._lines.get(connection)
+                if line is None:
+                    self._lines[connection] = line = _Line(connection.priority_changes)
+                else:
+                    del line.turns[connection]
+                self._queue_up(connection, line)
+                line.turns.move_to_end(connection, last=False)
+                self._put_back -= 1
+                heappush(line.heap, (_urgency(channel), self._put_back, channel, item))
+
     def take(self) -> _T:
-        """Remove the next request and return its item. Raises IndexError if there is none."""
+        """Remove the next request and return its item. Raises KeyError if there is none."""
         with self._lock:
             connection = self._next_connection()
             line = self._lines[connection]
@@ -97,21 +115,22 @@ class RequestQueue(Generic[_T]):
                 heapify(line.heap)
             item = heappop(line.heap)[3]
             if line.heap:
-                self._queue_up(connection)
+                self._queue_up(connection, line)
             else:
                 del self._lines[connection]
             return item
 
-    def _queue_up(self, connection: Connection) -> None:
-        (self._readers if connection.is_reading else self._others).append(connection)
+    def _queue_up(self, connection: Connection, line: _Line[_T]) -> None:
+        line.turns = self._readers if connection.is_reading else self._others
+        line.turns[connection] = None
 
     def _next_connection(self) -> Connection:
         readers, others = self._readers, self._others
         if not others or (readers and self._turns_left):
             self._turns_left -= bool(others)
-            return readers.popleft()
+            return readers.popitem(last=False)[0]
         self._turns_left = _READERS_TURNS
-        return others.popleft()
+        return others.popitem(last=False)[0]
 
 
 def _urgency(channel: Channel) -> int:

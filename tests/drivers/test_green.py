@@ -15,6 +15,7 @@ from gunicorn_h2.protocol.headers import ResponseHead
 from tests.support.h2client import CANCEL, PREFACE
 from tests.support.tools import require_module
 
+from .every_driver import Occupied
 from .green_rig import GreenRig, Hub, held
 from .rig import TIMEOUT, Probe, Remembering, grow_window, hello
 
@@ -482,6 +483,25 @@ def test_a_connection_may_act_before_other_calls_run(run):
     assert client.response(client.request(path="/x")).text == "/x"
     assert results.get(timeout=TIMEOUT) == ["submitted"]
     assert results.get(timeout=TIMEOUT) == "run"
+
+
+def test_large_responses_are_made_in_the_order_of_their_requests(run):
+    """Each holds those back that have been about to begin, more than once: they keep their turns."""
+    begun = []
+
+    def application(connection, channel):
+        begun.append(channel.stream.stream_id)
+        connection.act_now(connection)
+        hello(channel)
+        channel.finish()
+
+    rig = run(application)
+    client = rig.client()
+    client.ping()
+    with Occupied(rig):
+        streams = [client.request() for _ in range(50)]
+    assert [client.response(stream).status for stream in streams] == [200] * 50
+    assert begun == [stream.stream_id for stream in streams]
 
 
 @pytest.mark.parametrize("slow", [False, True])

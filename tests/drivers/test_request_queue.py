@@ -42,7 +42,7 @@ def put(queue, *requests):
 def take_all(queue):
     """Take all that is in a queue."""
     taken = []
-    with suppress(IndexError):
+    with suppress(KeyError):
         while True:
             taken.append(queue.take())
     return taken
@@ -109,6 +109,23 @@ def test_another_priority_takes_effect_while_a_request_waits():
     requests[2][1].stream.current_priority = Priority(1)
     connection.priority_changes += 1
     assert take_all(queue) == [2, 0, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7)), max_size=30), st.integers(0, 30))
+def test_requests_that_are_put_back_have_the_turns_that_they_had(wanted, number):
+    """Those that came earlier than all others, too."""
+    queues, connections = [RequestQueue() for _ in range(2)], [Connection(index == 4) for index in range(5)]
+    requests = [request(connections[index], urgency) for index, urgency in wanted]
+    for queue in queues:
+        put(queue, *requests)
+    taken = [queues[0].take() for _ in range(min(number, len(wanted)))]
+    queues[0].put_back([(requests[index], index) for index in taken])
+    # The turns of those that read are counted on.
+    mine, expected = take_all(queues[0]), take_all(queues[1])
+    for is_reader in (False, True):
+        assert [index for index in mine if (wanted[index][0] == 4) is is_reader] == [
+            index for index in expected if (wanted[index][0] == 4) is is_reader
+        ]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7)), max_size=30))
