@@ -372,6 +372,7 @@ class ServerConnection:
         streams = self._table
         if self._outbox.stall_deadline() <= now:
             for stream, reason in self._outbox.stalled_streams(now, streams.open):
+                self._guard.reset_requests += 1
                 streams.reset_and_notify(stream, ErrorCode.CANCEL, reason)
         # Stop clients from sending bodies that no one reads (section 8.1).
         for stream_id in [stream_id for stream_id, deadline in streams.reset_deadlines.items() if deadline <= now]:

@@ -106,7 +106,7 @@ class Guard:
         self.accepted_requests = 0
         """Requests for the application so far; each earns a few control frames, and a reset once it is answered."""
         self.reset_requests = 0
-        """Requests among them whose stream was reset, by the peer or because of an error of its own."""
+        """Those of them whose stream was reset: by the peer, for an error of its own, or because it is too slow."""
         self.expected_frames = 0
         """Control frames that we have provoked since the last one, such as PING ACKs."""
         self.sent_octets = 0

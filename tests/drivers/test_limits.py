@@ -53,6 +53,7 @@ def test_a_client_that_stops_reading(serve):
     client = driver.client(auto_window=False)
     assert client.get("/large").reset == CANCEL
     wait_counted(driver, "read_timeout", "the client stopped reading")
+    assert not client.holder.connection.is_reading
     assert client.get("/hello").status == 200
 
 
@@ -67,6 +68,7 @@ def test_a_client_that_reads_too_slowly(serve):
         threading.Event().wait(0.02)
     assert stream.reset == CANCEL
     wait_counted(driver, "read_rate", "the client reads too slowly")
+    assert not client.holder.connection.is_reading
     assert client.get("/hello").status == 200
 
 
