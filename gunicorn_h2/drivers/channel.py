@@ -32,8 +32,9 @@ __all__ = [
     "StreamOwner",
 ]
 
-# What it waits before that to learn whether a client has stalled: another thread would make as large a response.
 _STALL_MOMENT = 0.1
+"""Seconds for which a thread that writes is not replaced, but learns whether its client has stalled: another one would
+make as large a response."""
 CONTINUE = ResponseHead(100, ())
 """The interim response for a client that sent `Expect: 100-continue`."""
 SPOOLED_SIZE = 65_536

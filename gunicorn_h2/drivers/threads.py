@@ -4,8 +4,8 @@ Which thread does the I/O is the business of `Leadership`; while requests are qu
 The thread that holds the driver's lock owns every connection: the leader, except while it waits in the
 selector or runs a request. Other threads append what they want done to a deque and wake the leader, which
 does what has gathered and writes once for each connection; a pending wake-up is not repeated. A thread
-that has a whole response, finds the lock free and nothing else to run, sends it itself: a lone response
-is on its way without a change of threads.
+that has a whole response, or an answer to what it has just read, finds the lock free and nothing else to
+run, sends it itself: a lone response is on its way without a change of threads.
 """
 
 from __future__ import annotations

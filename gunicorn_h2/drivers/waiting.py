@@ -40,7 +40,7 @@ def wait(
 ) -> bool:
     """Wait until `ready()`, which `waiter` announces; return False if `timeout` seconds pass first.
 
-    After a `moment` for which no other thread is let in, and another of our own, one takes the place of this one.
+    Another thread takes the place of this one, but only after a `moment`, in seconds, and a millisecond more.
     """
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     if threads is None:
