@@ -70,9 +70,15 @@ class _SocketWatch:
     """A `SocketWatch` in the selector, which calls it as any other file."""
 
     def __init__(
-        self, driver: ThreadDriver, connection: Http2Connection, sock: socket.socket, act: Callable[[], None]
+        self,
+        driver: ThreadDriver,
+        selector: selectors.BaseSelector,
+        connection: Http2Connection,
+        sock: socket.socket,
+        act: Callable[[], None],
     ) -> None:
         self._driver = driver
+        self._selector = selector
         self._connection = connection
         self._sock = sock
         self._act = act
@@ -81,9 +87,15 @@ class _SocketWatch:
     def expect(self, reads: bool, writes: bool) -> None:
         """See `SocketWatch.expect`."""
         events = (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if writes else 0)
-        if events != self._events:
-            self._driver.watch_file(self._sock, self._events, events, self)
-            self._events = events
+        before, self._events = self._events, events
+        if events == before:
+            return
+        if not events:
+            self._selector.unregister(self._sock)
+        elif before:
+            self._selector.modify(self._sock, events, self)
+        else:
+            self._selector.register(self._sock, events, self)
 
     def close(self) -> None:
         """See `SocketWatch.close`."""
@@ -114,7 +126,7 @@ class ThreadDriver(Driver[Application, _Registered]):
         admission: Admission | None = None,
         trace: TraceFile | None = None,
     ) -> None:
-        """`on_close(peer)` is called when a connection is closed."""
+        """`on_close(peer)` is called when a connection is closed and its last application call is over."""
         super().__init__(config, application, log, on_request, on_refused, admission, trace)
         self._selector = selector
         self._pool = self.thread_count = pool
@@ -135,17 +147,14 @@ class ThreadDriver(Driver[Application, _Registered]):
         self._waker = Waker()
         self._timers: Timers[_Registered] = Timers()
         self._registered: dict[Http2Connection | Negotiation, _Registered] = {}
+        self._outlived: set[Http2Connection] = set()
+        """Closed connections with calls that go on, or wait for a thread: a client could have any number of them."""
         selector.register(self._waker, selectors.EVENT_READ, self._on_wake)
 
     # Connections
 
     def negotiate(
-        self,
-        sock: socket.socket,
-        peer: object,
-        local_address: object,
-        terms: Terms,
-        hand_over: HandOver,
+        self, sock: socket.socket, peer: object, local_address: object, terms: Terms, hand_over: HandOver
     ) -> None:
         """Negotiate the protocol of an accepted socket; HTTP/1 goes to `hand_over`."""
         negotiation = self.begin_negotiation(sock, peer, terms)
@@ -337,6 +346,14 @@ class ThreadDriver(Driver[Application, _Registered]):
         elif connection in self._registered:
             self._forget(connection)
             connection.transport.close()
+            self._release_place(connection)
+
+    def _release_place(self, connection: Http2Connection) -> None:
+        """Give the place of a closed connection to others once its last call is over: see `_outlived`."""
+        if connection.core.orphaned_calls:
+            self._outlived.add(connection)
+        else:
+            self._outlived.discard(connection)
             self._on_close(connection.peer)
 
     def _watch_writes(self, registered: _Registered) -> None:
@@ -392,16 +409,7 @@ class ThreadDriver(Driver[Application, _Registered]):
 
     def watch_socket(self, connection: Http2Connection, sock: socket.socket, act: Callable[[], None]) -> SocketWatch:
         """See `DriverHooks.watch_socket`."""
-        return _SocketWatch(self, connection, sock, act)
-
-    def watch_file(self, sock: socket.socket, before: int, events: int, call: Callable[[object], None]) -> None:
-        """Have the selector watch a socket for other events than `before`; 0: for none. The lock must be held."""
-        if not events:
-            self._selector.unregister(sock)
-        elif before:
-            self._selector.modify(sock, events, call)
-        else:
-            self._selector.register(sock, events, call)
+        return _SocketWatch(self, self._selector, connection, sock, act)
 
     def act(self, connection: Http2Connection, do: Callable[[], None]) -> None:
         """Act for a connection, and flush it; the lock must be held."""
@@ -474,9 +482,8 @@ class ThreadDriver(Driver[Application, _Registered]):
     def run_commands(self) -> None:
         """See `Loop.run_commands`."""
         held_up = self._held_up
-        commands = self._commands
-        if commands:
-            self._run_gathered(commands)
+        if self._commands:
+            self._run_gathered(self._commands)
         while held_up:
             held_up.popleft().release()
 
@@ -497,3 +504,5 @@ class ThreadDriver(Driver[Application, _Registered]):
             registered = self._registered.get(connection)
             if registered is not None:
                 self._call(registered, connection.flush)
+            elif connection in self._outlived:
+                self._release_place(connection)

@@ -1,7 +1,7 @@
 """The order of requests that wait for a thread."""
 
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from queue import SimpleQueue
 from types import SimpleNamespace
 
@@ -16,6 +16,7 @@ from gunicorn_h2.protocol.headers import ResponseHead
 from gunicorn_h2.protocol.priority import Priority
 from tests.support.h2client import raw_frame
 
+from .every_driver import Occupied
 from .rig import TIMEOUT, Probe, hello, released, wait_until
 
 PRIORITY_UPDATE = 0x10
@@ -211,6 +212,26 @@ def test_other_connections_do_not_wait_for_a_crowd_of_requests(busy, gate):
     assert [client.response(stream).status for stream in crowd] == [200] * 50
     # The crowd's client has read a response by then.
     assert application.seen.index("/alone") <= 2 + 4
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["later", "at once"])
+def test_a_client_that_leaves_keeps_its_place_until_its_last_request_is_over(busy, gate, at_once):
+    """Otherwise one that comes again and again could have any number of requests wait, with their bodies."""
+    rig, application, client = busy
+    leaving = rig.client()
+    leaving.ping()
+    with Occupied(rig) if at_once else nullcontext():
+        for _ in range(3):
+            leaving.request("POST", "/gone", body=b"body")
+        if not at_once:
+            wait_until(lambda: len(rig.pool.tasks) == 3)
+        leaving.close()
+    wait_until(lambda: len(rig.driver._registered) == 1)
+    client.ping()
+    assert rig.closes.value == 0
+    gate.set()
+    rig.closes.wait_for(1)
+    assert application.seen == ["/first", *["/gone"] * 3]
 
 
 def test_a_client_that_reads_does_not_wait_for_a_crowd_of_newcomers(run, gate):

@@ -363,7 +363,7 @@ def test_windows_grow_from_the_workers_budget_until_the_calls_have_returned(run)
             grow_window(client, client.request("POST", end=False))
             taken.append(budget.taken)
             client.close()
-        rig.closes.wait_for(2)
+        wait_until(lambda: not rig.driver._registered)
         assert taken == sorted({*taken, budget.taken})
         returned.set()
         assert {type(probe.result()) for _ in range(2)} == {StreamAborted}
