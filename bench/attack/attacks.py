@@ -325,6 +325,6 @@ ATTACKS = _table(
            frozenset({STAYED, CLOSED, "SETTINGS_TIMEOUT"}), connections=200),
     Attack("trickled-bodies", "200 uploads at an octet a second", uploads(1), frozenset({STAYED}), connections=200),
     Attack("slow-clients", "200 slow uploads, 200 unread downloads, 200 unread event streams", slow_clients,
-           frozenset({STAYED}), connections=240, threads=4, settle=1.0),
+           frozenset({STAYED}), connections=240, threads=4, settle=2.0),
 )  # fmt: skip
 """Every attack. `--attacks` takes patterns of names."""

@@ -27,8 +27,9 @@ def markdown(machine: dict[str, Any], results: Sequence[Result], failures: Itera
         f"{machine['kernel']}; {machine['python']}, {machine['openssl']}; {packages}.",
         "A fresh server with one worker for each attack, over TLS. Bystanders: 100 requests a second over one "
         "connection, and five new connections a second. Memory is the highest growth during the attack, and what of it "
-        "is left a moment later. Latencies among slow clients are those after a second, in which the application "
-        "makes their responses. The last column is how late the bystanders themselves were: no server's fault.",
+        "is left a moment later. Latencies among slow clients are those after two seconds, in which the application "
+        "makes 800 MB of responses for them. The last column is how late the bystanders themselves were: no server's "
+        "fault.",
     ]
     names = list(dict.fromkeys(result.server for result in results))
     if len(names) > 1:

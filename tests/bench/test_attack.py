@@ -102,8 +102,9 @@ def test_slow_clients(server, bench_certificate):
     attack = ATTACKS["slow-clients"]
     result = measure(server, attack, 4.0, bench_certificate, (None, None))
     assert (result.under.newcomers_failed, result.after.failed) == (0, 0)
-    # Of those of the first second it may have had to leave out some, because too many waited.
+    # Of those of the first moments it may have had to leave out some, because too many waited.
     assert result.under.failed < RATE * attack.settle
+    assert result.under.p50 < 10 * result.quiet.p99
     assert (result.ends, result.left) == ({STAYED: 240}, {})
     assert result.memory_growth < 96 * report.MIB
 
