@@ -20,6 +20,7 @@ APPS = {
     ("plain", STATUS_WSGI): "bench.apps.status:app",
     ("plain", STATUS_ASGI): "bench.apps.status:asgi_app",
     ("flask", WSGI): "bench.apps.flask_app:app",
+    ("flask", STATUS_WSGI): "bench.apps.flask_app:with_status",
     ("calls", WSGI): "bench.callcount:app",
     ("calls", ASGI): "bench.callcount:asgi_app",
     ("times", WSGI): "bench.layertimes:app",
@@ -178,7 +179,7 @@ def _status(name: str, worker: str, conf: str, flags: str = "", interface: str =
     silent = _ours(f"{name}-silent", f"{title} without reports", worker, conf + SILENT_CONF, flags, interface)
     watched = _ours(f"{name}-status", f"{title} and its page", worker, conf, flags, served)
     watched = replace(watched, commands=("{python} -m bench.apps.status {port}", *watched.commands))
-    return tuple(replace(server, only="hello-10x10") for server in (silent, watched))
+    return tuple(replace(server, only="hello-10x10,flask") for server in (silent, watched))
 
 
 def _built_in(name: str, worker: str, flags: str = "", interface: str = WSGI) -> Server:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from flask import Flask, render_template, session
 from jinja2 import DictLoader
 
+from gunicorn_h2.status import StatusMiddleware
+
 BASE = """\
 <!doctype html>
 <html lang="en">
@@ -49,3 +51,6 @@ def shelf(topic: str) -> str:
     """Show twenty books."""
     session["visits"] = session.get("visits", 0) + 1
     return render_template("shelf.html", topic=topic, books=BOOKS, visits=session["visits"])
+
+
+with_status = StatusMiddleware(app)
