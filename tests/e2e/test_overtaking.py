@@ -32,6 +32,7 @@ def server(request, certs, tls, tmp_path):
 
 
 @needs_option
+@pytest.mark.thorough
 def test_an_urgent_response_overtakes_a_bulk_one(server, gate):
     """What stands before it is what is on the way, not the megabytes that the kernel would take."""
     def wait_inside():

@@ -20,6 +20,7 @@ def rate(server, size):
 
 
 @pytest.mark.alone
+@pytest.mark.thorough
 def test_an_upload_over_a_long_path(boot):
     """A window that does not grow goes there once a round trip."""
     fixed = rate(boot(http2_max_window_size=0), 1_500_000)
