@@ -13,7 +13,7 @@ from tests.support.tools import require_tool
 
 PYTHON_CALLS = {"thread-fast": 60, "gevent-fast": 60, "asgi-fast": 40, "thread-h2": 350}
 """At most, for a hello request over 10 connections of 10 streams, by server of the benchmark (16 threads)."""
-ATTEMPTS = 3
+ATTEMPTS = 8
 """The fewer requests arrive together, as on a busy machine, the more calls each takes. The fewest calls count."""
 
 
