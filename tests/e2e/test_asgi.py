@@ -593,9 +593,9 @@ def test_the_engine(servers, engine):
 @pytest.mark.thorough
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("what", ["down", "up", "unread"])
-def test_half_a_gibibyte_in_little_memory(boot, what):
+def test_a_quarter_of_a_gibibyte_in_little_memory(boot, what):
     server = boot(tls=True, accesslog=None)
-    size = 512 * MIB
+    size = 256 * MIB
     with H2Client.connect(server, settings={4: 4 * MIB}) as client:
         client.keep_frames = False
         client.grant(4 * MIB)

@@ -1,4 +1,4 @@
-"""Half a gigabyte through a worker, in every direction: its memory does not grow with what it moves."""
+"""Eight times what a worker may grow by, through it in every direction: its memory does not grow with what it moves."""
 
 import contextlib
 
@@ -11,6 +11,7 @@ from tests.support.tools import curl
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 LIMIT = 32 * MIB
+SIZE = 8 * LIMIT
 
 pytestmark = [pytest.mark.memory, pytest.mark.timeout(180)]
 
@@ -35,19 +36,14 @@ def bounded_growth(server, limit=LIMIT):
     assert growth < limit, f"grew by {growth / MIB:.1f} MiB"
 
 
-def size_for(server):
-    """Sixteen times the limit through TLS, which needs more buffers; half of that without it, to save time."""
-    return 16 * LIMIT if server.tls else 8 * LIMIT
-
-
 def test_upload_read_in_pieces(server, tmp_path):
-    file, size = tmp_path / "big", size_for(server)
+    file = tmp_path / "big"
     with file.open("wb") as out:
-        out.truncate(size)
+        out.truncate(SIZE)
     option = "--http2" if server.tls else "--http2-prior-knowledge"
     with bounded_growth(server):
         done = curl(server, "/count", option, "--upload-file", str(file), "--max-time", "150", timeout=160)
-    assert done.stdout == f'{{"length": {size}}}'
+    assert done.stdout == f'{{"length": {SIZE}}}'
 
 
 def test_upload_never_read(server):
@@ -78,7 +74,7 @@ def test_upload_while_the_application_does_something_else(server, gate):
 
 def test_download_to_a_slow_client(server, key):
     """The client gives back credit only for what it has read; the application is ahead by no more than a file."""
-    taken, size = 0, size_for(server)
+    taken = 0
 
     def take(data):
         nonlocal taken
@@ -86,7 +82,7 @@ def test_download_to_a_slow_client(server, key):
 
     with bounded_growth(server), H2Client.connect(server) as client:
         client.keep_frames = False
-        stream = client.request("GET", f"/bytes?n={size}&progress={key}", sink=take)
+        stream = client.request("GET", f"/bytes?n={SIZE}&progress={key}", sink=take)
         client.wait_for(lambda: taken > 10 * MIB, "the first part")
         client.auto_window = False
         client.ping()
@@ -96,7 +92,7 @@ def test_download_to_a_slow_client(server, key):
         client.grant(65_535)
         client.grant(65_535, stream)
         client.response(stream, timeout=150)
-    assert taken == size
+    assert taken == SIZE
 
 
 def test_download_with_huge_windows_to_a_client_that_does_not_read(server):
